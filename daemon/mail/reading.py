@@ -1,0 +1,141 @@
+"""The readings: what `triage.read` can say of a message. A closed set, so that `intake.act` is one match.
+
+Every reading carries `rules` (names of the rules that decided, in order of application, as in docs/triage.md)
+and `words` (the writer's own words that made it so, at most 200 characters; "" for machine mail).
+Addresses are addr-specs as written, with the domain in lower case.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+# How far the author is who he says he is (DESIGN 7.5):
+#   token       a valid token of ours came with the message and names this very address or message
+#   dmarc       our own mail server says dmarc=pass for the domain in From
+#   unchecked   house.authserv_id is not configured: nobody can be proven
+#   none        we have an authserv_id, but it said nothing usable
+Proof = Literal["token", "dmarc", "unchecked", "none"]
+
+# What a bounce is about: the address is gone, the mailbox is full or away for now, or somebody's policy said no.
+Cause = Literal["address", "mailbox", "policy"]
+
+ALL = ("all",)  # the scope of everything; otherwise ("list:ID", ...), sorted
+
+
+@dataclass(frozen=True, slots=True)
+class OptOut:
+    """Stop mailing `addresses` within `scope`. `writer` is the From address (None if it was not usable).
+
+    `keep`: list ids that the writer wants to go on receiving. `stays`: the message also has other business with
+    support and must not be filed away. `language`: of the words that decided, ISO 639-1, "" if unknown.
+    """
+
+    addresses: tuple[str, ...]
+    scope: tuple[str, ...]
+    keep: tuple[str, ...]
+    writer: str | None
+    proof: Proof
+    stays: bool
+    language: str
+    rules: tuple[str, ...]
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resubscribe:
+    """A wish to get mail (again); never acted on without confirmation."""
+
+    addresses: tuple[str, ...]
+    scope: tuple[str, ...]
+    writer: str | None
+    proof: Proof
+    language: str
+    rules: tuple[str, ...]
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bounce:
+    """A delivery report: `recipients` as we mailed them. `hard`: permanent and about the address itself.
+
+    `status` is the RFC 3463 code ("5.1.1", "" if none), `diagnostic_code` the remote text (at most 500 characters).
+    """
+
+    recipients: tuple[str, ...]
+    hard: bool
+    cause: Cause
+    status: str
+    diagnostic_code: str
+    proof: Proof
+    rules: tuple[str, ...]
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """A feedback report (RFC 5965); `recipients` is empty when the reporter redacted them."""
+
+    recipients: tuple[str, ...]
+    feedback_type: str
+    proof: Proof
+    rules: tuple[str, ...]
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AutoReply:
+    """An automatic answer: nothing to do."""
+
+    rules: tuple[str, ...]
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """A person must decide. `addresses` and `scope` are what accepting would suppress: hints, not facts."""
+
+    addresses: tuple[str, ...]
+    scope: tuple[str, ...]
+    writer: str | None
+    language: str
+    rules: tuple[str, ...]
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ordinary:
+    """Support mail: not ours."""
+
+    rules: tuple[str, ...]
+    words: str = ""
+
+
+Reading = OptOut | Resubscribe | Bounce | Complaint | AutoReply | Review | Ordinary
+
+_LABELS: dict[type, str] = {
+    OptOut: "opt-out",
+    Resubscribe: "resubscribe",
+    Bounce: "bounce",
+    Complaint: "complaint",
+    AutoReply: "auto-reply",
+    Review: "review",
+    Ordinary: "ordinary",
+}
+LABELS: tuple[str, ...] = tuple(_LABELS.values())
+
+
+def label(reading: Reading) -> str:
+    """The contract's word for a reading: one of LABELS."""
+    return _LABELS[type(reading)]
+
+
+def addresses(reading: Reading) -> tuple[str, ...]:
+    """Whom the reading is about, whatever its kind; () where it is about nobody."""
+    match reading:
+        case OptOut() | Resubscribe() | Review():
+            return reading.addresses
+        case Bounce() | Complaint():
+            return reading.recipients
+        case _:
+            return ()

@@ -1,0 +1,1 @@
+"""The IMAP door: a thread per mailbox that reads, hands on, and files away what was honoured."""
