@@ -130,7 +130,9 @@ class Storage(Section):
         if self.url.startswith(("postgresql:", "postgres:")):
             raise ValueError("url: PostgreSQL is not in this version yet; use sqlite:///FILE")
         if not re.match(r"sqlite:///.", self.url):
-            raise ValueError("url: must be sqlite:///FILE (three slashes and a relative path, or four and an absolute one)")
+            raise ValueError(
+                "url: must be sqlite:///FILE (three slashes and a relative path, or four and an absolute one)"
+            )
         return self
 
 
@@ -192,7 +194,9 @@ class Relay(Section):
     def _loopback_only(self) -> Relay:
         for n, listen in enumerate(self.listen):
             if not is_loopback(host_port(listen)[0]):
-                raise ValueError(f"listen[{n}]: TLS and AUTH are not in this version yet, so only a loopback address is allowed")
+                raise ValueError(
+                    f"listen[{n}]: TLS and AUTH are not in this version yet, so only a loopback address is allowed"
+                )
         return self
 
 
@@ -363,7 +367,14 @@ def find(given: str | None) -> Path:
     for path in DEFAULT_PATHS:
         if path.exists():
             return path
-    raise ConfigError([Problem("", "no config: give one with -c FILE, or copy config.example.toml to ./optoutd.toml (`optoutd demo` needs none)")])
+    raise ConfigError(
+        [
+            Problem(
+                "",
+                "no config: give one with -c FILE, or copy config.example.toml to ./optoutd.toml (`optoutd demo` needs none)",
+            )
+        ]
+    )
 
 
 def load(path: Path) -> Loaded:
@@ -376,7 +387,9 @@ def load(path: Path) -> Loaded:
     except ValidationError as error:
         problems += [_problem(e) for e in error.errors(include_url=False, include_input=False)]
     if config is not None:
-        loaded = Loaded(config.model_copy(update={"house": config.house.model_copy(update={"lists": config.list})}), path.absolute())
+        loaded = Loaded(
+            config.model_copy(update={"house": config.house.model_copy(update={"lists": config.list})}), path.absolute()
+        )
         problems += _missing_files(loaded)
     if problems or config is None:
         raise ConfigError(sorted(problems, key=lambda p: p.path))
@@ -387,7 +400,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             _refuse_foreign(path, os.fstat(file.fileno()))
-            return _tuples(tomllib.load(file))
+            data: dict[str, Any] = _tuples(tomllib.load(file))
+            return data
     except OSError as why:
         raise ConfigError([Problem("", f"config {path}: {why.strerror}")]) from None
     except tomllib.TOMLDecodeError as why:
@@ -427,7 +441,11 @@ def _options(data: dict[str, Any], at: str = "", name: str = "") -> Iterator[tup
 def _later(data: dict[str, Any]) -> Iterator[Problem]:
     for here, plain, value in _options(data):
         true_now = LATER.get(plain)
-        if true_now is not None and value not in true_now and list(value if isinstance(value, tuple) else "-") not in true_now:
+        if (
+            true_now is not None
+            and value not in true_now
+            and list(value if isinstance(value, tuple) else "-") not in true_now
+        ):
             hint = f" (this version: {' or '.join(map(_toml, true_now))})" if true_now else ""
             yield Problem(here, f"not in this version yet{hint}")
         if isinstance(value, str) and value in _LATER_CHOICES.get(plain, ()):
@@ -478,7 +496,12 @@ def _problem(error: Any) -> Problem:
     if kind == "model_type":
         return Problem(path, "must be a [table]")
     if kind == "string_pattern_mismatch":
-        return Problem(path, "only small letters, digits and hyphens, at most 32" if path.startswith("list") else "only letters, digits, dots, hyphens and underscores")
+        return Problem(
+            path,
+            "only small letters, digits and hyphens, at most 32"
+            if path.startswith("list")
+            else "only letters, digits, dots, hyphens and underscores",
+        )
     if kind == "literal_error":
         return Problem(path, "must be " + str(error["ctx"]["expected"]).replace("'", '"'))
     return Problem(path, _SENTENCES.get(kind) or sentence[0].lower() + sentence[1:])

@@ -22,7 +22,9 @@ KEY_OCTETS: Final = 16
 
 # Local parts are taken as people have them, not as RFC 5321 wishes: docomo gave out `a..b@` and `a.@` for years.
 # C0 controls, space, and the characters that end a path are all that cannot be part of one unquoted.
-_PLAIN = re.compile(r'([^\x00-\x20\x7f-\x9f"<>()\[\]\\,;:@]{1,64})@([A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*)\.?\Z')
+_PLAIN = re.compile(
+    r'([^\x00-\x20\x7f-\x9f"<>()\[\]\\,;:@]{1,64})@([A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*)\.?\Z'
+)
 _QUOTED_LOCAL = re.compile(r'"((?:[^\x00-\x1f\x7f"\\]|\\[^\x00-\x1f\x7f]){0,128})"\Z')
 _BARE_LOCAL = re.compile(r'[^\x00-\x20\x7f-\x9f"<>()\[\]\\,;:@]{1,64}\Z')
 _ASCII_DOMAIN = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\Z")
@@ -226,7 +228,10 @@ class SiteKey:
     def who(self, address: Address | str) -> Who:
         """What a log may say of an address: the same person has the same 12 hex digits, and nobody can undo them."""
         text = address if isinstance(address, str) else person(address, ("tag", "alias"))
-        return Who(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), key=self._who, digest_size=6).hexdigest(), str(address))
+        return Who(
+            hashlib.blake2b(text.encode("utf-8", "surrogateescape"), key=self._who, digest_size=6).hexdigest(),
+            str(address),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,249 @@
+"""One function per event: the log line. Events are snake_case past tense, and a person in them is a Who.
+
+`configure` sets up structlog once per process (JSON Lines when stderr is not a terminal). No function here takes an
+address or a message text: what is logged of a person is 12 hex digits of a keyed digest, unless the operator asked
+for plain addresses. A counter per event comes with /metrics, at this same place.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Iterable, MutableMapping
+from typing import Any, Final
+
+import structlog
+
+from storage.address import Who
+
+_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_ADDRESS: Final = re.compile(r"[^\s<>()\[\],;:\"@]{1,64}@[A-Za-z0-9.-]{1,253}")
+_plain = False
+_log: Any = structlog.get_logger()
+
+
+def configure(format: str = "auto", level: str = "info", addresses: str = "digest") -> None:
+    """Set up logging to stderr as the [log] section says."""
+    global _plain
+    _plain = addresses == "plain"
+    as_json = format == "json" or (format == "auto" and not sys.stderr.isatty())
+    renderer: Any = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+            structlog.processors.dict_tracebacks if as_json else structlog.processors.StackInfoRenderer(),
+            _order,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    for noisy in ("mail.log", "aiosmtpd", "imapclient", "apscheduler", "alembic", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)  # aiosmtpd logs every command, addresses included, at INFO
+
+
+def _order(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """ts, level and event first: a line is read from the left."""
+    first = {k: event.pop(k) for k in ("ts", "level", "event") if k in event}
+    return {**first, **event}
+
+
+def _who(who: Who) -> str:
+    return who.plain if _plain else who.digest
+
+
+def masked(text: object) -> str:
+    """A text of somebody else's making (a server's reply, an error) with the addresses in it made unreadable."""
+    words = " ".join(str(text).split())[:300]
+    return words if _plain else _ADDRESS.sub("<address>", words)
+
+
+# ------------------------------------------------------------------ the service
+
+
+def ready(**bound: list[str]) -> None:
+    """All doors listen: `relay=["127.0.0.1:2525"]`."""
+    _log.info("ready", **bound)
+
+
+def stopping(signal: str) -> None:
+    """A signal asked us to stop."""
+    _log.info("stopping", signal=signal)
+
+
+def stopped() -> None:
+    """All is put away."""
+    _log.info("stopped")
+
+
+def reloaded(changed: list[str]) -> None:
+    """SIGHUP: the options that were taken over."""
+    _log.info("reloaded", changed=changed)
+
+
+def reload_refused(problems: list[str]) -> None:
+    """SIGHUP: what was wrong, or cannot change without a restart."""
+    _log.error("reload_refused", problems=problems)
+
+
+def job_done(name: str, **facts: int | str) -> None:
+    """A scheduled job ended well."""
+    _log.info("job_done", job=name, **facts)
+
+
+def job_failed(name: str, reason: object) -> None:
+    """A scheduled job did not end well; it runs again at its time."""
+    _log.error("job_failed", job=name, reason=masked(reason))
+
+
+def audit_broken(reason: str) -> None:
+    """The nightly check found that the record was changed."""
+    _log.error("audit_broken", reason=reason)
+
+
+def database_unavailable(reason: object) -> None:
+    """The ledger could not be asked: mail is deferred."""
+    _log.error("database_unavailable", reason=masked(reason))
+
+
+def failed(where: str, error: BaseException) -> None:
+    """Something unexpected, with its trace: a bug of ours."""
+    _log.error(
+        "failed",
+        where=where,
+        error=masked(f"{type(error).__name__}: {error}"),
+        exc_info=error if not isinstance(error, OSError) else None,
+    )
+
+
+# ------------------------------------------------------------------ the mailbox
+
+
+def mailbox_connected(mailbox: str, folders: Iterable[str]) -> None:
+    """Logged in and reading."""
+    _log.info("mailbox_connected", mailbox=mailbox, folders=list(folders))
+
+
+def mailbox_lost(mailbox: str, step: str, reason: object, retry_seconds: float) -> None:
+    """The IMAP server could not be used at `step`; tried again later."""
+    _log.warning(
+        "mailbox_lost", mailbox=mailbox, step=step, reason=masked(reason), retry_seconds=round(retry_seconds, 1)
+    )
+
+
+def message_read(mailbox: str, uid: int, label: str, rules: Iterable[str], seconds: float) -> None:
+    """A message was read and dealt with. `seconds`: from noticing it to the commit."""
+    _log.info("message_read", mailbox=mailbox, uid=uid, label=label, rules=list(rules), seconds=round(seconds, 4))
+
+
+def message_filed(mailbox: str, uid: int, folder: str) -> None:
+    """An honoured message was moved."""
+    _log.info("message_filed", mailbox=mailbox, uid=uid, folder=folder)
+
+
+def message_not_filed(mailbox: str, uid: int, reason: object) -> None:
+    """An honoured message stays where it is: a person took it, or the server cannot move it."""
+    _log.warning("message_not_filed", mailbox=mailbox, uid=uid, reason=masked(reason))
+
+
+# ------------------------------------------------------------------ what came of it
+
+
+def opt_out_recorded(who: Who, scope: str, ref: int, source: str) -> None:
+    """A suppression was committed."""
+    _log.info("opt_out_recorded", who=_who(who), scope=scope, ref=ref, source=source)
+
+
+def opt_out_repeated(who: Who, scope: str, ref: int, source: str) -> None:
+    """A person already suppressed asked again."""
+    _log.info("opt_out_repeated", who=_who(who), scope=scope, ref=ref, source=source)
+
+
+def opt_out_outdated(who: Who, scope: str) -> None:
+    """An old wish, read after the person was taken off the list again: it does not count."""
+    _log.info("opt_out_outdated", who=_who(who), scope=scope)
+
+
+def suppression_lifted(who: Who, scope: str, rows: int) -> None:
+    """A suppression was ended."""
+    _log.info("suppression_lifted", who=_who(who), scope=scope, rows=rows)
+
+
+def review_opened(number: int, mailbox: str, rules: Iterable[str]) -> None:
+    """A doubtful message waits for a person."""
+    _log.info("review_opened", id=number, mailbox=mailbox, rules=list(rules))
+
+
+def review_decided(number: int, accepted: bool) -> None:
+    """A person decided."""
+    _log.info("review_decided", id=number, accepted=accepted)
+
+
+def bounce_recorded(who: Who, hard: bool, cause: str, suppressed: bool) -> None:
+    """A proven delivery report was counted."""
+    _log.info("bounce_recorded", who=_who(who), hard=hard, cause=cause, suppressed=suppressed)
+
+
+def complaint_recorded(who: Who, ref: int) -> None:
+    """A proven feedback report was honoured."""
+    _log.info("complaint_recorded", who=_who(who), ref=ref)
+
+
+# ------------------------------------------------------------------ the relay
+
+
+def rcpt_refused(who: Who, reason: str, ref: int, list_id: str | None) -> None:
+    """A suppressed recipient was refused."""
+    _log.info("rcpt_refused", rcpt=_who(who), reason=reason, ref=ref, list=list_id)
+
+
+def rcpt_stripped(who: Who, reason: str, ref: int, list_id: str | None) -> None:
+    """A suppressed recipient was left out of a message that went to others."""
+    _log.info("rcpt_stripped", rcpt=_who(who), reason=reason, ref=ref, list=list_id)
+
+
+def rcpt_deferred(who: Who, reason: object) -> None:
+    """Could not tell: 451."""
+    _log.warning("rcpt_deferred", rcpt=_who(who), reason=masked(reason))
+
+
+def message_sent(recipients: int, left_out: int, octets: int, seconds: float, upstream: str) -> None:
+    """Upstream has taken a message."""
+    _log.info(
+        "message_sent",
+        recipients=recipients,
+        left_out=left_out,
+        octets=octets,
+        seconds=round(seconds, 4),
+        reply=masked(upstream),
+    )
+
+
+def message_withheld(recipients: int) -> None:
+    """Nobody was left to send to."""
+    _log.info("message_withheld", recipients=recipients)
+
+
+def message_refused(reply: str) -> None:
+    """A message was not passed on; the client was told `reply`."""
+    _log.info("message_refused", reply=masked(reply))
+
+
+def late_opt_out(who: Who, ref: int) -> None:
+    """Somebody opted out between RCPT and the dot: the message was withdrawn before its dot."""
+    _log.info("late_opt_out", rcpt=_who(who), ref=ref)
+
+
+def upstream_lost(step: str, reason: object) -> None:
+    """The upstream could not be reached, or went away."""
+    _log.warning("upstream_lost", step=step, reason=masked(reason))
+
+
+def possibly_duplicated(reason: object) -> None:
+    """Upstream was lost after the dot: it may have the message, and the client will send it again."""
+    _log.warning("possibly_duplicated", reason=masked(reason))

@@ -1,0 +1,93 @@
+"""May this recipient be mailed? The one decision, and every refusal text.
+
+Every door asks here: the relay, `optoutd check`, later the API and Postfix. Nothing is cached: the table is asked anew
+each time, so an opt-out counts from the moment it is committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from storage.address import Address
+from storage.engine import Unavailable, Unusable
+from storage.lookup import Lookup, Row, Verdict, verdict
+from storage.models import ALL, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Nothing stands against it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Something does. `of`: the id of the list the refusal is limited to, or None."""
+
+    verdict: Verdict
+    of: str | None
+
+    def reply(self, rcpt_to: str) -> str:
+        """The SMTP reply: one ASCII line; a recipient that is not ASCII is left out of it."""
+        named = f"<{rcpt_to}> " if rcpt_to.isascii() and rcpt_to.isprintable() else ""
+        return f"550 5.7.1 {named}{self.text} (ref {self.verdict.evidence})"
+
+    @property
+    def text(self) -> str:
+        """Why, in the words of CONTRACT 4."""
+        if self.verdict.matched == "domain":
+            return "is suppressed: domain"
+        if self.verdict.reason == Reason.OPT_OUT:
+            return f"has opted out of {self.of}" if self.of else "has opted out"
+        return f"is suppressed: {self.verdict.reason.word}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The ledger could not be asked. Doubt defers."""
+
+    why: str
+    reply: str = "451 4.3.0 cannot tell whether this recipient has opted out, try again later"
+
+
+Answer = Pass | Refused | Unknown
+_PASS = Pass()
+
+
+class Gate:
+    """The decision over one Lookup. `numbers`: list id -> list number, as in the ledger."""
+
+    def __init__(self, lookup: Lookup, numbers: Mapping[str, int]):
+        self._lookup = lookup
+        self._numbers = dict(numbers)
+        self._ids = {n: i for i, n in self._numbers.items()}
+
+    def may(self, rcpt_to: Address, list_id: str | None = None) -> Answer:
+        """May this recipient get mail of the list with this id (None: of no list we know)?"""
+        try:
+            rows = self._lookup.rows(rcpt_to)
+        except (Unavailable, Unusable) as why:
+            return Unknown(str(why))
+        return self._answer(rows, list_id) if rows else _PASS
+
+    def may_all(self, rcpt_tos: Sequence[Address], list_id: str | None = None) -> list[Answer]:
+        """As `may`, one statement for all."""
+        try:
+            rows = self._lookup.rows_of_all(rcpt_tos)
+        except (Unavailable, Unusable) as why:
+            return [Unknown(str(why))] * len(rcpt_tos)
+        return [self._answer(r, list_id) for r in rows]
+
+    def rows(self, rcpt_to: Address) -> list[Row]:
+        """All that stands against it, whatever the list. Raises Unavailable, Unusable."""
+        return self._lookup.rows(rcpt_to)
+
+    def list_ids(self, scopes: Iterable[int]) -> list[str]:
+        """The ids of these list numbers."""
+        return [self._ids[s] for s in scopes if s in self._ids]
+
+    def _answer(self, rows: Sequence[Row], list_id: str | None) -> Answer:
+        found = verdict(rows, self._numbers.get(list_id) if list_id else None)
+        if found is None:
+            return _PASS
+        return Refused(found, None if found.scope == ALL else self._ids.get(found.scope))

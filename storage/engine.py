@@ -1,0 +1,290 @@
+"""Opening the ledger: the database file and the site key, which only exist together.
+
+Three outcomes of any look at them: fine; `Unavailable` (doubt: away, locked, replaced, garbled: try later);
+`Unusable` (somebody must act: wrong key, missing half, foreign schema: exit 78).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import sqlite3
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import QueuePool
+
+from storage.address import SiteKey
+
+REVISION: Final = "0001"  # the migration this code needs (tests hold it to the newest in migrations/)
+WRITE_SECONDS: Final = 5  # how long a writer waits for another process' writer (CONTRACT 9)
+
+
+class Unavailable(Exception):
+    """The ledger cannot be asked right now: defer. The message is for the operator."""
+
+
+class Unusable(Exception):
+    """The ledger or its key is not what it must be; waiting does not help. The message says what to do."""
+
+
+# ------------------------------------------------------------------ the site key's file
+
+
+def read_site_key(path: Path) -> SiteKey:
+    """Read a site key file: a line of 64 hex digits per key, newest first; `#` begins a comment. Raises Unusable."""
+    try:
+        with path.open() as file:
+            found = os.fstat(file.fileno())
+            lines = [line.partition("#")[0].strip() for line in file]
+    except (OSError, UnicodeDecodeError) as why:
+        raise Unusable(f"site key {path}: {getattr(why, 'strerror', None) or 'not text'}") from None
+    # systemd shows a credential as 0440 where an ACL lets the service's user in: nobody else gets into its directory.
+    credential = path.parent == Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"))
+    if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO) and not credential:
+        raise Unusable(f"site key {path}: others can read it; run: chmod 600 {path}")
+    try:
+        return SiteKey(tuple(bytes.fromhex(line) for line in lines if line))
+    except ValueError:
+        raise Unusable(f"site key {path}: must have one or more lines of 64 hex digits") from None
+
+
+def _write_site_key(path: Path) -> SiteKey:
+    """A new key, on disk before anything is written under it."""
+    key = secrets.token_bytes(32)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(
+            f"# optoutd site key. Without it the suppression list cannot be read: keep a copy apart from the database.\n{key.hex()}\n"
+        )
+        file.flush()
+        os.fsync(file.fileno())
+    _sync_directory(path.parent)
+    return SiteKey((key,))
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# ------------------------------------------------------------------ creating, migrating, opening
+
+
+def create(database: Path, key_file: Path) -> None:
+    """Create database and key when both are missing; do nothing when both exist. Raises Unusable on one without the other."""
+    have = database.exists(), key_file.exists()
+    if have == (True, True):
+        return
+    if any(have):
+        _half(database, key_file)
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        key_file.parent.mkdir(parents=True, exist_ok=True)
+        _create_both(database, key_file)
+    except OSError as why:
+        raise Unusable(f"cannot create {why.filename or database}: {why.strerror}") from None
+
+
+def _create_both(database: Path, key_file: Path) -> None:
+    new = database.with_name(
+        database.name + ".new"
+    )  # complete before it has its name: a crash leaves nothing half made
+    new.unlink(missing_ok=True)
+    os.close(os.open(new, os.O_CREAT | os.O_EXCL, 0o600))
+    _migrate(new)
+    site_key = _write_site_key(key_file)
+    with sqlite3.connect(new) as db:
+        db.execute("INSERT INTO meta (name, value) VALUES ('check', ?)", (check_value(site_key),))
+        db.commit()
+        db.execute("PRAGMA journal_mode = DELETE")  # so that the one file is all there is to rename
+    db.close()
+    new.rename(database)
+    _sync_directory(database.parent)
+
+
+def _half(database: Path, key_file: Path) -> None:
+    if key_file.exists():
+        raise Unusable(
+            f"the site key {key_file} is there but the database {database} is not: restore the database from a backup; "
+            "only if this is a first start that was interrupted, remove the key and start again"
+        )
+    raise Unusable(
+        f"the database {database} is there but its site key {key_file} is not: put the key file back; without it the list cannot be read"
+    )
+
+
+def migrate(database: Path) -> tuple[str, str]:
+    """Bring the schema to REVISION, keeping a copy beside the file. Returns (revision before, after). Raises Unusable."""
+    before = revision(database)
+    if before != REVISION:
+        copy = database.with_name(f"{database.name}.before-{REVISION}")
+        with sqlite3.connect(database) as source, sqlite3.connect(copy) as target:
+            source.backup(target)
+        source.close()
+        target.close()
+        shutil.copymode(database, copy)
+        _migrate(database)
+    return before, REVISION
+
+
+def _migrate(database: Path) -> None:
+    from alembic import command  # half a second of imports that a start with a current schema does not need
+    from alembic.config import Config
+
+    engine = create_engine(f"sqlite:///{database}")
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    try:
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    finally:
+        engine.dispose()
+
+
+def revision(database: Path) -> str:
+    """The schema revision of a database file. Raises Unavailable where there is none to be read."""
+    try:
+        with sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True) as db:
+            row = db.execute("SELECT version_num FROM alembic_version").fetchone()
+        db.close()
+    except sqlite3.Error as why:
+        raise Unavailable(f"database {database}: {why}") from None
+    if row is None:
+        raise Unavailable(f"database {database}: no schema in it")
+    return str(row[0])
+
+
+def check_value(site_key: SiteKey) -> bytes:
+    """What the database keeps to recognise its key: it tells nothing about the key."""
+    return site_key.derive(b"check")
+
+
+@dataclass
+class Ledger:
+    """The open ledger. One per process; `storage.write` begins its writing transactions, `reading()` its other ones."""
+
+    path: Path
+    site_key: SiteKey
+    same_person: tuple[str, ...] = ("tag", "alias")
+    keep_addresses: bool = True
+    engine: Engine = field(init=False, repr=False)
+    writer: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)  # one writer a process
+    _seen: tuple[int, int] | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.engine = _engine(self.path)
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """A connection to the file that is there now. Raises Unavailable for whatever the database cannot do."""
+        self.verify_file()
+        try:
+            with self.engine.connect() as connection:
+                yield connection
+        except DBAPIError as why:
+            raise Unavailable(f"database {self.path}: {why.orig}") from why
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A consistent snapshot over several statements."""
+        with self.connect() as connection:
+            connection.exec_driver_sql("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.exec_driver_sql("ROLLBACK")
+
+    def verify_file(self) -> None:
+        """Is the file behind our connections still the one at `path`? One stat; a new file is opened and checked anew."""
+        try:
+            found = self.path.stat()
+        except OSError as why:
+            self._seen = None
+            raise Unavailable(f"database {self.path}: {why.strerror}") from None
+        if (found.st_dev, found.st_ino) != self._seen:
+            self.engine.dispose()
+            self._check()
+            self._seen = (found.st_dev, found.st_ino)
+
+    def _check(self) -> None:
+        try:
+            with self.engine.connect() as connection:
+                verify_identity(lambda sql: connection.exec_driver_sql(sql).scalar(), self.site_key)
+        except DBAPIError as why:
+            raise Unavailable(f"database {self.path}: {why.orig}") from None
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def verify_identity(scalar: Any, site_key: SiteKey) -> None:
+    """Schema and check value of an open database; `scalar(sql)` gives the first value of the first row.
+
+    Raises Unavailable when they are missing (doubt: not our database, or not whole), Unusable when they are another's.
+    """
+    at = scalar("SELECT version_num FROM alembic_version")
+    if at is None:
+        raise Unavailable("the database has no schema")
+    if at != REVISION:
+        raise Unusable(f"the database schema is {at}, this version needs {REVISION}: run `optoutd migrate`")
+    check = scalar("SELECT value FROM meta WHERE name = 'check'")
+    if check is None:
+        raise Unavailable("the database has no check value")
+    if not secrets.compare_digest(bytes(check), check_value(site_key)):
+        raise Unusable("the site key is not the one this database was made with: put the right key file in place")
+
+
+def open_ledger(
+    database: Path,
+    key_file: Path,
+    *,
+    same_person: tuple[str, ...] = ("tag", "alias"),
+    keep_addresses: bool = True,
+    allow_create: bool = False,
+) -> Ledger:
+    """Open what is there, or create both halves if `allow_create` and both are missing. Raises Unavailable, Unusable."""
+    if allow_create:
+        create(database, key_file)
+    if database.exists() != key_file.exists():
+        _half(database, key_file)
+    if not database.exists():
+        raise Unusable(f"no database at {database} yet: `optoutd run` creates it")
+    ledger = Ledger(database, read_site_key(key_file), same_person, keep_addresses)
+    ledger.verify_file()
+    return ledger
+
+
+def _engine(path: Path) -> Engine:
+    """AUTOCOMMIT: transactions begin where the code says so, and as the code says (BEGIN IMMEDIATE for writers)."""
+    uri = f"{path.absolute().as_uri()}?mode=rw"  # rw: a missing file is never created by opening it
+    engine = create_engine(
+        "sqlite://",
+        creator=lambda: sqlite3.connect(
+            uri, uri=True, timeout=WRITE_SECONDS, check_same_thread=False, isolation_level=None
+        ),
+        isolation_level="AUTOCOMMIT",
+        hide_parameters=True,
+        pool_size=4,
+        poolclass=QueuePool,
+    )
+    event.listen(engine, "connect", _pragmas)
+    return engine
+
+
+def _pragmas(connection: sqlite3.Connection, _record: object) -> None:
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "temp_store = MEMORY"):
+        connection.execute(f"PRAGMA {pragma}").fetchall()

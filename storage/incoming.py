@@ -1,0 +1,277 @@
+"""Verbs on what came in: which messages were seen, what is still owed to them, and the queue of doubtful ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from sqlalchemy import Connection
+
+from storage.models import seconds
+from storage.write import Write
+
+# reading: begun, not ended · done: read, nothing owed · owed: to be filed into `target` · filed · settled: a person
+# or the server dealt with it (moved, deleted), nothing is owed any more
+State = Literal["reading", "done", "owed", "filed", "settled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a message lies: an IMAP message's identity (RFC 9051 2.3.1.1)."""
+
+    mailbox: str
+    folder: str
+    uidvalidity: int
+    uid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A message as recorded. `message_id` is "" if it has none; `digest` is of the fetched octets and the size."""
+
+    id: int
+    place: Place
+    state: State
+    target: str
+    digest: bytes
+    size: int
+    message_id: str
+    internaldate: datetime | None
+    label: str
+    evidence: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FirstSight:
+    """Where the reading of a folder began (DESIGN 7.7)."""
+
+    uidnext: int
+    since: datetime
+
+
+def attempt(w: Write, place: Place) -> int:
+    """Note, before a message is read, that we are about to: a message that kills us must not do so for ever.
+
+    Returns how many attempts there have been, this one included.
+    """
+    found = w.db.exec_driver_sql(
+        "INSERT INTO incoming (mailbox, folder, uidvalidity, uid, state, attempts, target, message_id, label)"
+        " VALUES (?, ?, ?, ?, 'reading', 1, '', '', '')"
+        " ON CONFLICT (mailbox, folder, uidvalidity, uid) DO UPDATE SET attempts = attempts + 1 RETURNING attempts",
+        (place.mailbox, place.folder, place.uidvalidity, place.uid),
+    ).scalar_one()
+    return int(found)
+
+
+def record(
+    w: Write,
+    place: Place,
+    *,
+    digest: bytes,
+    size: int,
+    message_id: str,
+    internaldate: datetime | None,
+    label: str,
+    state: State,
+    target: str = "",
+    evidence: int | None = None,
+) -> int:
+    """Write down what was read, and what is owed (state `owed`: filing into `target`). Returns the row's id."""
+    when = None if internaldate is None else seconds(internaldate)
+    found = w.db.exec_driver_sql(
+        "INSERT INTO incoming (mailbox, folder, uidvalidity, uid, state, attempts, target, digest, size, message_id, internaldate, label, evidence)"
+        " VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (mailbox, folder, uidvalidity, uid) DO UPDATE SET state = excluded.state, target = excluded.target, digest = excluded.digest,"
+        " size = excluded.size, message_id = excluded.message_id, internaldate = excluded.internaldate, label = excluded.label,"
+        " evidence = excluded.evidence RETURNING id",
+        (
+            place.mailbox,
+            place.folder,
+            place.uidvalidity,
+            place.uid,
+            state,
+            target,
+            digest,
+            size,
+            message_id,
+            when,
+            label,
+            evidence,
+        ),
+    ).scalar_one()
+    return int(found)
+
+
+def settle(w: Write, number: int, state: State) -> None:
+    """The debt to a message is paid (`filed`), or cannot be any more (`settled`)."""
+    w.db.exec_driver_sql("UPDATE incoming SET state = ? WHERE id = ?", (state, number))
+
+
+def ended(db: Connection, mailbox: str, folder: str, uidvalidity: int) -> set[int]:
+    """The UIDs of a folder whose reading has ended."""
+    query = "SELECT uid FROM incoming WHERE mailbox = ? AND folder = ? AND uidvalidity = ? AND state <> 'reading'"
+    return {row[0] for row in db.exec_driver_sql(query, (mailbox, folder, uidvalidity))}
+
+
+_SEEN = "SELECT id, mailbox, folder, uidvalidity, uid, state, target, digest, size, message_id, internaldate, label, evidence FROM incoming"
+
+
+def _seen(row: Any) -> Seen:
+    when = None if row[10] is None else datetime.fromtimestamp(row[10], UTC)
+    return Seen(row[0], Place(*row[1:5]), row[5], row[6], row[7] or b"", row[8] or 0, row[9], when, row[11], row[12])
+
+
+def owed(db: Connection, mailbox: str) -> list[Seen]:
+    """The messages of a mailbox that are still to be filed away."""
+    return [
+        _seen(r) for r in db.exec_driver_sql(f"{_SEEN} WHERE mailbox = ? AND state = 'owed' ORDER BY id", (mailbox,))
+    ]
+
+
+def twins(db: Connection, message_id: str, digest: bytes, *, mailbox: str | None = None) -> list[Seen]:
+    """Earlier sightings of the same message: by Message-ID, or by content if it has none. Oldest first."""
+    where, values = ("message_id = ?", (message_id,)) if message_id else ("message_id = '' AND digest = ?", (digest,))
+    if mailbox is not None:
+        where, values = f"{where} AND mailbox = ?", (*values, mailbox)
+    return [_seen(r) for r in db.exec_driver_sql(f"{_SEEN} WHERE {where} AND state <> 'reading' ORDER BY id", values)]
+
+
+def first_sight(db: Connection, mailbox: str, folder: str, uidvalidity: int) -> FirstSight | None:
+    """Where our reading of this folder began; None if we have not seen it (under this UIDVALIDITY)."""
+    query = "SELECT uidnext, since FROM watched_folder WHERE mailbox = ? AND folder = ? AND uidvalidity = ?"
+    row = db.exec_driver_sql(query, (mailbox, folder, uidvalidity)).first()
+    return FirstSight(row[0], datetime.fromtimestamp(row[1], UTC)) if row else None
+
+
+def begin_folder(w: Write, mailbox: str, folder: str, uidvalidity: int, uidnext: int, days: int) -> FirstSight:
+    """Note the first sight of a folder. Under a new UIDVALIDITY the date of the very first sight stays."""
+    earliest = w.db.exec_driver_sql(
+        "SELECT min(since) FROM watched_folder WHERE mailbox = ? AND folder = ?", (mailbox, folder)
+    ).scalar()
+    since = seconds(w.now - timedelta(days=days)) if earliest is None else int(earliest)
+    w.db.exec_driver_sql(
+        "INSERT INTO watched_folder (mailbox, folder, uidvalidity, uidnext, since) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (mailbox, folder, uidvalidity, uidnext if earliest is None else 1, since),
+    )
+    return FirstSight(uidnext if earliest is None else 1, datetime.fromtimestamp(since, UTC))
+
+
+# ------------------------------------------------------------------ soft bounces
+
+
+def count_soft_bounce(w: Write, key: bytes, window_days: int) -> int:
+    """Note that an address bounced softly today; returns on how many days of the window it did."""
+    today = w.at // 86_400
+    w.db.exec_driver_sql("INSERT INTO soft_bounce (key, day) VALUES (?, ?) ON CONFLICT DO NOTHING", (key, today))
+    found = w.db.exec_driver_sql(
+        "SELECT count(*) FROM soft_bounce WHERE key = ? AND day > ?", (key, today - window_days)
+    ).scalar_one()
+    return int(found)
+
+
+def forget_soft_bounces(w: Write, window_days: int) -> None:
+    """Drop the days that have left the window."""
+    w.db.exec_driver_sql("DELETE FROM soft_bounce WHERE day <= ?", (w.at // 86_400 - window_days,))
+
+
+# ------------------------------------------------------------------ the review queue
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A doubtful message in the queue. `wish`: the label of its reading; `addresses`: whom accepting concerns."""
+
+    id: int
+    incoming: int | None
+    at: datetime
+    place: Place | None
+    sender: str
+    addresses: tuple[str, ...]
+    scope: str
+    rules: tuple[str, ...]
+    words: str
+    language: str
+    excerpt: str
+    wish: str
+    state: Literal["open", "accepted", "rejected"]
+    note: str
+
+
+def open_review(
+    w: Write,
+    incoming: int | None,
+    *,
+    received: datetime,
+    sender: str,
+    addresses: Iterable[str],
+    scope: str,
+    rules: Iterable[str],
+    words: str,
+    wish: str,
+    language: str = "",
+    excerpt: str = "",
+) -> int:
+    """Put a message into the queue; returns its number there."""
+    found = w.db.exec_driver_sql(
+        "INSERT INTO review (incoming, at, sender, addresses, scope, rules, words, language, excerpt, wish, state, note)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', '') RETURNING id",
+        (
+            incoming,
+            seconds(received),
+            sender,
+            json.dumps(list(addresses)),
+            scope,
+            json.dumps(list(rules)),
+            words,
+            language,
+            excerpt,
+            wish,
+        ),
+    ).scalar_one()
+    return int(found)
+
+
+_ITEM = (
+    "SELECT r.id, r.incoming, r.at, i.mailbox, i.folder, i.uidvalidity, i.uid, r.sender, r.addresses, r.scope, r.rules, r.words, r.language,"
+    " r.excerpt, r.wish, r.state, r.note FROM review r LEFT JOIN incoming i ON i.id = r.incoming"
+)
+
+
+def _item(row: Any) -> Item:
+    place = Place(*row[3:7]) if row[3] is not None else None
+    when = datetime.fromtimestamp(row[2], UTC)
+    people, rules = tuple(json.loads(row[8])), tuple(json.loads(row[10]))
+    return Item(row[0], row[1], when, place, row[7], people, row[9], rules, *row[11:17])
+
+
+def reviews(db: Connection, state: str | None = "open") -> list[Item]:
+    """The queue, oldest first; state None: decided ones too."""
+    where, values = ("WHERE r.state = ?", (state,)) if state else ("", ())
+    return [_item(r) for r in db.exec_driver_sql(f"{_ITEM} {where} ORDER BY r.id", values)]
+
+
+def review(db: Connection, number: int) -> Item | None:
+    """One item by its number."""
+    row = db.exec_driver_sql(f"{_ITEM} WHERE r.id = ?", (number,)).first()
+    return _item(row) if row else None
+
+
+def review_of(db: Connection, incoming: int) -> Item | None:
+    """The open item about a message, if there is one."""
+    row = db.exec_driver_sql(f"{_ITEM} WHERE r.incoming = ? AND r.state = 'open'", (incoming,)).first()
+    return _item(row) if row else None
+
+
+def decide(w: Write, item: Item, accepted: bool, note: str) -> None:
+    """Close an item. An accepted message is then owed its filing, if it has a folder to go to."""
+    state = "accepted" if accepted else "rejected"
+    w.db.exec_driver_sql(
+        "UPDATE review SET state = ?, decided = ?, note = ? WHERE id = ?", (state, w.at, note, item.id)
+    )
+    if accepted and item.incoming is not None:
+        w.db.exec_driver_sql(
+            "UPDATE incoming SET state = 'owed' WHERE id = ? AND state = 'done' AND target <> ''", (item.incoming,)
+        )

@@ -1,0 +1,203 @@
+"""The schema, and the one mapping between words and the small integers of the tables.
+
+Times are whole seconds since 1970 UTC in the database and aware datetimes outside. Outsiders may read
+`suppression(key, scope, reason, since, evidence)` and `audit(seq, ...)` (CONTRACT 8).
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from enum import IntEnum
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, Index, Integer, LargeBinary, MetaData, TypeDecorator, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+NAMES: Final = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+SQLModel.metadata = MetaData(naming_convention=NAMES)  # Alembic needs names to alter constraints on both databases
+
+
+class Reason(IntEnum):
+    """Why a row stands. Smaller is stronger: the reason shown is the smallest. Numbers are for ever."""
+
+    COMPLAINT = 1
+    OPT_OUT = 2
+    OPERATOR = 3
+    HARD_BOUNCE = 4
+    SOFT_BOUNCE = 5
+    WANTED = 6  # exempts one list from an `all` opt-out
+
+    @property
+    def word(self) -> str:
+        """As in JSON, CSV, API and audit: `opt-out`."""
+        return self.name.lower().replace("_", "-")
+
+
+REASONS: Final = {r.word: r for r in Reason}
+SOURCES: Final = ("mail", "one-click", "page", "api", "phone", "letter", "operator", "import", "dsn", "arf")
+ALL: Final = 0  # the scope of everything; a list's scope is its number
+
+
+class Utc(TypeDecorator[datetime]):
+    """Aware datetimes in Python, whole seconds UTC in the database; a naive one is a bug and is refused."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> int | None:
+        """Python to database."""
+        return None if value is None else seconds(value)
+
+    def process_result_value(self, value: int | None, dialect: Any) -> datetime | None:
+        """Database to Python."""
+        return None if value is None else datetime.fromtimestamp(value, UTC)
+
+
+def seconds(moment: datetime) -> int:
+    """Whole seconds since 1970 of an aware datetime. Raises ValueError on a naive one."""
+    if moment.tzinfo is None:
+        raise ValueError("a datetime without a time zone")
+    return int(moment.timestamp())
+
+
+class Meta(SQLModel, table=True):
+    """Facts about the ledger itself: `check` (the site key's check value), `head` (of the audit chain)."""
+
+    name: str = Field(primary_key=True)
+    value: bytes
+
+
+class ListNumber(SQLModel, table=True):
+    """A mailing list's number, never reused: tokens and scopes carry it."""
+
+    __tablename__ = "list_number"
+    number: int | None = Field(default=None, primary_key=True)
+    id: str = Field(unique=True)
+
+
+class Suppression(SQLModel, table=True):
+    """The narrow table that answers every RCPT: a row per reason, any row suppresses (unless `wanted`)."""
+
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    key: bytes = Field(sa_type=LargeBinary(16), primary_key=True)
+    scope: int = Field(sa_type=Integer, primary_key=True)
+    reason: int = Field(sa_type=Integer, primary_key=True)
+    since: int = Field(sa_type=BigInteger)
+    evidence: int = Field(sa_type=BigInteger)
+
+
+class Person(SQLModel, table=True):
+    """The plain address beside a key, kept only with `storage.keep_addresses`."""
+
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    key: bytes = Field(primary_key=True)
+    address: str
+
+
+class Evidence(SQLModel, table=True):
+    """What an audit row is about, in full: JSON and its salt, which may both go when a person is forgotten."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    at: datetime = Field(sa_type=Utc)
+    salt: bytes | None = None
+    detail: str | None = None
+
+
+class Audit(SQLModel, table=True):
+    """The chained record of every state change: no personal data, so that it can stay when a person is forgotten."""
+
+    seq: int = Field(primary_key=True)
+    at: datetime = Field(sa_type=Utc)
+    actor: str
+    event: str
+    key: bytes | None = Field(default=None, index=True)
+    scope: int | None = None
+    reason: int | None = None
+    source: str | None = None
+    evidence: int | None = Field(default=None, index=True)
+    digest: bytes | None = None  # SHA-256(salt || detail) of the evidence
+    standing: bytes  # keyed digest of the whole set of suppression rows after this transaction
+    mac: bytes
+
+
+class Incoming(SQLModel, table=True):
+    """A message we have seen: where it lies, what it was read as, and what is still owed to it."""
+
+    __table_args__ = (
+        UniqueConstraint("mailbox", "folder", "uidvalidity", "uid"),
+        Index("ix_incoming_mailbox_state", "mailbox", "state"),
+    )
+    id: int | None = Field(default=None, primary_key=True)
+    mailbox: str
+    folder: str
+    uidvalidity: int = Field(sa_type=BigInteger)
+    uid: int = Field(sa_type=BigInteger)
+    state: str  # reading | done | owed (is to be filed into `target`) | filed | settled (a person dealt with it)
+    attempts: int = 0
+    target: str = ""
+    digest: bytes | None = None
+    size: int | None = None
+    message_id: str = Field(default="", index=True)
+    internaldate: datetime | None = Field(default=None, sa_type=Utc)
+    label: str = ""
+    evidence: int | None = Field(default=None)
+
+
+class WatchedFolder(SQLModel, table=True):
+    """Where the reading of a folder began: mail from `uidnext` on is ours, and what is older only back to `since`."""
+
+    __tablename__ = "watched_folder"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    mailbox: str = Field(primary_key=True)
+    folder: str = Field(primary_key=True)
+    uidvalidity: int = Field(sa_type=BigInteger, primary_key=True)
+    uidnext: int = Field(sa_type=BigInteger)
+    since: datetime = Field(sa_type=Utc)
+
+
+class ReviewItem(SQLModel, table=True):
+    """A doubtful mail that waits for a person, or what the person decided."""
+
+    __tablename__ = "review"
+    id: int | None = Field(default=None, primary_key=True)
+    incoming: int | None = Field(default=None, index=True)
+    at: datetime = Field(sa_type=Utc)
+    sender: str = ""
+    addresses: str = "[]"  # JSON: whom accepting would suppress
+    scope: str = "all"
+    rules: str = "[]"
+    words: str = ""
+    language: str = ""
+    excerpt: str = ""
+    wish: str = "review"  # the label of the reading: says what accepting does
+    state: str = Field(default="open", index=True)  # open | accepted | rejected
+    decided: datetime | None = Field(default=None, sa_type=Utc)
+    note: str = ""
+
+
+class SoftBounce(SQLModel, table=True):
+    """The days on which an address bounced softly: counted, and forgotten after the window."""
+
+    __tablename__ = "soft_bounce"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    key: bytes = Field(primary_key=True)
+    day: int = Field(primary_key=True)  # days since 1970
+
+
+class JobRun(SQLModel, table=True):
+    """When a job last ended well."""
+
+    __tablename__ = "job_run"
+    name: str = Field(primary_key=True)
+    at: datetime = Field(sa_type=Utc)
+
+
+def joined(scopes: Iterable[int], ids: dict[int, str]) -> str:
+    """Scopes as the contract writes them: `all`, or `list:a;list:b`. `ids`: list number -> id."""
+    words = {"all" if s == ALL else f"list:{ids.get(s, s)}" for s in scopes}
+    return ";".join(sorted(words, key=lambda w: (w != "all", w)))

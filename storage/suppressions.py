@@ -1,0 +1,280 @@
+"""Verbs on the suppression table. Those that write take a Write and say what happened; a person is an Address."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, Literal
+
+from sqlalchemy import Connection
+
+from storage.address import Address, SiteKey, forms, keys_of, person
+from storage.models import ALL, Reason, seconds
+from storage.write import Write
+
+RawRow = tuple[bytes, int, int, int, int]  # key, scope, reason, since (seconds UTC), evidence
+
+Outcome = Literal["new", "repeated", "outdated"]  # outdated: asked before the person was taken off the list again
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What `add` did, and the evidence that explains the row (its `ref`)."""
+
+    outcome: Outcome
+    evidence: int
+
+
+def add(
+    w: Write,
+    address: Address,
+    scope: int,
+    reason: Reason,
+    source: str,
+    detail: dict[str, Any],
+    *,
+    since: datetime | None = None,
+    evidence: tuple[int, bytes] | None = None,
+) -> Added:
+    """Suppress a person (or a domain) within a scope.
+
+    `detail`: what explains it (words, rules, message_id, mailbox, note...). `since`: when it was asked, if not now.
+    `evidence`: an evidence row written before that covers this one too (one message, several addresses).
+    """
+    moment = since or w.now
+    form = person(address, w.ledger.same_person)
+    keys = w.ledger.site_key.address_keys(form)
+    standing = _rows(w.db, keys)
+    for row in standing:
+        if row[1] == scope and row[2] == reason:
+            return Added("repeated", row[4])
+    if reason in (Reason.OPT_OUT, Reason.WANTED) and _lifted_later(w.db, keys, scope, moment):
+        return Added("outdated", 0)
+    number = evidence or w.evidence(address=str(address), source=source, **detail)
+    if reason == Reason.OPT_OUT:  # whoever says no to everything, or to this list, no longer wants it
+        _delete(w, [r for r in standing if r[2] == Reason.WANTED and scope in (ALL, r[1])])
+    _insert(w, [(keys[0], scope, int(reason), seconds(moment), number[0])])
+    if w.ledger.keep_addresses:
+        w.db.exec_driver_sql(
+            "INSERT INTO person (key, address) VALUES (?, ?) ON CONFLICT (key) DO NOTHING", (keys[0], str(address))
+        )
+    w.audit("suppressed", key=keys[0], scope=scope, reason=int(reason), source=source, evidence=number)
+    return Added("new", number[0])
+
+
+def add_many(
+    w: Write,
+    rows: Iterable[tuple[bytes, int, int, int]],
+    source: str,
+    detail: dict[str, Any],
+    people: Sequence[tuple[bytes, str]] = (),
+) -> int:
+    """Insert a batch of (key, scope, reason, since) under one evidence and one audit row; returns how many were new.
+
+    Sort by key (twice as fast: FACTS). Rows already there are left as they are. Keep a batch to 10,000 rows where
+    others write too: a live opt-out waits for the whole transaction.
+    """
+    number = w.evidence(source=source, **detail)
+    total = 0
+    pending = iter(rows)
+    while batch := list(islice(pending, 10_000)):
+        fresh = [(*row, number[0]) for row in _not_there(w.db, batch)]
+        _insert(w, fresh)
+        total += len(fresh)
+    if people:
+        w.db.exec_driver_sql(
+            "INSERT INTO person (key, address) VALUES (?, ?) ON CONFLICT (key) DO NOTHING", list(people)
+        )
+    w.audit("imported", source=source, evidence=number)
+    return total
+
+
+def _not_there(db: Connection, batch: list[tuple[bytes, int, int, int]]) -> list[tuple[bytes, int, int, int]]:
+    there: set[tuple[bytes, int, int]] = set()
+    for start in range(0, len(batch), 500):
+        there.update((r[0], r[1], r[2]) for r in _rows(db, [b[0] for b in batch[start : start + 500]]))
+    fresh = []
+    for row in batch:
+        if row[:3] not in there:
+            there.add(row[:3])
+            fresh.append(row)
+    return fresh
+
+
+def lift(w: Write, address: Address, scope: int, because: str, source: str = "operator") -> list[RawRow]:
+    """End every personal row of this scope, whatever its reason, saying why. Returns the rows that went."""
+    keys = _personal_keys(w, address)
+    gone = [r for r in _rows(w.db, keys) if r[1] == scope and r[2] != Reason.WANTED]
+    if gone:
+        number = w.evidence(address=str(address), source=source, because=because)
+        _delete(w, gone)
+        for row in gone:
+            w.audit("lifted", key=row[0], scope=scope, reason=row[2], source=source, evidence=number)
+    return gone
+
+
+def expire(w: Write, before: datetime) -> int:
+    """End soft-bounce rows older than `before`. Returns how many."""
+    rows = w.db.exec_driver_sql(
+        "SELECT key, scope, reason, since, evidence FROM suppression WHERE reason = ? AND since < ?",
+        (int(Reason.SOFT_BOUNCE), seconds(before)),
+    ).all()
+    gone = [_raw(r) for r in rows]
+    _delete(w, gone)
+    if gone:
+        number = w.evidence(source="operator", because="the soft bounce suppression ran out", rows=len(gone))
+        for row in gone:
+            w.audit("lifted", key=row[0], scope=row[1], reason=row[2], source="operator", evidence=number)
+    return len(gone)
+
+
+def _personal_keys(w: Write, address: Address) -> list[bytes]:
+    """The keys that are this person's own: not the domain's, and no wider than the operator lets sameness go."""
+    kinds = {"exact", *w.ledger.same_person} if not address.is_domain else {"domain"}
+    mine = [form for kind, form in forms(address) if kind in kinds]
+    if address.is_domain:
+        mine = mine[:1]
+    return [key for form in mine for key in w.ledger.site_key.address_keys(form)]
+
+
+def _lifted_later(db: Connection, keys: list[bytes], scope: int, moment: datetime) -> bool:
+    """Was this person taken off this list again after `moment`? Then an older wish, read late, does not count."""
+    marks = ",".join("?" * len(keys))
+    found = db.exec_driver_sql(
+        f"SELECT max(at) FROM audit WHERE event = 'lifted' AND scope = ? AND key IN ({marks})",  # noqa: S608 - only question marks
+        (scope, *keys),
+    ).scalar()
+    return found is not None and seconds(moment) < found
+
+
+def _rows(db: Connection, keys: Sequence[bytes]) -> list[RawRow]:
+    marks = ",".join("?" * len(keys))
+    query = f"SELECT key, scope, reason, since, evidence FROM suppression WHERE key IN ({marks})"  # noqa: S608 - only question marks
+    return [_raw(r) for r in db.exec_driver_sql(query, tuple(keys))]
+
+
+def _raw(row: Any) -> RawRow:
+    return bytes(row[0]), int(row[1]), int(row[2]), int(row[3]), int(row[4])
+
+
+def _insert(w: Write, rows: list[RawRow]) -> None:
+    if rows:
+        w.db.exec_driver_sql(
+            "INSERT INTO suppression (key, scope, reason, since, evidence) VALUES (?, ?, ?, ?, ?)", rows
+        )
+        w.rows_added(rows)
+
+
+def _delete(w: Write, rows: list[RawRow]) -> None:
+    if rows:
+        w.db.exec_driver_sql(
+            "DELETE FROM suppression WHERE key = ? AND scope = ? AND reason = ?", [r[:3] for r in rows]
+        )
+        w.rows_removed(rows)
+
+
+# ------------------------------------------------------------------ lists and their numbers
+
+
+def list_numbers(db: Connection) -> dict[str, int]:
+    """List id -> number, of all lists there ever were."""
+    return {r[0]: r[1] for r in db.exec_driver_sql("SELECT id, number FROM list_number")}
+
+
+def number_lists(w: Write, ids: Iterable[str]) -> dict[str, int]:
+    """Give every list a number that it has not yet. Returns all numbers."""
+    known = list_numbers(w.db)
+    for list_id in ids:
+        if list_id not in known:
+            known[list_id] = w.db.exec_driver_sql(
+                "INSERT INTO list_number (number, id) SELECT coalesce(max(number), 0) + 1, ? FROM list_number RETURNING number",
+                (list_id,),
+            ).scalar_one()
+    return known
+
+
+# ------------------------------------------------------------------ reading for people
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """An audit row beside the evidence behind it (None: forgotten). `key` as stored."""
+
+    seq: int
+    at: datetime
+    actor: str
+    event: str
+    key: bytes | None
+    scope: int | None
+    reason: int | None
+    source: str | None
+    evidence: int | None
+    detail: dict[str, Any] | None
+
+
+_FACTS = "SELECT a.seq, a.at, a.actor, a.event, a.key, a.scope, a.reason, a.source, a.evidence, e.detail FROM audit a LEFT JOIN evidence e ON e.id = a.evidence"
+
+
+def _fact(row: Any) -> Fact:
+    key = None if row[4] is None else bytes(row[4])
+    detail = json.loads(row[9]) if row[9] else None
+    return Fact(row[0], _utc(row[1]), row[2], row[3], key, row[5], row[6], row[7], row[8], detail)
+
+
+def _utc(at: int) -> datetime:
+    return datetime.fromtimestamp(at, UTC)
+
+
+def standing(db: Connection, site_key: SiteKey, address: Address) -> list[RawRow]:
+    """The rows that stand against any form of this address, oldest first."""
+    return sorted(_rows(db, [key for key, _ in keys_of(site_key, address)]), key=lambda r: r[3])
+
+
+def history(db: Connection, site_key: SiteKey, address: Address) -> list[Fact]:
+    """All that was ever done about any form of this address, oldest first."""
+    keys = [key for key, _ in keys_of(site_key, address)]
+    marks = ",".join("?" * len(keys))
+    return [_fact(r) for r in db.exec_driver_sql(f"{_FACTS} WHERE a.key IN ({marks}) ORDER BY a.seq", tuple(keys))]
+
+
+def by_evidence(db: Connection, evidence: int) -> list[Fact]:
+    """What was done on this evidence: what a `(ref N)` in a refusal leads to."""
+    return [_fact(r) for r in db.exec_driver_sql(f"{_FACTS} WHERE a.evidence = ? ORDER BY a.seq", (evidence,))]
+
+
+def facts(db: Connection) -> Iterator[tuple[Fact, bytes]]:
+    """The whole audit log in order, each row beside its mac."""
+    query = _FACTS.replace("e.detail FROM", "NULL, a.mac FROM") + " ORDER BY a.seq"
+    for row in db.execution_options(yield_per=1000).exec_driver_sql(query):
+        yield _fact(row), bytes(row[10])
+
+
+def listing(
+    db: Connection,
+    *,
+    scope: int | None = None,
+    reason: Reason | None = None,
+    source: str | None = None,
+    since: datetime | None = None,
+) -> Iterator[Any]:
+    """Rows (key, address or None, scope, reason, since, evidence, source or None) that fit, in order of key."""
+    wanted = {
+        "s.scope = ?": scope,
+        "s.reason = ?": None if reason is None else int(reason),
+        "s.since >= ?": None if since is None else seconds(since),
+    }
+    terms = [t for t, v in wanted.items() if v is not None]
+    values = [v for v in wanted.values() if v is not None]
+    query = (
+        "SELECT s.key, p.address, s.scope, s.reason, s.since, s.evidence, e.detail FROM suppression s"
+        " LEFT JOIN person p ON p.key = s.key LEFT JOIN evidence e ON e.id = s.evidence"
+        + (" WHERE " + " AND ".join(terms) if terms else "")
+        + " ORDER BY s.key, s.scope, s.reason"
+    )
+    for row in db.execution_options(yield_per=1000).exec_driver_sql(query, tuple(values)):
+        of_it = json.loads(row[6]).get("source") if row[6] else None
+        if source is None or of_it == source:
+            yield (bytes(row[0]), *row[1:6], of_it)

@@ -1,0 +1,120 @@
+"""The one place where a writing transaction begins.
+
+    with write(ledger, now, actor) as w:
+        suppressions.add(w, ...)
+
+The verbs (suppressions, incoming, reviews) change rows and note what happened; the audit rows are appended at the end, in
+the same transaction. Leaving the block without an exception means committed and on disk (synchronous=FULL).
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from storage.audit import Chain, Entry, Event, digest
+from storage.engine import Ledger, Unavailable
+from storage.models import seconds
+
+
+@dataclass
+class Write:
+    """A writing transaction, as the verbs see it."""
+
+    ledger: Ledger
+    db: Connection
+    now: datetime
+    actor: str
+    chain: Chain
+    _entries: list[Entry] = field(default_factory=list)
+    _change: int = 0
+    _changed: bool = False
+
+    @property
+    def at(self) -> int:
+        """`now` in seconds since 1970 UTC."""
+        return seconds(self.now)
+
+    def rows_added(self, rows: list[tuple[bytes, int, int, int, int]]) -> None:
+        """Tell of suppression rows inserted: (key, scope, reason, since, evidence)."""
+        weight = self.chain.weight
+        self._change += sum(weight(*row) for row in rows)
+        self._changed |= bool(rows)
+
+    def rows_removed(self, rows: list[tuple[bytes, int, int, int, int]]) -> None:
+        """Tell of suppression rows deleted."""
+        weight = self.chain.weight
+        self._change -= sum(weight(*row) for row in rows)
+        self._changed |= bool(rows)
+
+    def evidence(self, **detail: Any) -> tuple[int, bytes]:
+        """Keep the particulars of an act. Returns (evidence id, digest for the audit row)."""
+        salt, text = secrets.token_bytes(16), json.dumps(detail, ensure_ascii=False, sort_keys=True)
+        found = self.db.exec_driver_sql(
+            "INSERT INTO evidence (at, salt, detail) VALUES (?, ?, ?) RETURNING id", (self.at, salt, text)
+        ).scalar_one()
+        return int(found), digest(salt, text)
+
+    def audit(
+        self,
+        event: Event,
+        *,
+        key: bytes | None = None,
+        scope: int | None = None,
+        reason: int | None = None,
+        source: str | None = None,
+        evidence: tuple[int, bytes] | None = None,
+    ) -> None:
+        """Note a state change; it becomes an audit row when the transaction ends."""
+        number, of_it = evidence or (None, None)
+        self._entries.append(Entry(event, key, scope, reason, source, number, of_it))
+
+    def finish(self) -> None:
+        """Append the audit rows."""
+        if self._changed and not self._entries:
+            raise AssertionError("suppression rows were changed without an audit row")
+        if self._entries:
+            self.chain.append(self.db, self.chain.head(self.db), self.at, self.actor, self._entries, self._change)
+
+
+@contextmanager
+def write(ledger: Ledger, now: datetime, actor: str) -> Iterator[Write]:
+    """Begin a writing transaction; commit when the block ends well, roll back on an exception.
+
+    `actor`: who does it ("mailbox support", "cli root"). Raises Unavailable when it cannot begin within 5 s or
+    cannot be committed: nothing of it has happened then.
+    """
+    with ledger.writer, ledger.connect() as db:
+        _run(db, "BEGIN IMMEDIATE", ledger)
+        try:
+            w = Write(ledger, db, now, actor, Chain(ledger.site_key))
+            yield w
+            w.finish()
+            _run(db, "COMMIT", ledger)
+        except BaseException:
+            _roll_back(db)
+            raise
+        ledger.verify_file()  # committed into a file that was taken away meanwhile is not committed
+
+
+def _run(db: Connection, statement: str, ledger: Ledger) -> None:
+    try:
+        db.exec_driver_sql(statement)
+    except DBAPIError as why:
+        raise Unavailable(f"database {ledger.path}: {why.orig}") from why
+
+
+def _roll_back(db: Connection) -> None:
+    try:
+        db.exec_driver_sql("ROLLBACK")
+    except (DBAPIError, sqlite3.Error):
+        db.invalidate()  # SQLite has rolled back by itself (disk full, I/O error), or the connection is beyond use
