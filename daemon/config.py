@@ -491,7 +491,7 @@ def _problem(error: Any) -> Problem:
         return Problem(path, "unknown key" + (f", did you mean `{near[0]}`?" if near else ""))
     if kind == "value_error":
         sentence = sentence.removeprefix("Value error, ")
-        named = re.match(r"([a-z_]+(?:\[\d+\])?(?:\.[a-z_]+)?): (.*)", sentence, re.S)
+        named = re.match(r"([a-z_]+(?:\[\d+\])?(?:\.[a-z_]+)?): (.*)", sentence, re.DOTALL)
         return Problem(f"{path}.{named[1]}".lstrip("."), named[2]) if named else Problem(path, sentence)
     if kind == "model_type":
         return Problem(path, "must be a [table]")

@@ -36,7 +36,7 @@ Event = Literal[
 
 _MODULUS: Final = 1 << 128
 _COLUMNS: Final = "seq, at, actor, event, key, scope, reason, source, evidence, digest, standing, mac"
-INSERT: Final = f"INSERT INTO audit ({_COLUMNS}) VALUES ({', '.join('?' * 12)})"  # noqa: S608 - constants
+INSERT: Final = f"INSERT INTO audit ({_COLUMNS}) VALUES ({', '.join('?' * 12)})"
 
 
 @dataclass(frozen=True, slots=True)

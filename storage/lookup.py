@@ -72,7 +72,7 @@ def verdict(rows: Sequence[Row], list_number: int | None) -> Verdict | None:
 
 @lru_cache(maxsize=64)
 def _select(keys: int) -> str:
-    return f"SELECT key, scope, reason, since, evidence FROM suppression WHERE key IN ({','.join('?' * keys)})"  # noqa: S608 - only question marks
+    return f"SELECT key, scope, reason, since, evidence FROM suppression WHERE key IN ({','.join('?' * keys)})"
 
 
 class Lookup:

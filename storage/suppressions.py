@@ -12,7 +12,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection
 
 from storage.address import Address, SiteKey, forms, keys_of, person
-from storage.models import ALL, Reason, seconds
+from storage.models import ALL, Reason, joined, seconds
 from storage.write import Write
 
 RawRow = tuple[bytes, int, int, int, int]  # key, scope, reason, since (seconds UTC), evidence
@@ -104,10 +104,12 @@ def _not_there(db: Connection, batch: list[tuple[bytes, int, int, int]]) -> list
     return fresh
 
 
-def lift(w: Write, address: Address, scope: int, because: str, source: str = "operator") -> list[RawRow]:
-    """End every personal row of this scope, whatever its reason, saying why. Returns the rows that went."""
+def lift(
+    w: Write, address: Address, scope: int, because: str, source: str = "operator", *, only: Reason | None = None
+) -> list[RawRow]:
+    """End every personal row of this scope, whatever its reason (or of one reason), saying why. Returns what went."""
     keys = _personal_keys(w, address)
-    gone = [r for r in _rows(w.db, keys) if r[1] == scope and r[2] != Reason.WANTED]
+    gone = [r for r in _rows(w.db, keys) if r[1] == scope and r[2] != Reason.WANTED and only in (None, r[2])]
     if gone:
         number = w.evidence(address=str(address), source=source, because=because)
         _delete(w, gone)
@@ -144,7 +146,7 @@ def _lifted_later(db: Connection, keys: list[bytes], scope: int, moment: datetim
     """Was this person taken off this list again after `moment`? Then an older wish, read late, does not count."""
     marks = ",".join("?" * len(keys))
     found = db.exec_driver_sql(
-        f"SELECT max(at) FROM audit WHERE event = 'lifted' AND scope = ? AND key IN ({marks})",  # noqa: S608 - only question marks
+        f"SELECT max(at) FROM audit WHERE event = 'lifted' AND scope = ? AND key IN ({marks})",
         (scope, *keys),
     ).scalar()
     return found is not None and seconds(moment) < found
@@ -152,7 +154,7 @@ def _lifted_later(db: Connection, keys: list[bytes], scope: int, moment: datetim
 
 def _rows(db: Connection, keys: Sequence[bytes]) -> list[RawRow]:
     marks = ",".join("?" * len(keys))
-    query = f"SELECT key, scope, reason, since, evidence FROM suppression WHERE key IN ({marks})"  # noqa: S608 - only question marks
+    query = f"SELECT key, scope, reason, since, evidence FROM suppression WHERE key IN ({marks})"
     return [_raw(r) for r in db.exec_driver_sql(query, tuple(keys))]
 
 
@@ -176,7 +178,17 @@ def _delete(w: Write, rows: list[RawRow]) -> None:
         w.rows_removed(rows)
 
 
+def form_of(w: Write, address: Address) -> str:
+    """The form under which this person's rows are written."""
+    return person(address, w.ledger.same_person)
+
+
 # ------------------------------------------------------------------ lists and their numbers
+
+
+def scope_word(db: Connection, scope: int) -> str:
+    """`all`, or `list:ID`."""
+    return joined([scope], {n: i for i, n in list_numbers(db).items()} if scope != ALL else {})
 
 
 def list_numbers(db: Connection) -> dict[str, int]:

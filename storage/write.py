@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -38,6 +38,7 @@ class Write:
     _entries: list[Entry] = field(default_factory=list)
     _change: int = 0
     _changed: bool = False
+    _after: list[Callable[[], object]] = field(default_factory=list)
 
     @property
     def at(self) -> int:
@@ -78,6 +79,15 @@ class Write:
         number, of_it = evidence or (None, None)
         self._entries.append(Entry(event, key, scope, reason, source, number, of_it))
 
+    def after_commit(self, say: Callable[[], object]) -> None:
+        """Call this once the transaction is committed: what a log line says must be true."""
+        self._after.append(say)
+
+    def committed(self) -> None:
+        """Say what was to be said."""
+        for say in self._after:
+            say()
+
     def finish(self) -> None:
         """Append the audit rows."""
         if self._changed and not self._entries:
@@ -104,6 +114,7 @@ def write(ledger: Ledger, now: datetime, actor: str) -> Iterator[Write]:
             _roll_back(db)
             raise
         ledger.verify_file()  # committed into a file that was taken away meanwhile is not committed
+    w.committed()
 
 
 def _run(db: Connection, statement: str, ledger: Ledger) -> None:

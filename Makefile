@@ -1,0 +1,50 @@
+# What one does with a checkout. `make` alone lists it.
+#
+#   PYTHON=python3.12 make setup       another interpreter (3.11 or newer)
+#   make run ARGS='-c my.toml'         options for the program
+#   make test ARGS='-k relay -x'       options for pytest
+
+PYTHON  ?= python3
+PREFIX  ?= /opt/optoutd
+DESTDIR ?=
+ARGS    ?=
+
+BIN   := .venv/bin
+STAMP := .venv/.complete
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run test check bench install
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+
+setup: $(STAMP) ## .venv with the program, its tests and its demo: .venv/bin/optoutd
+
+# The stamp comes last, so that a set-up that broke off is done again.
+$(STAMP): pyproject.toml constraints.txt
+	@scripts/check-python '$(PYTHON)'
+	'$(PYTHON)' -m venv .venv
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt -e '.[dev,demo]'
+	@touch $@
+
+demo: $(STAMP) ## the whole story on free loopback ports, without a config; ARGS=--once ends after it
+	@$(BIN)/optoutd demo $(ARGS)
+
+run: $(STAMP) ## the daemon with ./optoutd.toml, or with ARGS='-c FILE'
+	@$(BIN)/optoutd $(ARGS) run
+
+test: $(STAMP) ## install what the tests need from Debian (as root), run them all, with branch coverage
+	@scripts/apt-for-tests
+	@$(BIN)/python -m pytest --cov --cov-branch --cov-report=term $(ARGS)
+
+check: $(STAMP) ## style, types, and who may import whom
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/test_layers.py
+
+bench: $(STAMP) ## measure lookups, enforcement and the relay on this machine
+	@for script in lookup enforcement relay; do $(BIN)/python bench/$$script.py $(ARGS) || exit; done
+
+install: ## a virtual environment in PREFIX, and the systemd unit; DESTDIR= for packagers
+	@scripts/check-python '$(PYTHON)'
+	@PYTHON='$(PYTHON)' scripts/install-prefix '$(PREFIX)' '$(DESTDIR)'

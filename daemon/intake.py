@@ -1,0 +1,328 @@
+"""What follows from a reading: the one match on it, one transaction, and word of what is to be done with the message.
+
+Used by the watcher, and by whoever else brings a message (the demo, later replay). Commit first: whatever `act` says
+has been recorded is on disk when it returns; what is then owed to the message (filing) was committed with it.
+
+Trust (DESIGN 7.5, this version): a request acts at once for the writer's own address, when dmarc=pass, when a token of
+ours proves it, or when no `authserv_id` is configured and nobody can be proven. Anything else waits for a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Literal
+
+from daemon import events
+from daemon.config import Bounce as BounceLimits
+from daemon.config import House
+from daemon.mail.reading import (
+    AutoReply,
+    Bounce,
+    Complaint,
+    OptOut,
+    Ordinary,
+    Reading,
+    Resubscribe,
+    Review,
+    addresses,
+    label,
+)
+from storage import incoming, suppressions
+from storage.address import Address, NotAnAddress, parse
+from storage.engine import Ledger
+from storage.incoming import Item, Place
+from storage.models import ALL, Reason
+from storage.write import Write, write
+
+Folder = Literal["processed", "machine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """The message around a reading. `sender`: the From address as read; `targets`: where filed messages go ("" = stay)."""
+
+    place: Place
+    digest: bytes
+    size: int
+    message_id: str
+    internaldate: datetime
+    sender: str = ""
+    excerpt: str = ""
+    targets: Mapping[Folder, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of it: the new suppressions' evidence, the open review, and the folder the message is owed to."""
+
+    label: str
+    incoming: int
+    refs: tuple[int, ...] = ()
+    review: int | None = None
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class Intake:
+    """The desk. `numbers`: list id -> list number, of every list of the house."""
+
+    ledger: Ledger
+    house: House
+    numbers: Mapping[str, int]
+    limits: BounceLimits = field(default_factory=BounceLimits)
+
+    def act(self, reading: Reading, envelope: Envelope, now: datetime) -> Done:
+        """Honour a reading. Raises storage.engine.Unavailable: nothing has happened then."""
+        with write(self.ledger, now, f"mailbox {envelope.place.mailbox}") as w:
+            return _Act(self, w, envelope).do(reading)
+
+    def unread(self, envelope: Envelope, now: datetime) -> Done:
+        """A message whose reading did not end twice: a person looks at it, we do not try again."""
+        return self.act(Review((), ("all",), None, "", ("attempts-did-not-end",), ""), envelope, now)
+
+    def found_back(self, envelope: Envelope, now: datetime) -> Done:
+        """An honoured message that a person moved back to the inbox: what people do wins (DESIGN 7.7)."""
+        return self.act(Review((), ("all",), None, "", ("moved-back-by-a-person",), ""), envelope, now)
+
+    def filed_by_hand(self, reading: Reading, envelope: Envelope, now: datetime) -> Done:
+        """A person dragged a message into the folder of honoured requests: that is a decision."""
+        with write(self.ledger, now, f"staff of {envelope.place.mailbox}") as w:
+            return _Act(self, w, envelope).by_hand(reading)
+
+    def decide(self, item: Item, accepted: bool, note: str, now: datetime, actor: str) -> list[suppressions.Added]:
+        """Carry out a decision on a doubtful message. Raises NobodyNamed if accepting would concern nobody."""
+        with write(self.ledger, now, actor) as w:
+            added = _carry_out(w, item, self.numbers, note) if accepted else []
+            number = w.evidence(review=item.id, note=note, wish=item.wish, words=item.words, rules=list(item.rules))
+            w.audit("review-accepted" if accepted else "review-rejected", source="mail", evidence=number)
+            incoming.decide(w, item, accepted, note)
+        events.review_decided(item.id, accepted)
+        return added
+
+    def is_ours(self, address: str) -> bool:
+        """Our own addresses are never suppressed."""
+        return self.house.is_ours(address) or any(address.lower() == x.sender.lower() for x in self.house.lists)
+
+
+class NobodyNamed(Exception):
+    """Accepting this item would suppress nobody."""
+
+
+class _Act:
+    """One reading within one transaction."""
+
+    def __init__(self, intake: Intake, w: Write, envelope: Envelope):
+        self._intake, self._w, self._envelope = intake, w, envelope
+        self._refs: list[int] = []
+        self._review: int | None = None
+        self._number: tuple[int, bytes] | None = None
+
+    def do(self, reading: Reading) -> Done:
+        match reading:
+            case OptOut():
+                done = self._opt_out(reading)
+            case Bounce():
+                done = self._bounce(reading)
+            case Complaint():
+                done = self._complaint(reading)
+            case Resubscribe() | Review():
+                done = self._doubt(reading, addresses(reading))
+            case AutoReply() | Ordinary():
+                done = self._record(label(reading))
+        return done
+
+    # ---- requests
+
+    def _opt_out(self, reading: OptOut) -> Done:
+        """At once for the writer's own address if that is proven or nobody can be; the rest waits for a person."""
+        own = [a for a in reading.addresses if a == reading.writer and reading.proof != "none"]
+        if reading.proof == "token":
+            own = list(reading.addresses)
+        at_once = self._people(own)
+        later = [a for a in reading.addresses if a not in own]
+        if not at_once:
+            return self._doubt(reading, later or reading.addresses, unproven=True)
+        evidence = self._evidence(reading)
+        for scope in self._scopes(reading.scope):
+            for person in at_once:
+                self._suppress(person, scope, Reason.OPT_OUT, "mail", evidence)
+        if later:
+            return self._doubt(reading, later, unproven=True, target="processed")
+        return self._record("opt-out", target="" if reading.stays else "processed")
+
+    def by_hand(self, reading: Reading) -> Done:
+        """As accepted by a person: whom the reading names, else its writer."""
+        people = self._people(addresses(reading) or ([self._envelope.sender] if self._envelope.sender else []))
+        if not people:
+            return self._record(label(reading))
+        scope = reading.scope if isinstance(reading, OptOut | Review) else ("all",)
+        number = self._w.evidence(**self._about(reading), decision="filed by hand")
+        self._w.audit("review-accepted", source="mail", evidence=number)
+        for s in self._scopes(scope or ("all",)):
+            for person in people:
+                self._suppress(person, s, Reason.OPT_OUT, "mail", number)
+        return self._record("opt-out")
+
+    # ---- machines
+
+    def _bounce(self, reading: Bounce) -> Done:
+        people = self._people(reading.recipients)
+        if reading.proof != "token":
+            return self._doubt(reading, reading.recipients, unproven=True)
+        for person in people:
+            if reading.hard and reading.cause == "address":
+                self._suppress(person, ALL, Reason.HARD_BOUNCE, "dsn", self._evidence(reading))
+            elif reading.cause == "mailbox":
+                self._soft(person, reading)
+        return self._record("bounce", target="machine")
+
+    def _soft(self, person: Address, reading: Bounce) -> None:
+        """Only a full or absent mailbox counts: a policy or spam block says nothing about the address."""
+        ledger, limits = self._intake.ledger, self._intake.limits
+        key = ledger.site_key.address_key(suppressions.form_of(self._w, person))
+        days = incoming.count_soft_bounce(self._w, key, limits.soft_window_days)
+        if days >= limits.soft_limit:
+            self._suppress(person, ALL, Reason.SOFT_BOUNCE, "dsn", self._evidence(reading))
+
+    def _complaint(self, reading: Complaint) -> Done:
+        people = self._people(reading.recipients)
+        if reading.proof != "token" or not people:
+            return self._doubt(reading, reading.recipients, unproven=True)
+        for person in people:
+            self._suppress(person, ALL, Reason.COMPLAINT, "arf", self._evidence(reading))
+        return self._record("complaint", target="machine")
+
+    # ---- doubt
+
+    def _doubt(
+        self, reading: Reading, people: Sequence[str], *, unproven: bool = False, target: Folder = "processed"
+    ) -> Done:
+        """Into the queue. `unproven`: the reading is clear, but who wrote it is not."""
+        rules = (*reading.rules, "7.5-unproven") if unproven else reading.rules
+        machine = isinstance(reading, Bounce | Complaint)
+        done = self._record(label(reading), state="done", target="machine" if machine else target)
+        twin = self._open_twin()
+        if twin is not None:
+            return replace(done, review=twin)
+        scope = ";".join(getattr(reading, "scope", ()) or ("all",))
+        number = incoming.open_review(
+            self._w,
+            done.incoming,
+            received=self._envelope.internaldate,
+            sender=self._envelope.sender,
+            addresses=people,
+            scope=scope,
+            rules=rules,
+            words=reading.words,
+            wish=label(reading),
+            language=getattr(reading, "language", ""),
+            excerpt=self._envelope.excerpt,
+        )
+        self._w.after_commit(lambda: events.review_opened(number, self._envelope.place.mailbox, rules))
+        return replace(done, review=number)
+
+    def _open_twin(self) -> int | None:
+        """The same message, seen in another mailbox or folder, already waits (or was decided)."""
+        for twin in incoming.twins(self._w.db, self._envelope.message_id, self._envelope.digest):
+            item = incoming.review_of(self._w.db, twin.id)
+            if item is not None:
+                return item.id
+        return None
+
+    # ---- writing down
+
+    def _people(self, written: Sequence[str]) -> list[Address]:
+        """Those that are addresses and not our own."""
+        people = []
+        for text in written:
+            try:
+                address = parse(text)
+            except NotAnAddress:
+                continue
+            if not self._intake.is_ours(text) and not address.is_domain:
+                people.append(address)
+        return people
+
+    def _scopes(self, words: Sequence[str]) -> list[int]:
+        return scope_numbers(words, self._intake.numbers)
+
+    def _about(self, reading: Reading) -> dict[str, Any]:
+        place = self._envelope.place
+        return {
+            "address": ";".join(addresses(reading)),
+            "source": {"bounce": "dsn", "complaint": "arf"}.get(label(reading), "mail"),
+            "mailbox": place.mailbox,
+            "folder": place.folder,
+            "uid": place.uid,
+            "message_id": self._envelope.message_id,
+            "words": reading.words or getattr(reading, "diagnostic_code", ""),
+            "rules": list(reading.rules),
+            "proof": getattr(reading, "proof", ""),
+        }
+
+    def _evidence(self, reading: Reading) -> tuple[int, bytes]:
+        """One for all that one message asks; a message seen before in another mailbox has one already."""
+        if self._number is None:
+            self._number = self._w.evidence(**self._about(reading))
+        return self._number
+
+    def _suppress(self, person: Address, scope: int, reason: Reason, source: str, evidence: tuple[int, bytes]) -> None:
+        w, envelope = self._w, self._envelope
+        added = suppressions.add(w, person, scope, reason, source, {}, since=envelope.internaldate, evidence=evidence)
+        who = self._intake.ledger.site_key.who(person)
+        name = suppressions.scope_word(w.db, scope)
+        self._refs.append(added.evidence)
+        match added.outcome:
+            case "new":
+                w.after_commit(lambda: events.opt_out_recorded(who, name, added.evidence, source))
+            case "repeated":
+                w.after_commit(lambda: events.opt_out_repeated(who, name, added.evidence, source))
+            case "outdated":
+                w.after_commit(lambda: events.opt_out_outdated(who, name))
+
+    def _record(self, word: str, *, state: incoming.State | None = None, target: Folder | Literal[""] = "") -> Done:
+        """The sighting, and what is owed to the message."""
+        e = self._envelope
+        folder = e.targets.get(target, "") if target else ""
+        number = incoming.record(
+            self._w,
+            e.place,
+            digest=e.digest,
+            size=e.size,
+            message_id=e.message_id,
+            internaldate=e.internaldate,
+            label=word,
+            state=state or ("owed" if folder else "done"),
+            target=folder,
+            evidence=self._refs[0] if self._refs else None,
+        )
+        return Done(word, number, tuple(self._refs), self._review, folder if state is None else "")
+
+
+def scope_numbers(words: Sequence[str], numbers: Mapping[str, int]) -> list[int]:
+    """("list:offers", "list:webinars") -> their numbers; ("all",) -> [ALL]. A list we do not have is everything."""
+    found = [ALL if word == "all" else numbers.get(word.removeprefix("list:"), ALL) for word in words]
+    return [ALL] if ALL in found or not found else found
+
+
+def _carry_out(w: Write, item: Item, numbers: Mapping[str, int], note: str) -> list[suppressions.Added]:
+    """Do what an accepted item asks."""
+    people = [parse(a) for a in (item.addresses or ([item.sender] if item.sender else []))]
+    if not people:
+        raise NobodyNamed
+    scopes = scope_numbers(item.scope.split(";"), numbers)
+    if item.wish == "resubscribe":
+        for person in people:
+            for scope in scopes:
+                suppressions.lift(
+                    w, person, scope, note or f"asked for it by mail (review {item.id})", only=Reason.OPT_OUT
+                )
+        return []
+    reason = {"bounce": Reason.HARD_BOUNCE, "complaint": Reason.COMPLAINT}.get(item.wish, Reason.OPT_OUT)
+    source = {"bounce": "dsn", "complaint": "arf"}.get(item.wish, "mail")
+    detail: dict[str, Any] = {"review": item.id, "words": item.words, "rules": list(item.rules), "note": note}
+    if item.place:
+        detail |= {"mailbox": item.place.mailbox, "uid": item.place.uid}
+    return [suppressions.add(w, p, s, reason, source, detail, since=item.at) for p in people for s in scopes]

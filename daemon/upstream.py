@@ -1,0 +1,436 @@
+"""The SMTP client and its pool: what the relay passes mail on with.
+
+Connections are kept and used again, since a new one per message costs more than the message. One is retired after 5
+refused recipients or 50 RSETs without a delivery (Postfix slows down at 10 and 110), and dropped without a word
+whenever a message was begun and must not be finished: a connection that closes before the dot delivers nothing
+(RFC 5321 4.1.1.4).
+
+Failures are `Lost(step)`; what to tell the client is the relay's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from daemon import events
+
+CONNECT_SECONDS: Final = 10
+DOT_SECONDS: Final = 570  # RFC 5321 4.5.3.2.6 asks for 600; the client waits as long, so we answer a little before
+IDLE_SECONDS: Final = 60  # an idle connection is closed before the upstream's own limit (Postfix: 300 s) does it
+_MAX_REPLY: Final = 65_536
+_MAX_ERRORS: Final = 5
+_MAX_RSETS: Final = 50
+_EXTENSIONS: Final = frozenset({"PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES"})
+
+
+class Lost(Exception):
+    """The upstream cannot be used; `step` says at what point: connect, greeting, ehlo, mail, rcpt, data, body, dot."""
+
+    def __init__(self, step: str, why: object):
+        super().__init__(f"{step}: {why}")
+        self.step = step
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole SMTP reply. `lines`: the text of each line, without the code."""
+
+    code: int
+    lines: tuple[str, ...]
+
+    @property
+    def good(self) -> bool:
+        """2xx, or 354."""
+        return self.code < 400
+
+    def __str__(self) -> str:
+        """As it goes over the wire, less the last CRLF."""
+        last = len(self.lines) - 1
+        return "\r\n".join(f"{self.code}{' ' if n == last else '-'}{line}" for n, line in enumerate(self.lines))
+
+    def with_suffix(self, suffix: str) -> Reply:
+        """The same with something said at the end of its last line."""
+        return Reply(self.code, (*self.lines[:-1], self.lines[-1] + suffix))
+
+
+class Connection(asyncio.Protocol):
+    """One connection: sends octets, hands out whole replies in order."""
+
+    def __init__(self) -> None:
+        self.features: dict[str, str] = {}
+        self.errors = self.rsets = 0
+        self.idle_since = 0.0
+        self._owed = 0  # replies still to come
+        self._ignored = 0  # of them, those that nobody waits for (of a RSET)
+        self._buffer = bytearray()
+        self._lines: list[str] = []
+        self._replies: deque[Reply] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._room = asyncio.Event()
+        self._room.set()
+        self._transport: asyncio.Transport | None = None
+        self._gone: str | None = None
+
+    # ---- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Cut what came into replies."""
+        self._buffer += data
+        if len(self._buffer) > _MAX_REPLY:
+            self.drop("the reply has no end")
+        while (end := self._buffer.find(b"\n")) >= 0:
+            line = bytes(self._buffer[:end]).rstrip(b"\r").decode("ascii", "replace")
+            del self._buffer[: end + 1]
+            self._line(line)
+
+    def _line(self, line: str) -> None:
+        if (
+            not (line[:3].isdigit() and "2" <= line[:1] <= "5" and line[3:4] in ("", " ", "-"))
+            or len(self._lines) > 200
+        ):
+            self.drop("not an SMTP reply")
+            return
+        self._lines.append(line[4:])
+        if line[3:4] != "-":
+            self._replies.append(Reply(int(line[:3]), tuple(self._lines)))
+            self._lines = []
+            self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The upstream has gone."""
+        self._gone = self._gone or (str(exc) if exc else "closed by the upstream")
+        self._room.set()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        """No half-open connections."""
+        return False
+
+    def pause_writing(self) -> None:
+        """The upstream reads more slowly than we write."""
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._room.set()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # ---- what the pool and the relay use
+
+    @property
+    def gone(self) -> bool:
+        """Is it certainly unusable?"""
+        return self._gone is not None
+
+    @property
+    def spoke(self) -> bool:
+        """Has the upstream said something nobody asked for (a 421 before it closes)?"""
+        return len(self._replies) > self._owed
+
+    @property
+    def in_step(self) -> bool:
+        """Is every command answered, so that somebody else may use it?"""
+        return self._owed == self._ignored
+
+    def send(self, octets: bytes, replies: int = 0) -> None:
+        """Send octets that so many replies will come for; use `drain` while a body flows."""
+        self._owed += replies
+        if self._transport is not None and not self.gone:
+            self._transport.write(octets)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until the upstream takes more. Raises Lost."""
+        if not self._room.is_set():
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._room.wait()
+            except TimeoutError:
+                self.drop("does not read")
+        if self._gone:
+            raise Lost("body", self._gone)
+
+    async def reply(self, seconds: float, step: str) -> Reply:
+        """The next reply that somebody waits for. Raises Lost: gone, or silent for `seconds`."""
+        while self._ignored:
+            self._ignored -= 1
+            if not (await self._next(seconds, step)).good:
+                self.drop("refused RSET")
+        found = await self._next(seconds, step)
+        self.errors += found.code >= 400
+        return found
+
+    async def _next(self, seconds: float, step: str) -> Reply:
+        while not self._replies:
+            if self._gone:
+                raise Lost(step, self._gone)
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._waiter
+            except TimeoutError:
+                self.drop(f"silent for {seconds:.0f} s")
+            finally:
+                self._waiter = None
+        self._owed -= 1
+        return self._replies.popleft()
+
+    def reset(self) -> None:
+        """RSET; its reply is read before the next one that matters."""
+        self.rsets += 1
+        self._ignored += 1
+        self.send(b"RSET\r\n", 1)
+
+    def delivered(self) -> None:
+        """A message was taken: the upstream's counters start again, so ours do."""
+        self.errors = self.rsets = 0
+
+    def drop(self, why: str = "dropped") -> None:
+        """Close at once, whatever was under way: an unfinished message is not delivered."""
+        self._gone = self._gone or why
+        if self._transport is not None:
+            self._transport.abort()
+        self._room.set()
+        self._wake()
+
+    def quit(self) -> None:
+        """Close politely, without waiting for the answer."""
+        if not self.gone and self._transport is not None:
+            self.send(b"QUIT\r\n")
+            self._gone = "we said QUIT"
+            self._transport.close()
+
+
+class Pool:
+    """Connections to one upstream: at most `connections` at a time, idle ones used again.
+
+    `hostname` is what we call ourselves; `timeout` is in seconds, for one reply.
+    """
+
+    def __init__(self, host: str, port: int, *, hostname: str, timeout: float = 60, connections: int = 20):
+        self.host, self.port, self.hostname, self.timeout = host, port, hostname, timeout
+        self.features: dict[str, str] = {}  # what the upstream offered last: what our own EHLO may offer
+        self._idle: deque[Connection] = deque()
+        self._places = asyncio.Semaphore(connections)
+
+    async def probe(self) -> None:
+        """Ask the upstream what it offers, so that the first EHLO knows. Raises Lost."""
+        connection, _ = await self.take()
+        self.give_back(connection)
+
+    async def take(self, *, fresh: bool = False) -> tuple[Connection, bool]:
+        """A connection ready for MAIL, and whether it was used before. Raises Lost(connect|greeting|ehlo)."""
+        try:
+            async with asyncio.timeout(self.timeout):
+                await self._places.acquire()
+        except TimeoutError:
+            raise Lost("connect", "all connections are in use") from None
+        try:
+            while self._idle and not fresh:
+                connection = self._idle.pop()
+                age = asyncio.get_running_loop().time() - connection.idle_since
+                if not (connection.gone or connection.spoke or age > IDLE_SECONDS):
+                    return connection, True
+                connection.quit()
+            return await self._open(), False
+        except BaseException:
+            self._places.release()
+            raise
+
+    async def _open(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                _, connection = await loop.create_connection(Connection, self.host, self.port)
+        except (OSError, TimeoutError) as why:
+            raise Lost("connect", why or "timed out") from None
+        try:
+            await self._greet(connection)
+        except BaseException:
+            connection.drop()
+            raise
+        return connection
+
+    async def _greet(self, connection: Connection) -> None:
+        connection.send(b"", 1)
+        greeting = await connection.reply(self.timeout, "greeting")
+        if greeting.code != 220:
+            raise Lost("greeting", greeting)
+        connection.send(f"EHLO {self.hostname}\r\n".encode(), 1)
+        hello = await connection.reply(self.timeout, "ehlo")
+        if hello.code in (500, 502):
+            connection.send(f"HELO {self.hostname}\r\n".encode(), 1)
+            hello = await connection.reply(self.timeout, "ehlo")
+        if hello.code != 250:
+            raise Lost("ehlo", hello)
+        connection.features = _features(hello.lines[1:])
+        connection.errors = 0
+        self.features = connection.features
+
+    def give_back(self, connection: Connection, *, reset: bool = False) -> None:
+        """Return a connection between transactions; `reset`: a transaction was begun and must be forgotten."""
+        self._places.release()
+        if not connection.in_step:
+            connection.drop("left in the middle of a command")
+        if connection.gone or connection.errors >= _MAX_ERRORS or connection.rsets >= _MAX_RSETS:
+            connection.quit()
+            return
+        if reset:
+            connection.reset()
+        connection.idle_since = asyncio.get_running_loop().time()
+        self._idle.append(connection)
+
+    def discard(self, connection: Connection) -> None:
+        """Return a connection in the middle of a message: it is dropped."""
+        self._places.release()
+        connection.drop()
+
+    def close(self) -> None:
+        """Say goodbye on all idle connections."""
+        while self._idle:
+            self._idle.pop().quit()
+
+
+def _features(lines: Iterable[str]) -> dict[str, str]:
+    """EHLO keywords that we understand -> their parameters."""
+    found = {}
+    for line in lines:
+        keyword, _, rest = line.strip().partition(" ")
+        if keyword.upper() in _EXTENSIONS:
+            found[keyword.upper()] = rest.strip()
+    return found
+
+
+class Delivery:
+    """One message on its way: MAIL with the first recipient, recipients, body, dot. Lazily begun, dropped if not finished."""
+
+    def __init__(self, pool: Pool, mail: bytes, needs: frozenset[str]):
+        self._pool = pool
+        self._mail = mail  # the whole MAIL command
+        self._needs = needs  # extensions its parameters depend on
+        self._connection: Connection | None = None
+        self._refusal: Reply | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Has the upstream heard of it?"""
+        return self._connection is not None
+
+    async def rcpt(self, command: bytes) -> Reply:
+        """Offer a recipient (a whole RCPT command). The upstream's refusal of MAIL is the answer for every recipient.
+
+        Raises Lost. A used connection found dead at MAIL is replaced once; later the message must start over.
+        """
+        if self._refusal is not None:
+            return self._refusal
+        if self._connection is None:
+            return await self._begin(command)
+        self._connection.send(command, 1)
+        return await self._reply("rcpt")
+
+    async def _begin(self, command: bytes) -> Reply:
+        connection, used = await self._pool.take()
+        self._connection = connection
+        try:
+            return await self._mail_and_rcpt(connection, command)
+        except Lost as lost:
+            self.drop()
+            if not used or lost.step != "mail":
+                raise
+        self._connection, _ = await self._pool.take(fresh=True)
+        return await self._mail_and_rcpt(self._connection, command)
+
+    async def _mail_and_rcpt(self, connection: Connection, command: bytes) -> Reply:
+        missing = self._needs - connection.features.keys()
+        if missing:
+            raise Lost("connect", f"no longer offers {' '.join(sorted(missing))}")
+        together = "PIPELINING" in connection.features
+        connection.send(self._mail + command, 2) if together else connection.send(self._mail, 1)
+        mail = await self._reply("mail")
+        if not mail.good:
+            self._refusal = mail
+            if together:
+                await self._reply("rcpt")  # 503: there was no MAIL
+            return mail
+        if not together:
+            connection.send(command, 1)
+        return await self._reply("rcpt")
+
+    async def replay(self, commands: Sequence[bytes]) -> list[Reply]:
+        """RSET, then the same message to these recipients only. Raises Lost. Returns a reply each."""
+        assert self._connection is not None
+        self._connection.reset()
+        self._connection.rsets -= 1  # not a sign of trouble: a delivery follows
+        replies = []
+        for n, command in enumerate(commands):
+            if n == 0:
+                replies.append(await self._mail_and_rcpt(self._connection, command))
+            else:
+                self._connection.send(command, 1)
+                replies.append(await self._reply("rcpt"))
+        return replies
+
+    async def data(self) -> Reply:
+        """DATA. Raises Lost."""
+        assert self._connection is not None
+        self._connection.send(b"DATA\r\n", 1)
+        return await self._reply("data")
+
+    async def body(self, octets: bytes) -> None:
+        """A piece of the message, still dot-stuffed. Raises Lost."""
+        assert self._connection is not None
+        self._connection.send(octets)
+        await self._connection.drain(self._pool.timeout)
+
+    async def dot(self) -> Reply:
+        """The end of the message, and the upstream's word on it. Raises Lost("dot"): it may or may not have it."""
+        assert self._connection is not None
+        self._connection.send(b".\r\n", 1)
+        reply = await self._connection.reply(DOT_SECONDS, "dot")
+        if reply.code == 421:
+            self.drop()
+            raise Lost("dot", reply)
+        if reply.good:
+            self._connection.delivered()
+        self._pool.give_back(self._connection)
+        self._connection = None
+        return reply
+
+    async def _reply(self, step: str) -> Reply:
+        assert self._connection is not None
+        reply = await self._connection.reply(self._pool.timeout, step)
+        if reply.code == 421:  # the upstream is going away: that is its trouble, not the recipient's
+            self._connection.drop("421")
+            raise Lost(step, reply)
+        return reply
+
+    def forget(self) -> None:
+        """Before DATA: the connection stays good after a RSET."""
+        if self._connection is not None:
+            self._pool.give_back(self._connection, reset=True)
+            self._connection = None
+
+    def drop(self) -> None:
+        """In the middle of a body, or after a fault: the connection goes, and the message with it."""
+        if self._connection is not None:
+            self._pool.discard(self._connection)
+            self._connection = None
+
+
+def told(lost: Lost) -> str:
+    """What a client is told when the upstream cannot be used, and the log beside it."""
+    events.upstream_lost(lost.step, lost)
+    if lost.step in ("connect", "greeting", "ehlo"):
+        return "451 4.4.1 the next mail server cannot be reached, try again later"
+    return "451 4.4.2 the connection to the next mail server was lost, try again later"

@@ -1,0 +1,60 @@
+"""A ledger to test with: made in a temporary directory, with lists and a few short words for its verbs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from daemon.gate import Gate
+from storage import suppressions
+from storage.address import parse
+from storage.engine import Ledger, open_ledger
+from storage.lookup import Lookup
+from storage.models import ALL, Reason
+from storage.write import write
+
+LISTS = {"newsletter": "newsletter.quillpdf.example", "offers": "offers.quillpdf.example"}
+
+
+@dataclass
+class Books:
+    """A ledger and what goes with it."""
+
+    ledger: Ledger
+    numbers: dict[str, int]
+
+    def suppress(
+        self,
+        address: str,
+        list_id: str | None = None,
+        reason: Reason = Reason.OPT_OUT,
+        *,
+        since: datetime | None = None,
+    ) -> suppressions.Added:
+        """Suppress somebody now."""
+        scope = ALL if list_id is None else self.numbers[list_id]
+        with write(self.ledger, datetime.now(UTC), "test") as w:
+            return suppressions.add(w, parse(address), scope, reason, "operator", {"note": "test"}, since=since)
+
+    def lift(self, address: str, scope: int = ALL) -> int:
+        """End it; how many rows went."""
+        with write(self.ledger, datetime.now(UTC), "test") as w:
+            return len(suppressions.lift(w, parse(address), scope, "test"))
+
+    def lookup(self) -> Lookup:
+        """A reading connection."""
+        return Lookup(self.ledger.path, self.ledger.site_key)
+
+    def gate(self) -> Gate:
+        """The decision."""
+        return Gate(self.lookup(), self.numbers)
+
+
+def books(directory: Path, *, same_person: tuple[str, ...] = ("tag", "alias")) -> Books:
+    """A new ledger in `directory`, or the one that is there."""
+    directory.mkdir(exist_ok=True)
+    ledger = open_ledger(directory / "optoutd.db", directory / "site.key", same_person=same_person, allow_create=True)
+    with write(ledger, datetime.now(UTC), "test") as w:
+        numbers = suppressions.number_lists(w, LISTS)
+    return Books(ledger, numbers)
