@@ -9,7 +9,7 @@ ours proves it, or when no `authserv_id` is configured and nobody can be proven.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -36,7 +36,7 @@ from storage.incoming import Item, Place
 from storage.models import ALL, Reason
 from storage.write import Write, write
 
-Folder = Literal["processed", "machine"]
+Shelf = Literal["processed", "machine"]  # what filed messages are filed as
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Envelope:
     internaldate: datetime
     sender: str = ""
     excerpt: str = ""
-    targets: Mapping[Folder, str] = field(default_factory=dict)
+    targets: Mapping[Shelf, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +94,7 @@ class Intake:
     def decide(self, item: Item, accepted: bool, note: str, now: datetime, actor: str) -> list[suppressions.Added]:
         """Carry out a decision on a doubtful message. Raises NobodyNamed if accepting would concern nobody."""
         with write(self.ledger, now, actor) as w:
-            added = _carry_out(w, item, self.numbers, note) if accepted else []
-            number = w.evidence(review=item.id, note=note, wish=item.wish, words=item.words, rules=list(item.rules))
-            w.audit("review-accepted" if accepted else "review-rejected", source="mail", evidence=number)
-            incoming.decide(w, item, accepted, note)
+            added = _close(w, item, self.numbers, accepted=accepted, note=note)
         events.review_decided(item.id, accepted)
         return added
 
@@ -144,16 +141,19 @@ class _Act:
         later = [a for a in reading.addresses if a not in own]
         if not at_once:
             return self._doubt(reading, later or reading.addresses, unproven=True)
-        evidence = self._evidence(reading)
         for scope in self._scopes(reading.scope):
             for person in at_once:
-                self._suppress(person, scope, Reason.OPT_OUT, "mail", evidence)
+                self._suppress(person, scope, Reason.OPT_OUT, "mail", lambda: self._evidence(reading))
         if later:
             return self._doubt(reading, later, unproven=True, target="processed")
         return self._record("opt-out", target="" if reading.stays else "processed")
 
     def by_hand(self, reading: Reading) -> Done:
         """As accepted by a person: whom the reading names, else its writer."""
+        item = self._open_twin()
+        if item is not None:  # it waited for exactly this
+            _close(self._w, item, self._intake.numbers, accepted=True, note="filed by hand")
+            return self._record(label(reading))
         people = self._people(addresses(reading) or ([self._envelope.sender] if self._envelope.sender else []))
         if not people:
             return self._record(label(reading))
@@ -162,7 +162,7 @@ class _Act:
         self._w.audit("review-accepted", source="mail", evidence=number)
         for s in self._scopes(scope or ("all",)):
             for person in people:
-                self._suppress(person, s, Reason.OPT_OUT, "mail", number)
+                self._suppress(person, s, Reason.OPT_OUT, "mail", lambda: number)
         return self._record("opt-out")
 
     # ---- machines
@@ -173,7 +173,7 @@ class _Act:
             return self._doubt(reading, reading.recipients, unproven=True)
         for person in people:
             if reading.hard and reading.cause == "address":
-                self._suppress(person, ALL, Reason.HARD_BOUNCE, "dsn", self._evidence(reading))
+                self._suppress(person, ALL, Reason.HARD_BOUNCE, "dsn", lambda: self._evidence(reading))
             elif reading.cause == "mailbox":
                 self._soft(person, reading)
         return self._record("bounce", target="machine")
@@ -184,20 +184,20 @@ class _Act:
         key = ledger.site_key.address_key(suppressions.form_of(self._w, person))
         days = incoming.count_soft_bounce(self._w, key, limits.soft_window_days)
         if days >= limits.soft_limit:
-            self._suppress(person, ALL, Reason.SOFT_BOUNCE, "dsn", self._evidence(reading))
+            self._suppress(person, ALL, Reason.SOFT_BOUNCE, "dsn", lambda: self._evidence(reading))
 
     def _complaint(self, reading: Complaint) -> Done:
         people = self._people(reading.recipients)
         if reading.proof != "token" or not people:
             return self._doubt(reading, reading.recipients, unproven=True)
         for person in people:
-            self._suppress(person, ALL, Reason.COMPLAINT, "arf", self._evidence(reading))
+            self._suppress(person, ALL, Reason.COMPLAINT, "arf", lambda: self._evidence(reading))
         return self._record("complaint", target="machine")
 
     # ---- doubt
 
     def _doubt(
-        self, reading: Reading, people: Sequence[str], *, unproven: bool = False, target: Folder = "processed"
+        self, reading: Reading, people: Sequence[str], *, unproven: bool = False, target: Shelf = "processed"
     ) -> Done:
         """Into the queue. `unproven`: the reading is clear, but who wrote it is not."""
         rules = (*reading.rules, "7.5-unproven") if unproven else reading.rules
@@ -205,7 +205,7 @@ class _Act:
         done = self._record(label(reading), state="done", target="machine" if machine else target)
         twin = self._open_twin()
         if twin is not None:
-            return replace(done, review=twin)
+            return replace(done, review=twin.id)
         scope = ";".join(getattr(reading, "scope", ()) or ("all",))
         number = incoming.open_review(
             self._w,
@@ -223,13 +223,10 @@ class _Act:
         self._w.after_commit(lambda: events.review_opened(number, self._envelope.place.mailbox, rules))
         return replace(done, review=number)
 
-    def _open_twin(self) -> int | None:
-        """The same message, seen in another mailbox or folder, already waits (or was decided)."""
-        for twin in incoming.twins(self._w.db, self._envelope.message_id, self._envelope.digest):
-            item = incoming.review_of(self._w.db, twin.id)
-            if item is not None:
-                return item.id
-        return None
+    def _open_twin(self) -> Item | None:
+        """The open item about the same message, seen in another mailbox or folder before."""
+        twins = incoming.twins(self._w.db, self._envelope.message_id, self._envelope.digest)
+        return next(filter(None, (incoming.review_of(self._w.db, t.id) for t in twins)), None)
 
     # ---- writing down
 
@@ -268,7 +265,9 @@ class _Act:
             self._number = self._w.evidence(**self._about(reading))
         return self._number
 
-    def _suppress(self, person: Address, scope: int, reason: Reason, source: str, evidence: tuple[int, bytes]) -> None:
+    def _suppress(
+        self, person: Address, scope: int, reason: Reason, source: str, evidence: Callable[[], tuple[int, bytes]]
+    ) -> None:
         w, envelope = self._w, self._envelope
         added = suppressions.add(w, person, scope, reason, source, {}, since=envelope.internaldate, evidence=evidence)
         who = self._intake.ledger.site_key.who(person)
@@ -282,7 +281,7 @@ class _Act:
             case "outdated":
                 w.after_commit(lambda: events.opt_out_outdated(who, name))
 
-    def _record(self, word: str, *, state: incoming.State | None = None, target: Folder | Literal[""] = "") -> Done:
+    def _record(self, word: str, *, state: incoming.State | None = None, target: Shelf | Literal[""] = "") -> Done:
         """The sighting, and what is owed to the message."""
         e = self._envelope
         folder = e.targets.get(target, "") if target else ""
@@ -305,6 +304,15 @@ def scope_numbers(words: Sequence[str], numbers: Mapping[str, int]) -> list[int]
     """("list:offers", "list:webinars") -> their numbers; ("all",) -> [ALL]. A list we do not have is everything."""
     found = [ALL if word == "all" else numbers.get(word.removeprefix("list:"), ALL) for word in words]
     return [ALL] if ALL in found or not found else found
+
+
+def _close(w: Write, item: Item, numbers: Mapping[str, int], *, accepted: bool, note: str) -> list[suppressions.Added]:
+    """Carry out a decision, write it down, and close the item."""
+    added = _carry_out(w, item, numbers, note) if accepted else []
+    number = w.evidence(review=item.id, note=note, wish=item.wish, words=item.words, rules=list(item.rules))
+    w.audit("review-accepted" if accepted else "review-rejected", source="mail", evidence=number)
+    incoming.decide(w, item, accepted, note)
+    return added
 
 
 def _carry_out(w: Write, item: Item, numbers: Mapping[str, int], note: str) -> list[suppressions.Added]:

@@ -110,6 +110,12 @@ def settle(w: Write, number: int, state: State) -> None:
     w.db.exec_driver_sql("UPDATE incoming SET state = ? WHERE id = ?", (state, number))
 
 
+def take_over(w: Write, old: int, new: int) -> None:
+    """A message lies somewhere else now: what waits for a decision about it follows it there."""
+    w.db.exec_driver_sql("UPDATE review SET incoming = ? WHERE incoming = ? AND state = 'open'", (new, old))
+    w.db.exec_driver_sql("UPDATE incoming SET state = 'settled' WHERE id = ? AND state = 'owed'", (old,))
+
+
 def ended(db: Connection, mailbox: str, folder: str, uidvalidity: int) -> set[int]:
     """The UIDs of a folder whose reading has ended."""
     query = "SELECT uid FROM incoming WHERE mailbox = ? AND folder = ? AND uidvalidity = ? AND state <> 'reading'"
@@ -146,17 +152,21 @@ def first_sight(db: Connection, mailbox: str, folder: str, uidvalidity: int) -> 
     return FirstSight(row[0], datetime.fromtimestamp(row[1], UTC)) if row else None
 
 
-def begin_folder(w: Write, mailbox: str, folder: str, uidvalidity: int, uidnext: int, days: int) -> FirstSight:
-    """Note the first sight of a folder. Under a new UIDVALIDITY the date of the very first sight stays."""
-    earliest = w.db.exec_driver_sql(
-        "SELECT min(since) FROM watched_folder WHERE mailbox = ? AND folder = ?", (mailbox, folder)
-    ).scalar()
-    since = seconds(w.now - timedelta(days=days)) if earliest is None else int(earliest)
+def begin_folder(w: Write, mailbox: str, folder: str, uidvalidity: int, uidnext: int, days: int | None) -> FirstSight:
+    """Note the first sight of a folder: read `days` back (None: only what comes from now on).
+
+    Under a new UIDVALIDITY every UID is new to us, so all of it is looked at again, back to where it once began.
+    """
+    query = "SELECT min(since) FROM watched_folder WHERE mailbox = ? AND folder = ?"
+    earliest = w.db.exec_driver_sql(query, (mailbox, folder)).scalar()
+    since = int(earliest) if earliest is not None else seconds(w.now - timedelta(days=days or 0))
+    begun = FirstSight(1 if earliest is not None and days is not None else uidnext, datetime.fromtimestamp(since, UTC))
     w.db.exec_driver_sql(
-        "INSERT INTO watched_folder (mailbox, folder, uidvalidity, uidnext, since) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        (mailbox, folder, uidvalidity, uidnext if earliest is None else 1, since),
+        "INSERT INTO watched_folder (mailbox, folder, uidvalidity, uidnext, since) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT DO NOTHING",
+        (mailbox, folder, uidvalidity, begun.uidnext, since),
     )
-    return FirstSight(uidnext if earliest is None else 1, datetime.fromtimestamp(since, UTC))
+    return begun
 
 
 # ------------------------------------------------------------------ soft bounces

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -37,12 +37,12 @@ def add(
     detail: dict[str, Any],
     *,
     since: datetime | None = None,
-    evidence: tuple[int, bytes] | None = None,
+    evidence: Callable[[], tuple[int, bytes]] | None = None,
 ) -> Added:
     """Suppress a person (or a domain) within a scope.
 
     `detail`: what explains it (words, rules, message_id, mailbox, note...). `since`: when it was asked, if not now.
-    `evidence`: an evidence row written before that covers this one too (one message, several addresses).
+    `evidence`: gives the evidence if a row is written (one evidence may cover several addresses of a message).
     """
     moment = since or w.now
     form = person(address, w.ledger.same_person)
@@ -53,7 +53,7 @@ def add(
             return Added("repeated", row[4])
     if reason in (Reason.OPT_OUT, Reason.WANTED) and _lifted_later(w.db, keys, scope, moment):
         return Added("outdated", 0)
-    number = evidence or w.evidence(address=str(address), source=source, **detail)
+    number = evidence() if evidence else w.evidence(address=str(address), source=source, **detail)
     if reason == Reason.OPT_OUT:  # whoever says no to everything, or to this list, no longer wants it
         _delete(w, [r for r in standing if r[2] == Reason.WANTED and scope in (ALL, r[1])])
     _insert(w, [(keys[0], scope, int(reason), seconds(moment), number[0])])
@@ -227,7 +227,10 @@ class Fact:
     detail: dict[str, Any] | None
 
 
-_FACTS = "SELECT a.seq, a.at, a.actor, a.event, a.key, a.scope, a.reason, a.source, a.evidence, e.detail FROM audit a LEFT JOIN evidence e ON e.id = a.evidence"
+_FACTS = """
+    SELECT a.seq, a.at, a.actor, a.event, a.key, a.scope, a.reason, a.source, a.evidence, e.detail
+    FROM audit a LEFT JOIN evidence e ON e.id = a.evidence
+"""
 
 
 def _fact(row: Any) -> Fact:
@@ -259,7 +262,7 @@ def by_evidence(db: Connection, evidence: int) -> list[Fact]:
 
 def facts(db: Connection) -> Iterator[tuple[Fact, bytes]]:
     """The whole audit log in order, each row beside its mac."""
-    query = _FACTS.replace("e.detail FROM", "NULL, a.mac FROM") + " ORDER BY a.seq"
+    query = _FACTS.replace("e.detail", "NULL, a.mac", 1) + " ORDER BY a.seq"
     for row in db.execution_options(yield_per=1000).exec_driver_sql(query):
         yield _fact(row), bytes(row[10])
 

@@ -79,6 +79,11 @@ class Write:
         number, of_it = evidence or (None, None)
         self._entries.append(Entry(event, key, scope, reason, source, number, of_it))
 
+    def job_ran(self, name: str) -> None:
+        """Note when a scheduled job last ended well."""
+        statement = "INSERT INTO job_run (name, at) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET at = excluded.at"
+        self.db.exec_driver_sql(statement, (name, self.at))
+
     def after_commit(self, say: Callable[[], object]) -> None:
         """Call this once the transaction is committed: what a log line says must be true."""
         self._after.append(say)

@@ -68,6 +68,7 @@ class Message:
 
     root: Part
     unsound: str = ""
+    raw: bytes = b""
 
     @property
     def fields(self) -> Fields:
@@ -86,7 +87,7 @@ class Message:
 
 def take_apart(raw: bytes) -> Message:
     """Octets to a Message. At most RAW_LIMIT octets are looked at; size alone is nothing wrong."""
-    message = Message(Part(Fields(), "text/plain", {}, b""))
+    message = Message(Part(Fields(), "text/plain", {}, b""), raw=raw[:RAW_LIMIT])
     message.root = _part(raw[:RAW_LIMIT], "text/plain", 0, message, [0])
     return message
 

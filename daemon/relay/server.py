@@ -311,6 +311,11 @@ class Server:
             client.leave(at_once=True)
         self.pool.close()
 
+    def take_over(self, fresh: Server) -> None:
+        """Use the settings of another, not started, server from the next message on; listeners and pool stay."""
+        self.settings, self.gate, self.lists, self.numbers = fresh.settings, fresh.gate, fresh.lists, fresh.numbers
+        self.pool.timeout = fresh.pool.timeout
+
     # ---- what a Protocol asks
 
     def connected(self, client: Protocol) -> None:

@@ -108,7 +108,7 @@ async def test_a_worse_answer_at_the_replay_sends_nothing(ledger: Books, upstrea
         upstream.delays["RSET"] = 0.2
 
         async def change_its_mind() -> None:
-                while not any(c.upper().startswith("RSET") for c in upstream.commands):
+            while not any(c.upper().startswith("RSET") for c in upstream.commands):
                 await asyncio.sleep(0.01)
             upstream.replies["RCPT <bob@example.com>"] = "450 4.2.0 not now"
 
@@ -249,7 +249,7 @@ async def test_parameters_pass_octet_for_octet(ledger: Books, upstream: Sink) ->
 async def test_ehlo_offers_what_upstream_has(ledger: Books) -> None:
     with sink(keywords=("PIPELINING", "SIZE 1000000")) as upstream:
         async with relay(ledger, upstream) as desk:
-                def ask() -> dict[str, str]:
+            def ask() -> dict[str, str]:
                 with smtplib.SMTP("127.0.0.1", desk.port) as client:
                     client.ehlo()
                     return dict(client.esmtp_features)

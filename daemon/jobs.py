@@ -1,0 +1,80 @@
+"""What is done by the clock: the nightly audit check, soft bounces that run out, and the database's own upkeep.
+
+Times of the last good run are kept in the ledger; the schedule itself lives in memory. APScheduler's default would
+silently skip a job that is due while the loop is busy for a second, hence the settings of `schedule`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from daemon import events
+from daemon.config import Bounce
+from storage import audit, incoming, suppressions
+from storage.engine import Ledger, Unavailable, Unusable
+from storage.write import write
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """The jobs over one ledger. Each runs in a thread, never on the event loop."""
+
+    ledger: Ledger
+    bounce: Bounce
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def verify_audit(self) -> None:
+        """Has the record been changed?"""
+        try:
+            with self.ledger.reading() as db:
+                head = audit.verify(db, self.ledger.site_key)
+        except audit.ChainBroken as broken:
+            events.audit_broken(str(broken))
+        else:
+            self._done("verify_audit", rows=head.seq, head=str(head))
+
+    def expire(self) -> None:
+        """End soft-bounce suppressions that have stood long enough."""
+        now = self.now()
+        with write(self.ledger, now, "job expire") as w:
+            ended = suppressions.expire(w, now - timedelta(days=self.bounce.soft_days))
+            incoming.forget_soft_bounces(w, self.bounce.soft_window_days)
+        self._done("expire", ended=ended)
+
+    def tidy(self) -> None:
+        """Write the log back into the database file and let SQLite renew its statistics."""
+        with self.ledger.connect() as db:
+            db.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            db.exec_driver_sql("PRAGMA optimize")
+        self._done("tidy")
+
+    def _done(self, name: str, **facts: Any) -> None:
+        with write(self.ledger, self.now(), f"job {name}") as w:
+            w.job_ran(name)
+        events.job_done(name, **facts)
+
+
+def schedule(jobs: Jobs) -> AsyncIOScheduler:
+    """The timetable (UTC); call .start() in the running loop and .shutdown() at the end."""
+    common = {"misfire_grace_time": 3600, "coalesce": True, "max_instances": 1}
+    scheduler = AsyncIOScheduler(timezone=UTC, job_defaults=common)
+    scheduler.add_job(_run, "cron", args=[jobs.verify_audit], hour=3, minute=17, id="verify_audit")
+    scheduler.add_job(_run, "interval", args=[jobs.expire], hours=1, id="expire")
+    scheduler.add_job(_run, "interval", args=[jobs.tidy], minutes=30, id="tidy")
+    return scheduler
+
+
+async def _run(job: Callable[[], None]) -> None:
+    name = getattr(job, "__name__", "job")
+    try:
+        await asyncio.to_thread(job)
+    except (Unavailable, Unusable) as why:
+        events.job_failed(name, why)
+    except Exception as error:  # noqa: BLE001 - the outermost loop of a door
+        events.failed(f"job {name}", error)

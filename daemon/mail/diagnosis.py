@@ -1,0 +1,97 @@
+"""Is a failed delivery about the address for good? Status codes (RFC 3463) and what servers say in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from daemon.mail.patterns import pattern
+from daemon.mail.reading import Cause
+
+_CODE = pattern(r"(?<![\d.])([245])\.(\d{1,3})\.(\d{1,3})(?![\d.]*\d)")
+_REPLY = pattern(r"(?<![\d.:-])([45]\d\d)[ -]")
+_FULL = pattern(
+    r"mailbox (?:is |was )?(?:full|quota|size)|mailbox exceeded|over ?quota|quota (?:exceeded|is exceeded|full)|exceed\w{0,3} (?:\w{1,12} ){0,4}quota|quota violation|out of storage|insufficient (?:system )?storage|mailbox limit|mailfolder is full"
+    r"|(?:box|inbox|account) is full|storage (?:limit|quota)|disk (?:quota|full)|no space left|not enough (?:disk )?space|too much mail|user is over|over the (?:maximum )?(?:allowed )?quota|mailbox has exceeded|boîte aux lettres pleine|postfach (?:ist )?voll|buz[oó]n lleno|boite pleine|容量超過|いっぱい"
+    r"|mailbox size limit|mailbox too large|exceeded storage|over its (?:disk )?quota|exceeded the limit|space allocation"
+)
+_SIZE = pattern(r"(?:message|mail|file|attachment|size) (?:is |was )?(?:too (?:large|big|long)|exceeds|size exceeds|length exceeds)|size limit|maximum (?:message |allowed )?size|max(?:imum)? message size|message exceeds|exceeds (?:the )?(?:maximum|max)|exceeded max message|too large a message|message file too big|larger than")
+_POLICY = pattern(
+    r"\bspam\b|\bspam[a-z]{0,12}\b|black ?list|block ?list|blocked|\bdnsbl\b|\brbl\b|spamhaus|spamcop|barracuda|reputation|\bpolicy\b|policies|\bdmarc\b|\bspf\b|\bdkim\b|unauthenticated|not authenticated|authentication|virus|malware|content (?:rejected|filter)|rejected by (?:content|filter)"
+    r"|relay(?:ing)? (?:denied|not permitted|access)|relay access|unable to relay|not permitted to relay|relaying|not allowed to (?:relay|send)|access denied(?! \[)|banned|prohibited|unsolicited|junk|poor reputation|too many (?:connections|recipients|messages|emails)|rate limit|ratelimit|throttl|greylist|graylist|deferred due"
+    r"|not accepting mail from|denied by|refused by|ip (?:address )?(?:is |has been )?(?:listed|blocked)|no ptr|reverse dns|\bptr\b|\bhelo\b|sender (?:address )?(?:rejected|denied|verify)|domain of sender|require[sd]? tls|tls required|starttls|security (?:issue|policy|reasons)|suspicious|phish|unacceptable content|message content|bulk mail|not in my (?:white|allow)"
+    r"|mail from (?:your )?ip|bad sender|delivery not authorized|not authorized|dissatisfied|pour des raisons|\bOU-\d{3}|\bAS\d{6,8}|5\.7\.\d"
+)
+_LATER = pattern(
+    r"try again|temporar|dns (?:error|failure|lookup)|name server|nameserver|lookup (?:failed|failure|timed)|servfail|timed ?out|time-?out|connection (?:refused|reset|lost|dropped|timed)|could not connect|unable to connect|connect(?:ion)? failed|host (?:is )?(?:unreachable|down)|network is unreachable|no route to host|retry time|retry timeout"
+    r"|loop|too many hops|hop count|deferred|delayed|will be retried|resources temporarily|server (?:is )?(?:busy|unavailable)|service (?:is )?(?:not |un)available|system error|local error|internal error|configuration error|read error|i/o error|mail system full"
+)
+_GONE = pattern(
+    r"user[ _-]?unknown|unknown (?:user|recipient|local|address|mailbox|account)|unknown or illegal|no such (?:user|mailbox|recipient|account|address|person|name|local|email)|no (?:mailbox|account|user)\b[^\n]{0,30}(?:here|found|by that|exist)|(?:user|recipient|mailbox|account|address|addressee|alias|email)(?: \S{1,80})? (?:does not|doesn'?t|do not) exist|doesn'?t have an? [^\n]{0,40}account"
+    r"|does not exist|doesn'?t exist|(?:user|recipient|mailbox|address|account|addressee) (?:is |was )?(?:not found|unknown|invalid|disabled|inactive|suspended|closed|deactivated|terminated|not known|not listed|unavailable|not available|no longer)|not a (?:valid|known) (?:user|recipient|mailbox|address)|invalid (?:recipient|mailbox|user|address|destination)"
+    r"|bad (?:destination )?(?:mailbox|address|recipient)|recipient (?:address )?(?:rejected|not exist|unknown|invalid|is not)|(?:account|mailbox) (?:has been |is |is currently )?(?:disabled|inactive|suspended|closed|deactivated|discontinued|expired|blocked by user|locked)|mailbox unavailable|mailbox not|no longer (?:available|active|valid|exists|with|in use|on server|works)|address (?:unknown|not known|not found|inconnue)"
+    r"|inactive (?:user|account|recipient|mailbox)|disabled (?:user|account|recipient|mailbox)|not our customer|unrouteable|unroutable|domain (?:name )?(?:not found|does not exist|unknown|invalid)|no such domain|unknown (?:host|domain)|host unknown|host(?: or domain name)? (?:was )?not found|domain isn'?t in my list|nxdomain|non-?existent|no mx|not listed in|can'?t be found|could not be found|cannot be found|couldn'?t be found|wasn'?t found|no existe|n'existe pas|inconnu|desconocid|existiert nicht|unbekannt|nicht gefunden|konnte nicht gefunden"
+    r"|is not a known user|not a known|not known at|addressee unknown|this user doesn|account (?:does|that you tried)|unknown to|destination unknown|name (?:is )?not recogni|user reject|undeliverable address|invalid address|mailbox for [^\n]{1,80} (?:does|not)|no recipient|user not|recipient not|vous|宛先|ユーザ|存在しない|見つかりません|not active|unknown\b"
+)
+_ACCESS_DENIED = pattern(r"recipient address rejected: access denied")
+_UNAVAILABLE = pattern(r"temporarily|currently|try later")
+
+_ADDRESS_CODES: Final = frozenset(("1.1", "1.2", "1.3", "1.6", "1.10", "4.4"))
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """`hard`: permanent and about the address itself; `status`: the code that counted ("" if none)."""
+
+    hard: bool
+    cause: Cause
+    status: str
+
+
+def diagnose(action: str, status: str, text: str) -> Diagnosis:
+    """`action` and `status` of a report's recipient, `text` what the remote server said (Diagnostic-Code, or a bounce's text).
+
+    Words about a full mailbox, size, policy or blocklists beat any code: servers give 5.1.1 for all of them. A code in
+    the remote's text beats the Status that the reporting server made up.
+    """
+    text = text[:6000]
+    remote = _CODE.search(text)
+    stated = _CODE.search(status)
+    code = _specific(remote) or _specific(stated) or _any(remote) or _any(stated)
+    reply = _REPLY.search(text)
+    temporary = action in ("delayed", "delay") or code.startswith("4") or (not remote and reply is not None and reply[1].startswith("4"))
+    tail = code.partition(".")[2]
+    cause = _cause(text, tail)
+    if cause != "address" or temporary:
+        return Diagnosis(False, cause if cause != "address" else "mailbox", code)
+    if tail in _ADDRESS_CODES or (tail == "2.1" and code.startswith("5")):
+        return Diagnosis(not _is_passing(text, tail), "address" if not _is_passing(text, tail) else "mailbox", code)
+    if tail == "4.1" and _ACCESS_DENIED.search(text):
+        return Diagnosis(True, "address", code)
+    unspecific = tail in ("", "0.0") or tail.startswith(("0.", "5.")) or tail in ("1.0", "3.0", "2.0", "4.0", "4.1", "9.9")
+    hard = unspecific and bool(_GONE.search(text)) and not _LATER.search(text)
+    return Diagnosis(hard, "address" if hard else "mailbox", code)
+
+
+def _is_passing(text: str, tail: str) -> bool:
+    found = _LATER.search(text)
+    return bool(found) and tail in ("1.2", "4.4") and not _GONE.search(text)
+
+
+def _cause(text: str, tail: str) -> Cause:
+    if tail.startswith("7.") and not _ACCESS_DENIED.search(text):
+        return "policy"
+    if tail in ("2.2", "3.4") or _FULL.search(text) or _SIZE.search(text):
+        return "mailbox"
+    if _POLICY.search(text) and not _ACCESS_DENIED.search(text):
+        return "policy"
+    return "address"
+
+
+def _any(found: object) -> str:
+    return f"{found[1]}.{int(found[2])}.{int(found[3])}" if found else ""  # type: ignore[index]
+
+
+def _specific(found: object) -> str:
+    code = _any(found)
+    return "" if code.endswith(".0.0") else code

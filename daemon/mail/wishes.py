@@ -1,0 +1,25 @@
+"""What a text asks for, as `wording.understand` found it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from daemon.mail.sentences import Sentence
+
+Kind = Literal["opt-out", "resubscribe", "review", "ordinary"]
+
+
+@dataclass(slots=True)
+class Wish:
+    """The kind of wish, the rule that found it, and where: `deciding` are indexes into `sentences`."""
+
+    kind: Kind
+    rule: str
+    language: str = ""
+    words: str = ""
+    sentences: list[Sentence] = field(default_factory=list)
+    deciding: set[int] = field(default_factory=set)
+    addresses: list[str] = field(default_factory=list)  # named in the text, in order
+    about_others: bool = False  # the request is worded for somebody else
+    stays: bool = False  # other business with support in the same message

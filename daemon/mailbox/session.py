@@ -1,0 +1,264 @@
+"""IMAP as the watcher needs it: one connection, every failure named by its step.
+
+IMAPClient with its known faults cured: IDLE that survives a line cut in two segments, an EOF, and news that comes with
+or before the `+`; time-outs everywhere; UIDs only. Nothing here changes a flag: bodies are fetched with PEEK, and a
+message leaves its folder only by `file_away`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from imapclient import IMAPClient, SocketTimeout
+from imapclient.exceptions import IMAPClientError
+
+from daemon.config import Mailbox
+from storage.incoming import Place
+
+FETCH_OCTETS: Final = 1_048_576  # at most this much of a message is read (DESIGN 8)
+_CONNECT_SECONDS: Final = 10
+_READ_SECONDS: Final = 25  # a line gone dead without a FIN is noticed within 30 s of the next poll (CONTRACT 9)
+
+
+class Failed(Exception):
+    """The IMAP server could not do `step`: connect, tls, login, select, search, idle, fetch, move."""
+
+    def __init__(self, step: str, why: object):
+        super().__init__(f"{step}: {why}")
+        self.step, self.why = step, why
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A selected folder."""
+
+    name: str
+    uidvalidity: int
+    uidnext: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A message as fetched: at most FETCH_OCTETS of it; `size` is the whole."""
+
+    place: Place
+    raw: bytes
+    size: int
+    internaldate: datetime
+
+
+class Session:
+    """A logged-in connection. Not for several threads, but `wake` may be called from another."""
+
+    def __init__(self, settings: Mailbox, client: IMAPClient):
+        self._settings, self._client = settings, client
+        self._selected: Folder | None = None
+        self._writable = False
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.setblocking(False)
+        self._moves = self._client.has_capability("MOVE")  # asked now: IMAPClient would ask in the middle of an IDLE
+        self._uidplus = self._client.has_capability("UIDPLUS")
+        self.idles = self._client.has_capability("IDLE")
+
+    # ---- folders
+
+    def enter(self, name: str, *, writable: bool = True) -> Folder:
+        """Be in a folder: SELECT (or EXAMINE) it unless it is the one selected. Raises Failed("select")."""
+        if self._selected is None or self._selected.name != name or (writable and not self._writable):
+            self._selected = None
+            with _step("select"):
+                found = self._client.select_folder(name, readonly=not writable)
+            validity, following = _number(found[b"UIDVALIDITY"]), _number(found.get(b"UIDNEXT", 0))
+            self._selected, self._writable = Folder(name, validity, following), writable
+            if not following:  # some servers keep it to themselves
+                self._selected = Folder(name, validity, self._highest() + 1)
+        return self._selected
+
+    def _highest(self) -> int:
+        return max(self._search(["ALL"]), default=0)
+
+    def ensure(self, name: str) -> None:
+        """Create a folder that is not there. Raises Failed("select")."""
+        with _step("select"):
+            if not self._client.folder_exists(name):
+                self._client.create_folder(name)
+                with contextlib.suppress(IMAPClientError):
+                    self._client.subscribe_folder(name)
+
+    # ---- searching and waiting
+
+    def uids_from(self, first: int) -> list[int]:
+        """UIDs of at least `first` in the selected folder, in order. (`n:*` also returns the last message if its UID < n.)"""
+        return sorted(u for u in self._search(["UID", f"{first}:*"]) if u >= first)
+
+    def uids_since(self, day: datetime) -> list[int]:
+        """UIDs of messages whose INTERNALDATE is on or after the day before `day` (SINCE knows no hours or zones)."""
+        return sorted(self._search(["SINCE", day.date()]))
+
+    def _search(self, criteria: list[Any]) -> list[int]:
+        with _step("search"):
+            return [int(u) for u in self._client.search(criteria)]
+
+    def wait(self, seconds: float) -> None:
+        """Return when the selected folder may have changed, when `wake` is called, or after `seconds`.
+
+        A hint, never the truth: search afterwards. Where the server has no IDLE it only waits.
+        """
+        if not self.idles:
+            self._sleep(seconds, self._wake_in)
+        else:
+            with _step("idle"):
+                self._idle(seconds)
+        with contextlib.suppress(BlockingIOError):
+            self._wake_in.recv(64)
+
+    def _idle(self, seconds: float) -> None:
+        imap: Any = self._client._imap
+        self._client._idle_tag = imap._command("IDLE")
+        while imap._get_response() is not None:  # what the server says before its `+` is kept as untagged data
+            pass
+        news = bool(imap.untagged_responses.pop("EXISTS", None)) or self._buffered(imap)
+        if not news:
+            self._sleep(seconds, self._wake_in, self._client.socket())
+        self._client.idle_done()  # reads whole lines, with the read time-out; raises at EOF
+
+    @staticmethod
+    def _sleep(seconds: float, *sockets: socket.socket) -> None:
+        """Until one of them can be read. poll, not select: the relay may hold more than 1,024 descriptors."""
+        poll = select.poll()
+        for sock in sockets:
+            poll.register(sock, select.POLLIN)
+        poll.poll(seconds * 1000)
+
+    def _buffered(self, imap: Any) -> bool:
+        """Did news come in the same packet as the `+`? Then it lies in a buffer that select() does not see."""
+        sock = self._client.socket()
+        pending = getattr(sock, "pending", lambda: 0)()
+        file = getattr(imap, "_file", None) or imap.file
+        sock.setblocking(False)
+        try:
+            return bool(pending or file.peek(1))
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
+        finally:
+            self._client._set_read_timeout()
+
+    def wake(self) -> None:
+        """End a `wait` from another thread."""
+        with contextlib.suppress(OSError):
+            self._wake_out.send(b"x")
+
+    # ---- messages of the selected folder
+
+    def fetch(self, uid: int) -> Fetched | None:
+        """A message, its \\Seen flag untouched; None if it is gone. Raises Failed("fetch")."""
+        with _step("fetch"):
+            found = self._client.fetch([uid], ["INTERNALDATE", "RFC822.SIZE", f"BODY.PEEK[]<0.{FETCH_OCTETS}>"]).get(
+                uid
+            )
+        if not found or b"RFC822.SIZE" not in found:
+            return None
+        raw = next((v for k, v in found.items() if k.startswith(b"BODY[]")), b"") or b""
+        assert self._selected is not None
+        place = Place(self._settings.name, self._selected.name, self._selected.uidvalidity, uid)
+        return Fetched(place, raw, int(found[b"RFC822.SIZE"]), _utc(found.get(b"INTERNALDATE")))
+
+    def present(self, uid: int) -> bool:
+        """Is the message still in the selected folder?"""
+        return uid in self._search(["UID", str(uid)])
+
+    def holds(self, message_id: str) -> bool:
+        """Is a message with this Message-ID in the selected folder?"""
+        return bool(message_id) and bool(self._search(["HEADER", "Message-ID", message_id]))
+
+    def file_away(self, uid: int, folder: str) -> bool:
+        """Move a message, flags and date kept. False: this server cannot move without risking other people's mail.
+
+        MOVE (RFC 6851); else COPY, \\Deleted, UID EXPUNGE (RFC 4315); never a plain EXPUNGE, which would remove what
+        people have marked. Raises Failed("move").
+        """
+        with _step("move"):
+            if self._moves:
+                self._client.move([uid], folder)
+            elif self._uidplus:
+                self._client.copy([uid], folder)
+                self._client.add_flags([uid], [b"\\Deleted"], silent=True)
+                self._client.uid_expunge([uid])
+            else:
+                return False
+        return True
+
+    def close(self) -> None:
+        """Log out, or at least let go."""
+        with contextlib.suppress(Exception):
+            self._client.logout()
+        with contextlib.suppress(Exception):
+            self._client.shutdown()
+        self._wake_in.close()
+        self._wake_out.close()
+
+
+def connect(settings: Mailbox, password: str, ca_file: Path | None) -> Session:
+    """Connect, secure, log in. Raises Failed(connect|tls|login); never goes on without TLS."""
+    context = None
+    if settings.tls != "none":
+        with _step("tls"):
+            context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+    timeout = SocketTimeout(_CONNECT_SECONDS, _READ_SECONDS)
+    implicit = settings.tls == "implicit"
+    with _step("connect"):
+        client = IMAPClient(
+            settings.host, settings.port, ssl=implicit, ssl_context=context if implicit else None, timeout=timeout
+        )
+    try:
+        client.normalise_times = False
+        _keep_alive(client.socket())
+        if settings.tls == "starttls":
+            with _step("tls"):
+                client.starttls(context)
+        with _step("login"):
+            client.login(settings.username, password)
+            client.capabilities()  # after login: what a server offers before and after differs
+        return Session(settings, client)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            client.shutdown()
+        raise
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+@contextlib.contextmanager
+def _step(name: str) -> Iterator[None]:
+    """Name the step of whatever goes wrong inside. A certificate that fails is `tls`, whenever it does."""
+    try:
+        yield
+    except ssl.SSLError as why:
+        raise Failed(
+            "tls", why.reason if not isinstance(why, ssl.SSLCertVerificationError) else why.verify_message
+        ) from why
+    except (IMAPClientError, OSError, ValueError, AssertionError) as why:
+        raise Failed(name, why or type(why).__name__) from why
+
+
+def _number(value: Any) -> int:
+    """IMAPClient gives some numbers of SELECT in a list."""
+    return int(value[0] if isinstance(value, list | tuple) else value)
+
+
+def _utc(when: Any) -> datetime:
+    """INTERNALDATE as an aware datetime; a server that sends none gets the epoch, which is older than anything."""
+    return when.astimezone(UTC) if isinstance(when, datetime) and when.tzinfo else datetime.fromtimestamp(0, UTC)

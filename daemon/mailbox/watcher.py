@@ -1,0 +1,327 @@
+"""The loop of one mailbox, in a thread of its own.
+
+    connect -> every folder: what is unread by us -> attempt (committed) -> fetch -> triage.read -> intake.act (committed)
+    -> file away -> wait for news (IDLE, at most poll_seconds) -> search again
+
+Everything that must not be lost is committed before the mailbox is touched, and everything the mailbox is owed is found
+again after a crash. Ordinary mail is never moved and never marked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from daemon import events
+from daemon.config import Mailbox
+from daemon.intake import Done, Envelope, Intake, Shelf
+from daemon.mail.reading import Reading
+from daemon.mail.summary import summary
+from daemon.mailbox.session import Failed, Fetched, Folder, Session
+from storage import incoming
+from storage.engine import Unavailable, Unusable
+from storage.incoming import Place, Seen
+from storage.write import Write, write
+
+MAX_ATTEMPTS: Final = 2
+_RETRY_SECONDS: Final = (1.0, 60.0)  # doubling from the first to the last; after a short outage we are soon back
+_FAR_BACK: Final = 10.0  # s; a connection that held so long was good: the next failure starts from the beginning
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a watcher works with; fakes for time and failure come in here."""
+
+    connect: Callable[[], Session]
+    read: Callable[[bytes], Reading]
+    intake: Intake
+    now: Callable[[], datetime]
+
+
+class Watcher:
+    """Watches one mailbox until it is stopped. `start` returns at once; `stop` wakes it and waits."""
+
+    def __init__(self, settings: Mailbox, means: Means):
+        self.settings, self._means = settings, means
+        self._stopping = threading.Event()
+        self._session: Session | None = None
+        self._thread = threading.Thread(target=self.run, name=f"mailbox {settings.name}", daemon=True)
+        self._next: dict[str, tuple[int, int]] = {}  # folder -> (UIDVALIDITY, first UID not looked at)
+        self._targets: dict[Shelf, str] = {}
+        self.connected = False
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self, seconds: float = 10) -> None:
+        """End after the message under way."""
+        self._stopping.set()
+        session = self._session
+        if session is not None:
+            session.wake()
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+
+    # ---- the loop
+
+    def run(self) -> None:
+        """Connect, watch, and after any failure do so again, a little later each time."""
+        failures = 0
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            try:
+                self._once()
+            except Failed as failure:
+                failures = 1 if time.monotonic() - began > _FAR_BACK and self.connected else failures + 1
+                self._rest(failures, failure.step, failure.why)
+            except (Unavailable, Unusable) as why:  # not recorded: left in place
+                failures += 1
+                events.database_unavailable(why)
+                self._rest(failures, "record", why)
+            except Exception as error:  # noqa: BLE001 - the outermost loop of a door: a bug must not end the watching
+                failures += 1
+                events.failed(f"mailbox {self.settings.name}", error)
+                self._rest(failures, "read", type(error).__name__)
+            self.connected = False
+
+    def _rest(self, failures: int, step: str, why: object) -> None:
+        first, last = _RETRY_SECONDS
+        delay = min(first * 2 ** min(failures - 1, 10), last) * random.uniform(0.75, 1.0)  # noqa: S311 - jitter
+        events.mailbox_lost(self.settings.name, step, why, delay)
+        self._stopping.wait(delay)
+
+    def _once(self) -> None:
+        session = self._means.connect()
+        self._session = session
+        try:
+            self._next.clear()
+            self._targets = self._prepare(session)
+            events.mailbox_connected(self.settings.name, self.settings.folders)
+            self.connected = True
+            self._watch(session)
+        finally:
+            self._session = None
+            session.close()
+
+    def _prepare(self, session: Session) -> dict[Shelf, str]:
+        """The folders that filed mail goes to, made if missing; one that cannot be made leaves its mail in place."""
+        targets: dict[Shelf, str] = {
+            "processed": self.settings.processed_folder,
+            "machine": self.settings.machine_folder,
+        }
+        for kind, name in targets.items():
+            if name:
+                try:
+                    session.ensure(name)
+                except Failed as failure:
+                    events.mailbox_lost(self.settings.name, f"create {name}", failure.why, 0)
+                    targets[kind] = ""
+        return targets
+
+    def _watch(self, session: Session) -> None:
+        """IDLE on the first folder; the others, and what else is due, every poll_seconds."""
+        first, *others = self.settings.folders
+        due = 0.0
+        while not self._stopping.is_set():
+            if time.monotonic() >= due:
+                due = time.monotonic() + self.settings.poll_seconds
+                for name in others:
+                    self._read_folder(session, name)
+                self._look_at_filed(session)
+                self._pay_debts(session)
+            self._read_folder(session, first)
+            session.enter(first)
+            session.wait(max(due - time.monotonic(), 0.05))
+
+    # ---- a folder
+
+    def _read_folder(self, session: Session, name: str) -> None:
+        """Deal with all that we have not read yet."""
+        noticed = time.monotonic()
+        folder = session.enter(name)
+        for uid in self._unread(session, folder):
+            if self._stopping.is_set():
+                return
+            self._deal_with(session, Place(self.settings.name, name, folder.uidvalidity, uid), noticed)
+            self._next[name] = (folder.uidvalidity, uid + 1)
+
+    def _unread(self, session: Session, folder: Folder) -> list[int]:
+        """UIDs to read: new ones, and on first sight (of this connection) all that was not ended before."""
+        validity, following = self._next.get(folder.name, (None, 0))
+        if validity == folder.uidvalidity:
+            return session.uids_from(following)
+        begun = self._first_sight(folder)
+        ledger, name = self._means.intake.ledger, self.settings.name
+        with ledger.connect() as db:
+            ended = incoming.ended(db, name, folder.name, folder.uidvalidity)
+        found = set(session.uids_from(begun.uidnext))
+        if not self._is_target(folder.name):
+            found |= set(session.uids_since(begun.since))
+        self._next[folder.name] = (folder.uidvalidity, max(found, default=folder.uidnext - 1) + 1)
+        return sorted(found - ended)
+
+    def _first_sight(self, folder: Folder) -> incoming.FirstSight:
+        ledger, name = self._means.intake.ledger, self.settings.name
+        with ledger.connect() as db:
+            begun = incoming.first_sight(db, name, folder.name, folder.uidvalidity)
+        if begun is None:
+            days = None if self._is_target(folder.name) else self.settings.first_days
+            with write(ledger, self._means.now(), f"mailbox {name}") as w:
+                begun = incoming.begin_folder(w, name, folder.name, folder.uidvalidity, folder.uidnext, days)
+        return begun
+
+    def _is_target(self, folder: str) -> bool:
+        return folder in self._targets.values()
+
+    # ---- a message
+
+    def _deal_with(self, session: Session, place: Place, noticed: float) -> None:
+        """Read one message, act on it, file it."""
+        intake, now = self._means.intake, self._means.now
+        with write(intake.ledger, now(), f"mailbox {place.mailbox}") as w:
+            attempts = incoming.attempt(w, place)
+        session.enter(place.folder)
+        fetched = session.fetch(place.uid)
+        if fetched is None:
+            self._settle_unseen(place)
+            return
+        envelope = self._envelope(fetched)
+        if attempts > MAX_ATTEMPTS:
+            done = intake.unread(envelope, now())
+            rules: tuple[str, ...] = ("attempts-did-not-end",)
+        elif self._met_before(session, envelope):
+            return
+        else:
+            reading = self._means.read(fetched.raw)
+            done, rules = intake.act(reading, envelope, now()), reading.rules
+        events.message_read(place.mailbox, place.uid, done.label, rules, time.monotonic() - noticed)
+        if done.target:
+            self._file(session, place, done)
+
+    def _envelope(self, fetched: Fetched) -> Envelope:
+        outside = summary(fetched.raw)
+        excerpt = f"Subject: {outside.subject}\n\n{outside.excerpt}"
+        return Envelope(
+            place=fetched.place,
+            digest=hashlib.blake2b(b"%d:" % fetched.size + fetched.raw, digest_size=16).digest(),
+            size=fetched.size,
+            message_id=outside.message_id,
+            internaldate=fetched.internaldate,
+            sender=outside.sender,
+            excerpt=excerpt,
+            targets=self._targets,
+        )
+
+    def _settle_unseen(self, place: Place) -> None:
+        """It went between the search and the fetch."""
+        with write(self._means.intake.ledger, self._means.now(), f"mailbox {place.mailbox}") as w:
+            incoming.record(w, place, digest=b"", size=0, message_id="", internaldate=None, label="", state="settled")
+
+    # ---- messages met before
+
+    def _known(self, envelope: Envelope) -> Seen | None:
+        """The same message (identity, date and size) as seen before in this mailbox; rather one that was honoured."""
+        with self._means.intake.ledger.connect() as db:
+            twins = incoming.twins(db, envelope.message_id, envelope.digest, mailbox=envelope.place.mailbox)
+        identity = (envelope.size, envelope.internaldate)
+        same = [t for t in twins if t.place != envelope.place and (t.size, t.internaldate) == identity]
+        return next((t for t in same if t.state in ("filed", "owed")), same[-1] if same else None)
+
+    def _met_before(self, session: Session, envelope: Envelope) -> bool:
+        """Deal with a message that we know from another place. False: it is to be read like a new one."""
+        known = self._known(envelope)
+        if known is None or self._is_still_there(session, known):
+            return False  # new, or a second copy of the same request
+        if known.state == "filed":
+            done = self._means.intake.found_back(envelope, self._means.now())
+            events.message_read(self.settings.name, envelope.place.uid, done.label, ("moved-back-by-a-person",), 0)
+            return True
+        with write(self._means.intake.ledger, self._means.now(), f"mailbox {self.settings.name}") as w:
+            state: incoming.State = "owed" if known.state == "owed" else "done"
+            incoming.take_over(w, known.id, _note(w, envelope, known, state))
+        return True
+
+    def _is_still_there(self, session: Session, known: Seen) -> bool:
+        """Does the copy that we know still lie where it was left?"""
+        if known.state == "filed":
+            session.enter(known.target, writable=False)
+            return session.holds(known.message_id)
+        same_numbers = session.enter(known.place.folder, writable=False).uidvalidity == known.place.uidvalidity
+        return same_numbers and session.present(known.place.uid)
+
+    # ---- filing
+
+    def _file(self, session: Session, place: Place, done: Done) -> None:
+        """Move an honoured message, unless a person has moved it already."""
+        session.enter(place.folder)
+        if not session.present(place.uid):
+            self._settle(done.incoming, "filed")
+        elif session.file_away(place.uid, done.target):
+            self._settle(done.incoming, "filed")
+            events.message_filed(place.mailbox, place.uid, done.target)
+        else:
+            self._settle(done.incoming, "done")
+            events.message_not_filed(place.mailbox, place.uid, "the server has neither MOVE nor UIDPLUS")
+
+    def _settle(self, number: int, state: incoming.State) -> None:
+        with write(self._means.intake.ledger, self._means.now(), f"mailbox {self.settings.name}") as w:
+            incoming.settle(w, number, state)
+
+    def _pay_debts(self, session: Session) -> None:
+        """File what was left owing: by a crash after the commit, or by a decision in the review queue."""
+        with self._means.intake.ledger.connect() as db:
+            debts = incoming.owed(db, self.settings.name)
+        for folder in dict.fromkeys(d.place.folder for d in debts):
+            selected = session.enter(folder)
+            for debt in debts:
+                if debt.place.folder == folder and debt.place.uidvalidity == selected.uidvalidity:
+                    self._file(session, debt.place, Done(debt.label, debt.id, target=debt.target))
+                elif debt.place.folder == folder and folder in self._next:
+                    self._settle(debt.id, "settled")  # under another UIDVALIDITY it was met again, or is gone
+
+    # ---- what people filed
+
+    def _look_at_filed(self, session: Session) -> None:
+        """A message that we did not put into the folder of honoured requests was put there by a person: a decision."""
+        name = self._targets.get("processed")
+        if not name:
+            return
+        folder = session.enter(name, writable=False)
+        for uid in self._unread(session, folder):
+            place = Place(self.settings.name, name, folder.uidvalidity, uid)
+            fetched = session.fetch(uid)
+            if fetched is None:
+                self._settle_unseen(place)
+                continue
+            envelope = self._envelope(fetched)
+            known = self._known(envelope)
+            if known is not None and known.state in ("filed", "owed"):
+                with write(self._means.intake.ledger, self._means.now(), f"mailbox {self.settings.name}") as w:
+                    _note(w, envelope, known, "settled")
+            else:
+                done = self._means.intake.filed_by_hand(self._means.read(fetched.raw), envelope, self._means.now())
+                events.message_read(place.mailbox, uid, done.label, ("filed-by-a-person",), 0)
+            self._next[name] = (folder.uidvalidity, uid + 1)
+
+
+def _note(w: Write, envelope: Envelope, known: Seen, state: incoming.State) -> int:
+    """Record another sighting of a message that we know."""
+    return incoming.record(
+        w,
+        envelope.place,
+        digest=envelope.digest,
+        size=envelope.size,
+        message_id=envelope.message_id,
+        internaldate=envelope.internaldate,
+        label=known.label,
+        state=state,
+        target=known.target,
+        evidence=known.evidence,
+    )

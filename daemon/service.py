@@ -1,0 +1,315 @@
+"""The daemon, put together: `run` starts every part in order, says READY, and stops them in reverse.
+
+    config -> lock -> ledger -> relay (listens) -> mailbox threads -> jobs -> READY=1 ... SIGTERM -> the same backwards
+
+Only this file, doctor and demo know the whole config; a part gets its own section plus house and lists.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from daemon import events, jobs, systemd
+from daemon.config import Config, ConfigError, House, Loaded, Mailbox, host_port, load
+from daemon.gate import Gate
+from daemon.intake import Intake
+from daemon.mail.reading import Reading
+from daemon.mail.triage import read
+from daemon.mailbox.session import Session, connect
+from daemon.mailbox.watcher import Means, Watcher
+from daemon.relay.server import Server
+from daemon.upstream import Lost, Pool
+from storage import suppressions
+from storage.engine import Ledger, Unavailable, Unusable, migrate, open_ledger, revision
+from storage.lookup import Lookup
+from storage.write import write
+
+_ASK_AGAIN_SECONDS = 5
+
+
+class Busy(Exception):
+    """Another daemon has this database, or a port is taken: exit 75."""
+
+
+def now() -> datetime:
+    """The clock of the whole daemon."""
+    return datetime.now(UTC)
+
+
+# ------------------------------------------------------------------ opening
+
+
+@contextmanager
+def sole_owner(database: Path) -> Iterator[None]:
+    """Hold the lock beside the database: one daemon, and no restore under it. Raises Busy."""
+    database.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(database.with_name(database.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Busy(f"another optoutd is running on {database}") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def open_for(loaded: Loaded, *, allow_create: bool = False) -> Ledger:
+    """The ledger of a config. Raises Unavailable, Unusable."""
+    storage = loaded.config.storage
+    return open_ledger(
+        loaded.database,
+        loaded.key_file,
+        same_person=storage.same_person,
+        keep_addresses=storage.keep_addresses,
+        allow_create=allow_create,
+    )
+
+
+def open_for_run(loaded: Loaded) -> Ledger:
+    """As `open_for`, creating both halves if both are missing and bringing an older schema up to date."""
+    if loaded.database.exists() and loaded.key_file.exists():
+        with suppress(Unavailable):  # garbled: the opening below says so
+            revision(loaded.database)
+            migrate(loaded.database)
+    return open_for(loaded, allow_create=loaded.config.storage.create)
+
+
+def number_lists(ledger: Ledger, config: Config) -> dict[str, int]:
+    """List id -> number, every list of the config numbered. Raises Unavailable."""
+    ids = [x.id for x in config.list]
+    with ledger.connect() as db:
+        known = suppressions.list_numbers(db)
+    if all(i in known for i in ids):
+        return known
+    with write(ledger, now(), "service") as w:
+        return suppressions.number_lists(w, ids)
+
+
+def build_relay(config: Config, ledger: Ledger, numbers: dict[str, int]) -> Server | None:
+    """The relay of a config, not started; None without an [upstream]."""
+    if config.upstream is None:
+        return None
+    upstream = config.upstream
+    pool = Pool(
+        upstream.host,
+        upstream.port,
+        hostname=config.relay.hostname,
+        timeout=upstream.timeout,
+        connections=upstream.connections,
+    )
+    gate = Gate(Lookup(ledger.path, ledger.site_key), numbers)
+    lists = {x.list_id.lower(): x.id for x in config.list if x.list_id}
+    return Server(config.relay, gate, pool, ledger.site_key, lists=lists, numbers=numbers, now=now)
+
+
+def build_watcher(loaded: Loaded, settings: Mailbox, ledger: Ledger, numbers: dict[str, int]) -> Watcher:
+    """The watcher of one mailbox, not started."""
+    config = loaded.config
+    intake = Intake(ledger, config.house, numbers, config.bounce)
+    return Watcher(
+        settings, Means(partial(_log_in, loaded, settings), partial(_read, config.house, ledger), intake, now)
+    )
+
+
+def _log_in(loaded: Loaded, settings: Mailbox) -> Session:
+    """The password is read at each log-in, so that a new one counts from the next on."""
+    ca_file = loaded.file(settings.ca_file) if settings.ca_file else None
+    return connect(settings, loaded.secret(settings.password_file), ca_file)
+
+
+def _read(house: House, ledger: Ledger, raw: bytes) -> Reading:
+    return read(raw, house, ledger.site_key)
+
+
+# ------------------------------------------------------------------ running
+
+
+@dataclass
+class Service:
+    """The running daemon."""
+
+    loaded: Loaded
+    ledger: Ledger
+    numbers: dict[str, int]
+    relay: Server | None = None
+    watchers: dict[str, Watcher] = field(default_factory=dict)
+    bound: dict[str, list[str]] = field(default_factory=dict)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    reload: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        """Start every part; `stack` stops them in reverse. Raises Busy when a port is taken."""
+        config = self.loaded.config
+        self.relay = build_relay(config, self.ledger, self.numbers)
+        if self.relay is not None:
+            stack.push_async_callback(self.relay.stop)
+            try:
+                self.bound["relay"] = await self.relay.start()
+            except OSError as why:
+                raise Busy(f"relay.listen: {why.strerror or why}") from None
+            _refuse_ourselves(config, self.bound["relay"])
+            asking = asyncio.create_task(_ask_upstream(self.relay.pool))
+            stack.callback(asking.cancel)
+        stack.push_async_callback(self._stop_watchers)
+        for settings in config.mailbox:
+            self._watch(settings)
+        scheduler = jobs.schedule(jobs.Jobs(self.ledger, config.bounce, now))
+        scheduler.start()
+        stack.callback(scheduler.shutdown, wait=False)
+
+    def _watch(self, settings: Mailbox) -> None:
+        watcher = build_watcher(self.loaded, settings, self.ledger, self.numbers)
+        self.watchers[settings.name] = watcher
+        watcher.start()
+
+    async def _stop_watchers(self) -> None:
+        await asyncio.gather(*(asyncio.to_thread(w.stop) for w in self.watchers.values()))
+
+    def status(self) -> str:
+        """One line for `systemctl status`."""
+        parts = [f"relay on {' '.join(self.bound['relay'])}"] if self.relay else []
+        up = sum(w.connected for w in self.watchers.values())
+        parts += [f"{up} of {len(self.watchers)} mailboxes connected"] if self.watchers else []
+        return ", ".join(parts) or "nothing to do: no [upstream], no [[mailbox]]"
+
+    async def serve(self) -> None:
+        """Beat the watchdog from the event loop, reload on demand, until told to stop."""
+        beat = systemd.watchdog_seconds()
+        while not self.stop.is_set():
+            waiting = [asyncio.ensure_future(self.stop.wait()), asyncio.ensure_future(self.reload.wait())]
+            await asyncio.wait(waiting, timeout=min(beat or 5.0, 5.0), return_when=asyncio.FIRST_COMPLETED)
+            for task in waiting:
+                task.cancel()
+            if beat is not None:
+                systemd.notify("WATCHDOG=1", f"STATUS={self.status()}")
+            if self.reload.is_set() and not self.stop.is_set():
+                self.reload.clear()
+                await self._reload()
+
+    # ---- SIGHUP
+
+    async def _reload(self) -> None:
+        """Take over what can change in place; a bad file, or one that asks for more than that, is told of."""
+        systemd.reloading()
+        try:
+            fresh = load(self.loaded.path)
+        except ConfigError as error:
+            events.reload_refused([str(p) for p in error.problems])
+        else:
+            try:
+                await self._take_over(fresh)
+            except (Unavailable, Unusable) as why:
+                events.reload_refused([str(why)])
+        systemd.notify("READY=1", f"STATUS={self.status()}")
+
+    async def _take_over(self, fresh: Loaded) -> None:
+        old, new = self.loaded.config, fresh.config
+        fixed = list(_needs_restart(old, new))
+        if fixed:
+            events.reload_refused([f"{path}: cannot change without a restart" for path in fixed])
+            new = _keep(old, new)
+            fresh = Loaded(new, fresh.path)
+        self.numbers = await asyncio.to_thread(number_lists, self.ledger, new)
+        self.loaded = fresh
+        events.configure(new.log.format, new.log.level, new.log.addresses)
+        if self.relay is not None and new.upstream is not None:
+            replacement = build_relay(new, self.ledger, self.numbers)
+            assert replacement is not None
+            self.relay.take_over(replacement)
+        await self._stop_watchers()  # passwords, CA files and house are read again
+        self.watchers.clear()
+        for settings in new.mailbox:
+            self._watch(settings)
+        events.reloaded([name for name in type(new).model_fields if getattr(old, name) != getattr(new, name)])
+
+
+_FIXED = ("storage", "relay.listen", "relay.hostname", "upstream.host", "upstream.port", "upstream.connections")
+
+
+def _needs_restart(old: Config, new: Config) -> Iterator[str]:
+    """The options that differ and cannot change in place."""
+    if (old.upstream is None) != (new.upstream is None):
+        yield "upstream"
+        return
+    for path in _FIXED:
+        section, _, option = path.partition(".")
+        before, after = getattr(old, section), getattr(new, section)
+        if option and before is not None:
+            before, after = getattr(before, option), getattr(after, option)
+        if before != after:
+            yield path
+
+
+def _keep(old: Config, new: Config) -> Config:
+    """The new config with what cannot change as it was."""
+    relay = new.relay.model_copy(update={"listen": old.relay.listen, "hostname": old.relay.hostname})
+    return new.model_copy(update={"storage": old.storage, "upstream": old.upstream, "relay": relay})
+
+
+def _refuse_ourselves(config: Config, bound: list[str]) -> None:
+    """An upstream that is one of our own listeners would be a loop."""
+    assert config.upstream is not None
+    for address in bound:
+        host, port = host_port(address)
+        if port == config.upstream.port and config.upstream.host in (host, "localhost", "127.0.0.1", "::1"):
+            where = f"{config.upstream.host}:{port}"
+            raise Unusable(f"upstream: {where} is the relay's own listener; name the mail server behind it")
+
+
+async def _ask_upstream(pool: Pool) -> None:
+    """Until it answers once, so that EHLO offers what it has."""
+    while True:
+        try:
+            await pool.probe()
+        except Lost as lost:
+            events.upstream_lost(lost.step, lost)
+        else:
+            return
+        await asyncio.sleep(_ASK_AGAIN_SECONDS)
+
+
+def _signals(service: Service, loop: asyncio.AbstractEventLoop) -> None:
+    def stop(name: str) -> None:
+        if service.stop.is_set():  # the second one means it
+            os._exit(130 if name == "SIGINT" else 143)
+        systemd.notify("STOPPING=1", f"STATUS=stopping on {name}")
+        events.stopping(name)
+        service.stop.set()
+
+    for name in ("SIGTERM", "SIGINT"):
+        loop.add_signal_handler(getattr(signal, name), stop, name)
+    loop.add_signal_handler(signal.SIGHUP, service.reload.set)
+
+
+async def _run(loaded: Loaded, ledger: Ledger, numbers: dict[str, int], ready: Callable[[Service], None]) -> None:
+    async with AsyncExitStack() as stack:
+        service = Service(loaded, ledger, numbers)
+        _signals(service, asyncio.get_running_loop())
+        await service.start(stack)
+        events.ready(**service.bound)
+        systemd.notify("READY=1", f"STATUS={service.status()}")
+        ready(service)
+        await service.serve()
+    events.stopped()
+
+
+def run(loaded: Loaded, ready: Callable[[Service], None] = lambda _: None) -> None:
+    """Run in the foreground until SIGTERM or SIGINT. Raises Busy, Unusable, Unavailable before it is ready."""
+    log = loaded.config.log
+    events.configure(log.format, log.level, log.addresses)
+    with sole_owner(loaded.database):
+        ledger = open_for_run(loaded)
+        try:
+            asyncio.run(_run(loaded, ledger, number_lists(ledger, loaded.config), ready))
+        finally:
+            ledger.close()
