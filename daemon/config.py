@@ -396,6 +396,16 @@ def load(path: Path) -> Loaded:
     return loaded
 
 
+def load_house(path: Path) -> House:
+    """Only [house] and [[list]] of a file, which is all that reading a message needs. Raises ConfigError."""
+    data = {k: v for k, v in _read(path).items() if k in ("house", "list")}
+    try:
+        config = Config.model_validate(_without_later(data), strict=True)
+    except ValidationError as error:
+        raise ConfigError([_problem(e) for e in error.errors(include_url=False, include_input=False)]) from None
+    return config.house.model_copy(update={"lists": config.list})
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:

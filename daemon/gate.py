@@ -68,7 +68,7 @@ class Gate:
             rows = self._lookup.rows(rcpt_to)
         except (Unavailable, Unusable) as why:
             return Unknown(str(why))
-        return self._answer(rows, list_id) if rows else _PASS
+        return self.judge(rows, list_id) if rows else _PASS
 
     def may_all(self, rcpt_tos: Sequence[Address], list_id: str | None = None) -> list[Answer]:
         """As `may`, one statement for all."""
@@ -76,7 +76,7 @@ class Gate:
             rows = self._lookup.rows_of_all(rcpt_tos)
         except (Unavailable, Unusable) as why:
             return [Unknown(str(why))] * len(rcpt_tos)
-        return [self._answer(r, list_id) for r in rows]
+        return [self.judge(r, list_id) for r in rows]
 
     def rows(self, rcpt_to: Address) -> list[Row]:
         """All that stands against it, whatever the list. Raises Unavailable, Unusable."""
@@ -86,7 +86,8 @@ class Gate:
         """The ids of these list numbers."""
         return [self._ids[s] for s in scopes if s in self._ids]
 
-    def _answer(self, rows: Sequence[Row], list_id: str | None) -> Answer:
+    def judge(self, rows: Sequence[Row], list_id: str | None) -> Pass | Refused:
+        """What rows already asked for come to."""
         found = verdict(rows, self._numbers.get(list_id) if list_id else None)
         if found is None:
             return _PASS

@@ -262,7 +262,7 @@ def open_ledger(
     if database.exists() != key_file.exists():
         _half(database, key_file)
     if not database.exists():
-        raise Unusable(f"no database at {database} yet: `optoutd run` creates it")
+        raise Unavailable(f"no database at {database} yet: `optoutd run` creates it")
     ledger = Ledger(database, read_site_key(key_file), same_person, keep_addresses)
     ledger.verify_file()
     return ledger

@@ -248,6 +248,19 @@ def standing(db: Connection, site_key: SiteKey, address: Address) -> list[RawRow
     return sorted(_rows(db, [key for key, _ in keys_of(site_key, address)]), key=lambda r: r[3])
 
 
+def standing_by_evidence(db: Connection, evidence: int) -> list[RawRow]:
+    """The rows that stand on this evidence."""
+    query = "SELECT key, scope, reason, since, evidence FROM suppression WHERE key IN (SELECT key FROM audit WHERE evidence = ?)"
+    return [r for r in (_raw(x) for x in db.exec_driver_sql(query, (evidence,))) if r[4] == evidence]
+
+
+def details(db: Connection, evidence: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """Evidence id -> its particulars, of those that are not forgotten."""
+    marks = ",".join("?" * len(evidence))
+    query = f"SELECT id, detail FROM evidence WHERE detail IS NOT NULL AND id IN ({marks})"
+    return {r[0]: json.loads(r[1]) for r in db.exec_driver_sql(query, tuple(evidence))}
+
+
 def history(db: Connection, site_key: SiteKey, address: Address) -> list[Fact]:
     """All that was ever done about any form of this address, oldest first."""
     keys = [key for key, _ in keys_of(site_key, address)]

@@ -1,0 +1,294 @@
+"""`optoutd demo`: the whole promise in one process, with pip packages only and nothing left behind.
+
+The mailbox is pymap, the upstream a few lines of aiosmtpd; between them stands the real daemon, made from a real
+config in a temporary directory, so that from a second terminal every other command can be tried on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import smtplib
+import socket
+import tempfile
+from argparse import ArgumentParser
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any, Final
+
+from aiosmtpd.smtp import SMTP
+from imapclient import IMAPClient
+from rich.console import Console
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.text import Text
+
+from daemon import events, service
+from daemon.config import load
+from daemon.service import Service
+from storage import audit, suppressions
+from storage.address import parse
+
+CUSTOMERS: Final = ("ann@example.com", "bob@example.org", "carla@example.net")
+WORDS: Final = """Hello,
+
+I enjoyed your letters, but I have retired and my inbox should too.
+Could you please take me off your mailing list? Many thanks for everything.
+
+Ann
+"""
+_PASSWORD: Final = "demo"  # noqa: S105 - of a mailbox that lives for a minute on loopback
+_PATIENCE: Final = 20.0  # seconds
+
+
+class DemoFailed(Exception):
+    """The story did not go as it should; the message says where."""
+
+
+@dataclass
+class _Sink:
+    """The mail server behind the relay: takes everything and remembers for whom."""
+
+    delivered: list[str] = field(default_factory=list)
+
+    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
+        self.delivered += envelope.rcpt_tos
+        return "250 2.0.0 taken"
+
+
+def play(*, once: bool) -> None:
+    """Tell the story; without `once`, stay up until Ctrl-C. Raises DemoFailed."""
+    events.configure("auto", "error")
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_play(once=once, console=Console(highlight=False)))
+
+
+async def _play(*, once: bool, console: Console) -> None:
+    async with AsyncExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="optoutd-demo-")))
+        imap_port = await stack.enter_async_context(_mailbox())
+        sink = _Sink()
+        smtp_port = await stack.enter_async_context(_upstream(sink))
+        daemon = await _daemon(stack, home, imap_port, smtp_port)
+        relay_port = int(daemon.bound["relay"][0].rpartition(":")[2])
+        await _story(console, daemon, sink, imap_port, relay_port)
+        if not once:
+            _where_to_look(console, home, imap_port, relay_port)
+            await asyncio.Event().wait()
+
+
+# ------------------------------------------------------------------ the stage
+
+
+@contextlib.asynccontextmanager
+async def _mailbox() -> AsyncIterator[int]:
+    """An IMAP server with a mailbox `support` on a free port."""
+    from pymap.backend.dict import DictBackend
+    from pymap.imap import IMAPService
+
+    port = _free_port()
+    parser = ArgumentParser()
+    IMAPService.add_arguments(parser)
+    DictBackend.add_subparser("dict", parser.add_subparsers())
+    parser.set_defaults(skip_services=[], passlib_cfg=None, debug=False)
+    address = ["--host", "127.0.0.1", "--port", str(port), "--no-tls"]
+    user = ["dict", "--demo-data", "--demo-user", "support", "--demo-password", _PASSWORD]
+    backend, config = await DictBackend.init(parser.parse_args(address + user))
+    config.apply_context()
+    async with AsyncExitStack() as stack:
+        await backend.start(stack)
+        await IMAPService(backend, config).start(stack)
+        await asyncio.to_thread(_empty_inbox, port)
+        yield port
+
+
+def _empty_inbox(port: int) -> None:
+    """pymap's mailbox comes with messages of its own."""
+    with IMAPClient("127.0.0.1", port, ssl=False, timeout=10) as client:
+        client.login("support", _PASSWORD)
+        client.select_folder("INBOX")
+        uids = client.search()
+        if uids:
+            client.delete_messages(uids)
+            client.expunge()
+
+
+@contextlib.asynccontextmanager
+async def _upstream(sink: _Sink) -> AsyncIterator[int]:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: SMTP(sink, hostname="mx.example", loop=loop), "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+async def _daemon(stack: AsyncExitStack, home: Path, imap_port: int, smtp_port: int) -> Service:
+    """The real thing, from a config as an operator would write it."""
+    (home / "imap-password").write_text(_PASSWORD)
+    config = home / "optoutd.toml"
+    config.write_text(
+        f"""\
+[house]
+name = "Quill PDF"
+domains = ["quillpdf.example"]
+addresses = ["support@quillpdf.example"]
+
+[[list]]
+id = "newsletter"
+list_id = "newsletter.quillpdf.example"
+title = "The Quill Letter"
+
+[[mailbox]]
+name = "support"
+host = "127.0.0.1"
+port = {imap_port}
+tls = "none"
+username = "support"
+password_file = "imap-password"
+poll_seconds = 2
+
+[relay]
+listen = "127.0.0.1:0"
+hostname = "relay.quillpdf.example"
+
+[upstream]
+port = {smtp_port}
+"""
+    )
+    config.chmod(0o600)
+    loaded = load(config)
+    ledger = await asyncio.to_thread(service.open_for_run, loaded)
+    stack.callback(ledger.close)
+    daemon = Service(loaded, ledger, service.number_lists(ledger, loaded.config))
+    await daemon.start(stack)
+    return daemon
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+# ------------------------------------------------------------------ the story
+
+
+async def _story(console: Console, daemon: Service, sink: _Sink, imap_port: int, relay_port: int) -> None:
+    console.print(Rule("[bold]optoutd: the promise kept[/bold]"))
+    console.print(
+        "Quill PDF tells its customers: [italic]“If you do not want to receive e-mail from us in the future, please let"
+        " us know by sending us e-mail at support@quillpdf.example.”[/italic]\n"
+    )
+    console.print("[bold]1.[/bold] The first campaign goes out through the relay.")
+    await _campaign(console, relay_port, "The Quill Letter, spring")
+    _expect(sorted(sink.delivered) == sorted(CUSTOMERS), "the first campaign was not delivered to everybody")
+    sink.delivered.clear()
+
+    console.print("\n[bold]2.[/bold] Ann writes to support in her own words; Bob asks about the product.")
+    console.print(Panel(WORDS.strip(), title="From: ann@example.com   Subject: your letters", expand=False))
+    await asyncio.to_thread(_deliver, imap_port)
+    await _until(daemon, "ann@example.com")
+    with daemon.ledger.reading() as db:
+        fact = suppressions.history(db, daemon.ledger.site_key, parse("ann@example.com"))[-1]
+    await _tell_what_was_recorded(console, daemon, fact, imap_port)
+
+    console.print("\n[bold]3.[/bold] The second campaign.")
+    await _campaign(console, relay_port, "The Quill Letter, summer")
+    _expect(sorted(sink.delivered) == sorted(CUSTOMERS[1:]), "the second campaign did not go to exactly the others")
+    console.print("\nThe refusal came before the message was passed on: nothing has left for Ann.")
+
+
+async def _campaign(console: Console, port: int, subject: str) -> None:
+    for customer in CUSTOMERS:
+        answer = await asyncio.to_thread(_send, port, customer, subject)
+        word = Text("delivered", "green") if answer.startswith("250") else Text("refused  ", "bold red")
+        console.print("  ", word, f" {customer:<18} ", Text(answer, "dim"), sep="")
+
+
+def _send(port: int, customer: str, subject: str) -> str:
+    """What a marketing tool does; returns the relay's last word."""
+    message = EmailMessage()
+    message["From"], message["To"], message["Subject"] = "letter@news.quillpdf.example", customer, subject
+    message["List-Id"] = "The Quill Letter <newsletter.quillpdf.example>"
+    message.set_content("New brushes, new inks.\n")
+    with smtplib.SMTP("127.0.0.1", port, timeout=_PATIENCE) as client:
+        try:
+            client.send_message(message)
+        except smtplib.SMTPRecipientsRefused as refused:
+            code, text = next(iter(refused.recipients.values()))
+            return f"{code} {text.decode()}"
+    return "250 ok"
+
+
+def _deliver(port: int) -> None:
+    """Two mails arrive in the support mailbox."""
+    question = EmailMessage()
+    question["From"], question["Subject"] = "Bob <bob@example.org>", "Merging files"
+    question["To"], question["Message-ID"] = "support@quillpdf.example", "<2@example.org>"
+    question.set_content("Hi, how do I merge two files into one? And do my readers get an unsubscribe link?\n")
+    request = EmailMessage()
+    request["From"], request["Subject"] = "Ann <ann@example.com>", "your letters"
+    request["To"], request["Message-ID"] = "support@quillpdf.example", "<1@example.com>"
+    request.set_content(WORDS)
+    with IMAPClient("127.0.0.1", port, ssl=False, timeout=_PATIENCE) as client:
+        client.login("support", _PASSWORD)
+        for mail in (question, request):
+            client.append("INBOX", bytes(mail), msg_time=datetime.now(UTC))
+
+
+async def _until(daemon: Service, address: str) -> None:
+    """Wait until the daemon has understood."""
+    end = asyncio.get_running_loop().time() + _PATIENCE
+    while True:
+        with daemon.ledger.reading() as db:
+            if suppressions.standing(db, daemon.ledger.site_key, parse(address)):
+                return
+        _expect(asyncio.get_running_loop().time() < end, "the request was not understood in time")
+        await asyncio.sleep(0.05)
+
+
+async def _tell_what_was_recorded(console: Console, daemon: Service, fact: suppressions.Fact, imap_port: int) -> None:
+    detail = fact.detail or {}
+    console.print("  ", Text("opted out", "bold yellow"), f" ann@example.com, recorded as ref {fact.evidence}", sep="")
+    console.print(f"     because of the words  “{detail.get('words', '')}”")
+    console.print(f"     under the rules       {', '.join(detail.get('rules', []))}")
+    with daemon.ledger.reading() as db:
+        head = audit.verify(db, daemon.ledger.site_key)
+    console.print(f"     audit log             {head.seq} row(s), chain and table verified")
+    inbox, filed = await asyncio.to_thread(_folders, imap_port)
+    console.print(f"     the mailbox           {inbox} still unread in INBOX, {filed} filed in Opt-outs")
+
+
+def _folders(port: int) -> tuple[int, int]:
+    """How many messages are unread in INBOX, and how many are filed; waits a moment for the filing."""
+    with IMAPClient("127.0.0.1", port, ssl=False, timeout=_PATIENCE) as client:
+        client.login("support", _PASSWORD)
+        for _ in range(100):
+            client.select_folder("Opt-outs", readonly=True)
+            filed = len(client.search())
+            client.select_folder("INBOX", readonly=True)
+            if filed:
+                break
+        return len(client.search("UNSEEN")), filed
+
+
+def _expect(true: bool, otherwise: str) -> None:
+    if not true:
+        raise DemoFailed(otherwise)
+
+
+def _where_to_look(console: Console, home: Path, imap_port: int, relay_port: int) -> None:
+    console.print(Rule("[bold]now you[/bold]"))
+    console.print(
+        f"The daemon stays up until Ctrl-C. From a second terminal:\n\n"
+        f"  optoutd -c {home}/optoutd.toml show ann@example.com\n"
+        f"  optoutd -c {home}/optoutd.toml suppress bob@example.org --note 'said so on the phone'\n"
+        f"  optoutd -c {home}/optoutd.toml audit verify\n\n"
+        f"  SMTP relay  127.0.0.1:{relay_port}   try to mail Ann through it\n"
+        f"  IMAP        127.0.0.1:{imap_port}   user support, password {_PASSWORD}: write to it in your own words\n\n"
+        "Then: README.md for your own mailbox, docs/ARCHITECTURE.md for how it works.",
+        soft_wrap=True,
+    )

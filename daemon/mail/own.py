@@ -1,0 +1,185 @@
+"""The writer's own words of a whole message: which parts are read, and whether the subject is his own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from daemon.config import House
+from daemon.mail import addresses, fields, markup, phrases, quoting
+from daemon.mail.message import Message, Part
+from daemon.mail.patterns import pattern
+from daemon.mail.quoting import Copy, OwnWords
+
+_PREFIX = pattern(
+    r"[\s\[(]{0,3}(?:re|aw|antw|antwort|sv|vs|odp|ynt|ref|rif|r|fwd?|fw|wg|tr|rv|enc|i|vb|doorst|pd|ilt|turpinat|res|atb|回复|回覆|答复|转发|轉寄|返信|転送|답장|전달|רע|העברה|رد|إعادة توجيه|пересл|отв|ha|továbbítás)(?:\s?[\[(]\d{1,3}[\])])?\s{0,2}[:：][\])]?\s{0,3}"
+)
+_FORWARD = pattern(r"[\s\[(]{0,3}(?:fwd?|fw|wg|tr|rv|enc|i|doorst|pd|ilt|vb|转发|轉寄|転送|전달|העברה|пересл)\s{0,2}[:：]")
+_FIELD_LINE = pattern(r"\s{0,6}[*_]{0,2}([^\s:：*_][^:：\n]{0,40}?)[*_]{0,2}\s{0,6}[:：]\s{0,6}([^\n]{0,4000})$")
+_MAIL_LABELS: Final = frozenset(
+    "email emailaddress youremail youremailaddress mail mailaddress emailadresse adresseemail ihreemail ihreemailadresse votreemail adressemail courriel correo correoelectronico sucorreo direcciondecorreo replyto from absender emailid contactemail mailadresse メールアドレス 邮箱".split()
+)
+_TEXT_LABELS: Final = frozenset("message yourmessage nachricht ihrenachricht mitteilung comment comments text anfrage question enquiry inquiry description details body mensaje comentario comentarios messaggio bericht mensagem votremessage kommentar frage anliegen request content メッセージ".split())
+_TOPIC_LABELS: Final = frozenset("topic subject betreff thema sujet objet asunto tema reason category kategorie oggetto onderwerp".split())
+
+
+@dataclass(slots=True)
+class Own:
+    """Own words of a message: subject ("" if it is that of a mailing of ours), body, and what surrounds them."""
+
+    subject: str
+    body: OwnWords = field(default_factory=OwnWords)
+    reply: bool = False
+    forward: bool = False
+    to_mailing: bool = False  # does it answer a message of ours?
+    unreadable: bool = False
+    attachments: bool = False
+    form_address: str | None = None  # the e-mail field of our own web form
+
+
+def read(message: Message, house: House, author: str, writer: str) -> Own:
+    """The own words of a message; `author`: display name, `writer`: address of From."""
+    subject = phrases_spaces(fields.words(message.fields.get("subject")))[:2000]
+    own = Own(subject=subject)
+    text, own.unreadable, own.attachments = _readable(message.root)
+    own.body = quoting.own_words(text, fields.words(author))
+    own.forward = bool(_FORWARD.match(subject)) or any(copy.forwarded for copy in own.body.copies)
+    answered = " ".join(message.fields.all("in-reply-to") + message.fields.all("references"))[:8000]
+    own.reply = not own.forward and (bool(answered) or bool(_PREFIX.match(subject)))
+    ours = any(house.owns(x.rpartition("@")[2].strip("<> ")) for x in answered.split())
+    own.to_mailing = ours or _quotes_us(own.body, house) or (bool(_PREFIX.match(subject)) and _is_title(_bare(subject), house))
+    own.subject = _own_subject(subject, own, house)
+    if writer.lower() in (a.lower() for a in house.form_addresses):
+        _read_form(own)
+    return own
+
+
+def phrases_spaces(text: str) -> str:
+    """One line, cleaned like a body."""
+    return " ".join(quoting.clean(text).split())
+
+
+def _readable(root: Part) -> tuple[str, bool, bool]:
+    """(readable text, was there something that cannot be read?, were there attachments?)."""
+    texts: list[str] = []
+    unreadable = attachments = False
+    for part in _chosen(root):
+        if part.content_type in ("application/pgp-encrypted", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"):
+            unreadable = True
+        elif part.content_type.startswith("text/") and not part.is_attachment and not part.parts:
+            texts.append(_text(part))
+        elif not part.content_type.startswith(("multipart/", "application/pgp-signature", "application/pkcs7-signature")):
+            attachments = True
+        if sum(map(len, texts)) > quoting.TEXT_LIMIT:
+            break
+    return "\n".join(texts), unreadable, attachments
+
+
+def _text(part: Part) -> str:
+    text = part.text()
+    if part.content_type == "text/html" or (part.content_type == "text/plain" and text.lstrip()[:14].lower().startswith(("<html", "<!doctype html"))):
+        return markup.to_text(text)
+    if part.content_type not in ("text/plain", "text/html", "text/enriched", "text/markdown"):
+        return ""
+    return _unflowed(text) if part.parameters.get("format", "").lower() == "flowed" else text
+
+
+def _unflowed(text: str) -> str:
+    """RFC 3676: a line that ends with a space goes on in the next; "-- " does not."""
+    out: list[str] = []
+    for line in text.split("\n"):
+        if out and out[-1].endswith(" ") and out[-1] != "-- " and out[-1][:1] == ">" and line[:1] == ">":
+            out.append(line)
+        elif out and out[-1].endswith(" ") and out[-1].strip() not in ("--", "") and line[:1] != ">" and out[-1][:1] != ">" and line.strip() and len(out[-1]) > 40:
+            out[-1] += line
+        else:
+            out.append(line)
+    return "\n".join(out)
+
+
+def _chosen(part: Part) -> list[Part]:
+    """The parts to read, in order: of alternatives the plain text if it says something, else the HTML."""
+    if part.content_type.startswith("message/") or not part.parts:
+        return [part]
+    if part.content_type == "multipart/encrypted":
+        return [part]
+    if part.content_type != "multipart/alternative":
+        return [x for child in part.parts for x in _chosen(child)]
+    choices = [_chosen(child) for child in part.parts]
+    for wanted in ("text/plain", "text/html"):
+        for choice in choices:
+            if any(x.content_type == wanted and _text(x).strip() for x in choice):
+                return choice
+    return choices[0] if choices else []
+
+
+def _quotes_us(body: OwnWords, house: House) -> bool:
+    named = [a for copy in body.copies for _, _, a in addresses.in_text(copy.author)]
+    return any(house.owns(a.rpartition("@")[2]) for a in named)
+
+
+def _bare(subject: str) -> str:
+    """The subject without its Re:, AW:, Fwd: ..."""
+    for _ in range(8):
+        found = _PREFIX.match(subject)
+        if not found:
+            break
+        subject = subject[found.end() :]
+    return subject.strip()
+
+
+def _own_subject(subject: str, own: Own, house: House) -> str:
+    """The subject if it is own words: not that of one of our mailings behind Re: and the like."""
+    bare = _bare(subject)
+    if bare == subject.strip():
+        return subject
+    folded = phrases.tokens(bare)
+    copied = [phrases.tokens(_bare(copy.subject)) for copy in own.body.copies if copy.subject]
+    if folded in copied or _is_title(bare, house):
+        return ""
+    quoted = [phrases.tokens(line.lstrip(" >|")) for line in own.body.quoted.split("\n")[:12]]
+    if folded and any(line[: len(folded)] == folded for line in quoted):
+        return ""
+    return "" if own.to_mailing and ({"you", "your"} & set(folded) and "have" in folded or "request" in folded) else bare
+
+
+def _is_title(bare: str, house: House) -> bool:
+    """Does a subject bear the name of a list, or our own name in front?"""
+    words = phrases.tokens(bare)
+    names = [phrases.tokens(name) for x in house.lists for name in (x.title, *x.names) if name and " " in name.strip().replace("-", " ")]
+    if not any(name and _holds(words, name) for name in names):
+        return False
+    return not _starts_with_request(words)
+
+
+def _starts_with_request(words: list[str]) -> bool:
+    return bool(words) and words[0] in ("unsubscribe", "remove", "stop", "please", "abmelden", "abbestellen", "cancel", "no", "bitte", "desabonner", "desinscription", "baja", "keine")
+
+
+def _holds(words: list[str], name: list[str]) -> bool:
+    return any(words[n : n + len(name)] == name for n in range(len(words) - len(name) + 1))
+
+
+def _read_form(own: Own) -> None:
+    """Our own web form: `Label: value` lines; own words are the message field and what follows it."""
+    found: dict[str, str] = {}
+    kept: list[str] = []
+    in_text = False
+    topic = ""
+    for line in own.body.text.split("\n"):
+        field_line = _FIELD_LINE.match(line)
+        label = "".join(phrases.tokens(field_line[1])) if field_line else ""
+        if label in _TEXT_LABELS and field_line and not in_text:
+            in_text = True
+            kept.append(field_line[2])
+        elif in_text:
+            kept.append(line)
+        elif field_line and label in _MAIL_LABELS:
+            found.setdefault(label, field_line[2])
+        elif field_line and label in _TOPIC_LABELS:
+            topic = field_line[2]
+    values = [a for value in found.values() for _, _, a in addresses.in_text(value)]
+    own.form_address = values[0] if len({v.lower() for v in values}) == 1 else ""
+    text = "\n".join(kept).strip()
+    own.body = OwnWords(text=text)
+    own.subject = "" if text else topic
