@@ -27,6 +27,7 @@ from storage.models import ALL, Reason, seconds
 from storage.write import write
 
 HOST: Final = "127.0.0.1"
+CHECKOUT: Final = Path(__file__).resolve().parents[1]
 _TICK: Final = os.sysconf("SC_CLK_TCK")
 _SLICES: Final = 256  # of the key space: each is sorted and written by itself, so that all keys never are in memory
 
@@ -110,6 +111,16 @@ def judge(bars: Sequence[Bar], no_bar: bool) -> int:
 # ------------------------------------------------------------------ ledgers
 
 
+def suppressed(n: int) -> str:
+    """The n-th address on the list."""
+    return f"user{n}.{n * 2654435761 % 99991}@d{n % 5000}.example"
+
+
+def unknown(n: int) -> str:
+    """An address that is not on it, at the same domains."""
+    return f"reader{n}.{n * 40503 % 99991}@d{n % 5000}.example"
+
+
 @dataclass(frozen=True)
 class Seeded:
     """A ledger that was filled. `took` is in seconds, 0 where it was there already."""
@@ -124,8 +135,8 @@ class Seeded:
         return open_ledger(self.database, self.key_file)
 
 
-def seeded(directory: Path, count: int, address: Callable[[int], str]) -> Seeded:
-    """A ledger in which address(0) .. address(count - 1) are suppressed by the operator, or the one that is there.
+def seeded(directory: Path, count: int) -> Seeded:
+    """A ledger in which suppressed(0) .. suppressed(count - 1) stand by the operator's word, or the one that is there.
 
     Every row goes the way an import goes (storage.suppressions.add_many: evidence, audit row, digest of all rows),
     in order of key, in transactions of count/256 rows.
@@ -138,7 +149,7 @@ def seeded(directory: Path, count: int, address: Callable[[int], str]) -> Seeded
         old.unlink()
     key_file.unlink(missing_ok=True)
     ledger = open_ledger(database, key_file, allow_create=True)
-    slices = _keys(ledger.site_key, count, address)
+    slices = _keys(ledger.site_key, count)
     began = time.perf_counter()
     for n, keys in enumerate(map(bytes, slices)):
         _add(ledger, sorted(keys[i : i + 16] for i in range(0, len(keys), 16)))
@@ -152,11 +163,11 @@ def seeded(directory: Path, count: int, address: Callable[[int], str]) -> Seeded
     return Seeded(database, key_file, count, took)
 
 
-def _keys(site_key: SiteKey, count: int, address: Callable[[int], str]) -> list[bytearray]:
+def _keys(site_key: SiteKey, count: int) -> list[bytearray]:
     """The address keys, put into slices by their first octet: 16 octets a row, not the 60 of a list of bytes."""
     slices = [bytearray() for _ in range(_SLICES)]
     for n in range(count):
-        key = site_key.address_key(person(parse(address(n)), ("tag", "alias")))
+        key = site_key.address_key(person(parse(suppressed(n)), ("tag", "alias")))
         slices[key[0]] += key
         if n % 2_000_000 == 1_999_999:
             say(f"{n + 1:,} of {count:,} addresses hashed")
@@ -175,15 +186,16 @@ def _add(ledger: Ledger, keys: Sequence[bytes]) -> None:
 
 def daemon_command(config: Path) -> list[str]:
     """The real daemon, of this interpreter."""
-    return [sys.executable, "-m", "daemon", "run", "-c", str(config)]
+    return [sys.executable, "-m", "daemon", "-c", str(config), "run"]
 
 
 @contextlib.contextmanager
-def process(command: Sequence[str], log: Path, ready: Callable[[], bool], limit: float = 60) -> Iterator[subprocess.Popen[bytes]]:
-    """A process from when it is ready until the block ends. Its output goes to `log`."""
-    root = Path(__file__).resolve().parents[1]
+def process(
+    command: Sequence[str], log: Path, ready: Callable[[], bool], *, checkout: Path = CHECKOUT, limit: float = 60
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process from when it is ready until the block ends, run in a checkout. Its output goes to `log`."""
     with log.open("wb") as out:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=root)
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=checkout)
         try:
             deadline = time.monotonic() + limit
             while not ready():

@@ -45,20 +45,10 @@ _SELECT: Final = "SELECT key, scope, reason, since, evidence FROM suppression WH
 _HITS: Final = 0.2
 
 
-def suppressed(n: int) -> str:
-    """The n-th address on the list."""
-    return f"user{n}.{n * 2654435761 % 99991}@d{n % 5000}.example"
-
-
-def unknown(n: int) -> str:
-    """An address that is not on it, at the same domains."""
-    return f"reader{n}.{n * 40503 % 99991}@d{n % 5000}.example"
-
-
 def mixed(dice: random.Random, rows: int, count: int) -> list[tuple[str, bool]]:
     """`count` addresses in random order, each with whether it is suppressed."""
     drawn = [dice.random() < _HITS for _ in range(count)]
-    return [((suppressed if hit else unknown)(dice.randrange(rows)), hit) for hit in drawn]
+    return [((common.suppressed if hit else common.unknown)(dice.randrange(rows)), hit) for hit in drawn]
 
 
 # ------------------------------------------------------------------ what is timed
@@ -185,7 +175,7 @@ async def measure(ledger: common.Seeded, rounds: int, calls: int) -> tuple[dict[
         ratios.append(percentile(ours, 0.5) / percentile(alone, 0.5))
         say(f"round {n + 1}: {percentile(ours, 0.5):.1f} us, bare {percentile(alone, 0.5):.1f} us")
     with quiet():
-        found["wire"] = await wire(gate, site_key, [suppressed(dice.randrange(ledger.rows)) for _ in range(calls)])
+        found["wire"] = await wire(gate, site_key, [common.suppressed(dice.randrange(ledger.rows)) for _ in range(calls)])
     db.close()
     return found, ratios
 
@@ -221,7 +211,7 @@ def main() -> int:
     options.add_argument("--calls", type=int, default=5000, help="lookups a round (default 5000)")
     given = options.parse_args()
     with common.place(given) as work:
-        ledger = common.seeded(work / f"ledger-{given.rows}", given.rows, suppressed)
+        ledger = common.seeded(work / f"ledger-{given.rows}", given.rows)
         return common.judge(report(ledger, *asyncio.run(measure(ledger, given.rounds, given.calls))), given.no_bar)
 
 

@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
@@ -43,8 +43,23 @@ def _address(text: str) -> str:
 
 
 def _listen(text: str) -> str:
-    host_port(text)
+    if not is_loopback(host_port(text)[0]):
+        raise ValueError("TLS and AUTH are not in this version yet, so only a loopback address is allowed")
     return text
+
+
+def _loopback(host: str) -> str:
+    if not is_loopback(host):
+        raise ValueError("TLS to the upstream is not in this version yet, so it must be on loopback")
+    return host
+
+
+def _sqlite(url: str) -> str:
+    if url.startswith(("postgresql:", "postgres:")):
+        raise ValueError("PostgreSQL is not in this version yet; use sqlite:///FILE")
+    if not re.match(r"sqlite:///.", url):
+        raise ValueError("must be sqlite:///FILE (three slashes and a relative path, or four and an absolute one)")
+    return url
 
 
 def _as_tuple(value: object) -> object:
@@ -73,6 +88,10 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+_CLEAR_TEXT: Final = '"none" is for loopback hosts only; use "implicit" or "starttls"'
+_FILED_IN_CIRCLES: Final = "processed_folder and machine_folder must not be among the watched folders"
 
 
 class Section(BaseModel):
@@ -119,21 +138,11 @@ class House(Section):
 class Storage(Section):
     """Where the ledger and its key are."""
 
-    url: str = "sqlite:///optoutd.db"
+    url: Annotated[str, AfterValidator(_sqlite)] = "sqlite:///optoutd.db"
     key_file: str = "site.key"
     create: bool = True  # may `run` create database and key when both are missing?
     keep_addresses: bool = True
     same_person: tuple[Literal["tag", "alias"], ...] = ("tag", "alias")
-
-    @model_validator(mode="after")
-    def _sqlite_only(self) -> Storage:
-        if self.url.startswith(("postgresql:", "postgres:")):
-            raise ValueError("url: PostgreSQL is not in this version yet; use sqlite:///FILE")
-        if not re.match(r"sqlite:///.", self.url):
-            raise ValueError(
-                "url: must be sqlite:///FILE (three slashes and a relative path, or four and an absolute one)"
-            )
-        return self
 
 
 class Mailbox(Section):
@@ -165,9 +174,9 @@ class Mailbox(Section):
     @model_validator(mode="after")
     def _no_clear_text(self) -> Mailbox:
         if self.tls == "none" and not is_loopback(self.host):
-            raise ValueError('tls: "none" is for loopback hosts only; use "implicit" or "starttls"')
+            raise ValueError(f"tls: {_CLEAR_TEXT}")
         if {self.processed_folder, self.machine_folder} & set(self.folders):
-            raise ValueError("processed_folder and machine_folder must not be among the watched folders")
+            raise ValueError(_FILED_IN_CIRCLES)
         return self
 
 
@@ -190,29 +199,14 @@ class Relay(Section):
     max_connections: Annotated[int, Field(ge=1)] = 1000
     idle_timeout: Annotated[int, Field(ge=1)] = 300  # seconds; RFC 5321 4.5.3.2.7 asks for 300
 
-    @model_validator(mode="after")
-    def _loopback_only(self) -> Relay:
-        for n, listen in enumerate(self.listen):
-            if not is_loopback(host_port(listen)[0]):
-                raise ValueError(
-                    f"listen[{n}]: TLS and AUTH are not in this version yet, so only a loopback address is allowed"
-                )
-        return self
-
 
 class Upstream(Section):
     """The MTA that takes the mail from us."""
 
-    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    host: Annotated[str, Field(min_length=1), AfterValidator(_loopback)] = "127.0.0.1"
     port: Port = 25
     timeout: Annotated[int, Field(ge=1)] = 60  # seconds for one reply; the reply to the dot: 570
     connections: Annotated[int, Field(ge=1)] = 20
-
-    @model_validator(mode="after")
-    def _loopback_only(self) -> Upstream:
-        if not is_loopback(self.host):
-            raise ValueError("host: TLS to the upstream is not in this version yet, so it must be on loopback")
-        return self
 
 
 class Log(Section):
@@ -234,17 +228,6 @@ class Config(Section):
     relay: Relay = Relay()
     upstream: Upstream | None = None
     log: Log = Log()
-
-    @model_validator(mode="after")
-    def _no_name_twice(self) -> Config:
-        for path, names in (
-            ("list", [x.id for x in self.list]),
-            ("mailbox", [x.name for x in self.mailbox]),
-        ):
-            for n, name in enumerate(names):
-                if name in names[:n]:
-                    raise ValueError(f"{path}[{n}].{'id' if path == 'list' else 'name'}: {name!r} is given twice")
-        return self
 
 
 # What CONTRACT promises and this version lacks: path -> the values that are true of this version all the same.
@@ -281,6 +264,7 @@ LATER: Final[dict[str, tuple[object, ...]]] = {
     "retention.review_excerpt": (0,),
 }
 _LATER_CHOICES: Final = {"relay.mode": ("observe",)}
+_LATER_SECTIONS: Final = frozenset(p.partition(".")[0] for p in LATER if "." in p) - Config.model_fields.keys()
 
 
 # ------------------------------------------------------------------ loading
@@ -321,22 +305,28 @@ class Loaded:
     def database(self) -> Path:
         """The SQLite file of `storage.url`."""
         named = self.config.storage.url.removeprefix("sqlite:///")
-        if named == "optoutd.db" and "STATE_DIRECTORY" in os.environ:
-            return _state_directory() / named
-        return self.base / named
+        state = self._state_directory()
+        return state / named if named == "optoutd.db" and state else self.base / named
 
     @property
     def key_file(self) -> Path:
         """The site key's file."""
         name = self.config.storage.key_file
-        if "/" not in name and "STATE_DIRECTORY" in os.environ and not _credential(name):
+        state = self._state_directory()
+        if "/" not in name and state and not _credential(name):
             beside = self.base / name
-            return beside if beside.exists() else _state_directory() / name
+            return beside if beside.exists() else state / name
         return self.file(name)
+
+    def _state_directory(self) -> Path | None:
+        """The default home of database and key: under systemd, and for whoever shares the daemon's config with it."""
+        if "STATE_DIRECTORY" in os.environ:
+            return Path(os.environ["STATE_DIRECTORY"].partition(":")[0])
+        return Path("/var/lib/optoutd") if self.base == DEFAULT_PATHS[-1].parent else None
 
     def file(self, name: str) -> Path:
         """Where a `..._file` option points: absolute; or a systemd credential of that name; or beside the config."""
-        return _credential(name) or self.base / name
+        return _beside(self.path, name)
 
     def secret(self, name: str) -> str:
         """The secret in a `..._file`, less one trailing newline. Raises ConfigError when it cannot be read."""
@@ -349,14 +339,14 @@ class Loaded:
         return text.removesuffix("\n").removesuffix("\r")
 
 
+def _beside(config: Path, name: str) -> Path:
+    return _credential(name) or config.parent / name
+
+
 def _credential(name: str) -> Path | None:
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
     path = Path(directory, name) if directory and "/" not in name else None
     return path if path and path.exists() else None
-
-
-def _state_directory() -> Path:
-    return Path(os.environ["STATE_DIRECTORY"].partition(":")[0])
 
 
 def find(given: str | None) -> Path:
@@ -380,20 +370,16 @@ def find(given: str | None) -> Path:
 def load(path: Path) -> Loaded:
     """Read and check a config file. Raises ConfigError with every problem found, not the first."""
     data = _read(path)
-    problems = list(_later(data))
+    problems = [*_later(data), *_across(data), *_missing_files(data, path.absolute())]
     config: Config | None = None
     try:
         config = Config.model_validate(_without_later(data), strict=True)
     except ValidationError as error:
         problems += [_problem(e) for e in error.errors(include_url=False, include_input=False)]
-    if config is not None:
-        loaded = Loaded(
-            config.model_copy(update={"house": config.house.model_copy(update={"lists": config.list})}), path.absolute()
-        )
-        problems += _missing_files(loaded)
     if problems or config is None:
-        raise ConfigError(sorted(problems, key=lambda p: p.path))
-    return loaded
+        raise ConfigError(sorted(dict.fromkeys(problems), key=lambda p: p.path))
+    house = config.house.model_copy(update={"lists": config.list})
+    return Loaded(config.model_copy(update={"house": house}), path.absolute())
 
 
 def load_house(path: Path) -> House:
@@ -460,6 +446,11 @@ def _later(data: dict[str, Any]) -> Iterator[Problem]:
             yield Problem(here, f"not in this version yet{hint}")
         if isinstance(value, str) and value in _LATER_CHOICES.get(plain, ()):
             yield Problem(here, f"{value!r} is not in this version yet")
+        if plain in _LATER_SECTIONS and not isinstance(value, dict):
+            yield Problem(here, "must be a [table]")
+        section, _, option = plain.partition(".")
+        if section in _LATER_SECTIONS and option and plain not in LATER:
+            yield _unknown(here, option, _later_options(section))
 
 
 def _toml(value: object) -> str:
@@ -471,12 +462,14 @@ def _without_later(data: dict[str, Any], name: str = "") -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for key, value in data.items():
         plain = f"{name}.{key}".lstrip(".")
-        if plain in LATER or (isinstance(value, str) and value in _LATER_CHOICES.get(plain, ())):
+        if (
+            plain in LATER
+            or plain in _LATER_SECTIONS
+            or (isinstance(value, str) and value in _LATER_CHOICES.get(plain, ()))
+        ):
             continue
         if isinstance(value, dict):
             value = _without_later(value, plain)
-            if not value and any(p.startswith(plain + ".") for p in LATER) and plain not in Config.model_fields:
-                continue
         elif isinstance(value, tuple):
             value = tuple(_without_later(v, plain) if isinstance(v, dict) else v for v in value)
         kept[key] = value
@@ -497,8 +490,7 @@ def _problem(error: Any) -> Problem:
     """A pydantic error in our words."""
     path, kind, sentence = _path(error["loc"]), error["type"], str(error["msg"])
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(str(error["loc"][-1]), _known(error["loc"][:-1]), 1)
-        return Problem(path, "unknown key" + (f", did you mean `{near[0]}`?" if near else ""))
+        return _unknown(path, str(error["loc"][-1]), _known(error["loc"][:-1]))
     if kind == "value_error":
         sentence = sentence.removeprefix("Value error, ")
         named = re.match(r"([a-z_]+(?:\[\d+\])?(?:\.[a-z_]+)?): (.*)", sentence, re.DOTALL)
@@ -517,6 +509,11 @@ def _problem(error: Any) -> Problem:
     return Problem(path, _SENTENCES.get(kind) or sentence[0].lower() + sentence[1:])
 
 
+def _unknown(path: str, given: str, known: Sequence[str]) -> Problem:
+    near = difflib.get_close_matches(given, known, 1)
+    return Problem(path, "unknown key" + (f", did you mean `{near[0]}`?" if near else ""))
+
+
 def _path(loc: tuple[int | str, ...]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
 
@@ -527,9 +524,12 @@ def _known(loc: tuple[int | str, ...]) -> list[str]:
     for part in loc:
         if isinstance(part, str):
             model = _model(model.model_fields[part].annotation)
-    at = ".".join(p for p in loc if isinstance(p, str))
-    later = [p.removeprefix(at + ".").partition(".")[0] for p in LATER if not at or p.startswith(at + ".")]
+    later = _later_options(".".join(p for p in loc if isinstance(p, str)))
     return [*(n for n, f in model.model_fields.items() if not f.exclude), *later]
+
+
+def _later_options(at: str) -> list[str]:
+    return [p.removeprefix(at + ".").partition(".")[0] for p in LATER if not at or p.startswith(at + ".")]
 
 
 def _model(annotation: Any) -> Any:
@@ -539,11 +539,37 @@ def _model(annotation: Any) -> Any:
     return next(a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel))
 
 
-def _missing_files(loaded: Loaded) -> list[Problem]:
+def _tables(data: dict[str, Any], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(path, table) of an array of tables, as far as it is one."""
+    found = data.get(name)
+    for n, table in enumerate(found if isinstance(found, tuple) else ()):
+        if isinstance(table, dict):
+            yield f"{name}[{n}]", table
+
+
+def _across(data: dict[str, Any]) -> Iterator[Problem]:
+    """What is wrong between options. Pydantic would say so only once every option by itself is right."""
+    for name, key in (("list", "id"), ("mailbox", "name")):
+        given: list[object] = []
+        for at, table in _tables(data, name):
+            if table.get(key) in given:
+                yield Problem(f"{at}.{key}", f"{table[key]!r} is given twice")
+            given += [table[key]] if key in table else []
+    for at, box in _tables(data, "mailbox"):
+        if box.get("tls") == "none" and isinstance(box.get("host"), str) and not is_loopback(box["host"]):
+            yield Problem(f"{at}.tls", _CLEAR_TEXT)
+        watched = _as_tuple(box.get("folders", box.get("folder", "INBOX")))
+        filed = box.get("processed_folder", "Opt-outs"), box.get("machine_folder", "")
+        if isinstance(watched, tuple) and any(f in watched for f in filed):
+            yield Problem(at, _FILED_IN_CIRCLES)
+    if isinstance(data.get("house"), dict) and "lists" in data["house"]:
+        yield Problem("house.lists", "unknown key")
+
+
+def _missing_files(data: dict[str, Any], path: Path) -> Iterator[Problem]:
     """Secret and CA files that cannot be read: better told now than at the first connection."""
-    problems = []
-    for n, box in enumerate(loaded.config.mailbox):
-        for option, name in (("password_file", box.password_file), ("ca_file", box.ca_file)):
-            if name and not os.access(loaded.file(name), os.R_OK):
-                problems.append(Problem(f"mailbox[{n}].{option}", f"cannot read {loaded.file(name)}"))
-    return problems
+    for at, box in _tables(data, "mailbox"):
+        for option in ("password_file", "ca_file"):
+            name = box.get(option)
+            if isinstance(name, str) and name and not os.access(_beside(path, name), os.R_OK):
+                yield Problem(f"{at}.{option}", f"cannot read {_beside(path, name)}")

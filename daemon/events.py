@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import traceback
 from collections.abc import Iterable, MutableMapping
 from typing import Any, Final
 
@@ -18,7 +19,9 @@ import structlog
 from storage.address import Who
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-_ADDRESS: Final = re.compile(r"[^\s<>()\[\],;:\"@]{1,64}@[A-Za-z0-9.-]{1,253}")
+_ADDRESS: Final = re.compile(
+    r'(?:"[^"@]{1,128}"|[^\s<>()\[\],;:"@]{1,128})@(?:\[[^\s\]]{1,60}\]|[^\s<>()\[\],;:"@]{1,253})'
+)
 _plain = False
 _log: Any = structlog.get_logger()
 
@@ -35,7 +38,6 @@ def configure(format: str = "auto", level: str = "info", addresses: str = "diges
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
-            structlog.processors.dict_tracebacks if as_json else structlog.processors.StackInfoRenderer(),
             _order,
             renderer,
         ],
@@ -45,6 +47,19 @@ def configure(format: str = "auto", level: str = "info", addresses: str = "diges
     )
     for noisy in ("mail.log", "aiosmtpd", "imapclient", "apscheduler", "alembic", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)  # aiosmtpd logs every command, addresses included, at INFO
+    root = logging.getLogger()
+    if not any(isinstance(h, _Libraries) for h in root.handlers):
+        root.addHandler(_Libraries(logging.WARNING))
+
+
+class _Libraries(logging.Handler):
+    """What libraries have to say, as an event like ours: else Python prints it to stderr as it is, addresses and all."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line."""
+        trace = _trace(record.exc_info[1]) if record.exc_info else []
+        say = _log.error if record.levelno >= logging.ERROR else _log.warning
+        say("library_said", logger=record.name, text=masked(record.getMessage()), trace=trace)
 
 
 def _order(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -59,8 +74,18 @@ def _who(who: Who) -> str:
 
 def masked(text: object) -> str:
     """A text of somebody else's making (a server's reply, an error) with the addresses in it made unreadable."""
-    words = " ".join(str(text).split())[:300]
-    return words if _plain else _ADDRESS.sub("<address>", words)
+    words = " ".join(str(text)[:4000].split())
+    return (words if _plain else _ADDRESS.sub("<address>", words))[:300]  # cut last: half an address is not seen as one
+
+
+def _trace(error: BaseException | None) -> list[str]:
+    """Where it happened, innermost last. No values: a traceback of structlog's or rich's has the locals in it."""
+    lines: list[str] = []
+    while error is not None:
+        lines.append(masked(f"{type(error).__name__}: {error}"))
+        lines += [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)]
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return lines
 
 
 # ------------------------------------------------------------------ the service
@@ -88,7 +113,7 @@ def reloaded(changed: list[str]) -> None:
 
 def reload_refused(problems: list[str]) -> None:
     """SIGHUP: what was wrong, or cannot change without a restart."""
-    _log.error("reload_refused", problems=problems)
+    _log.error("reload_refused", problems=[masked(p) for p in problems])
 
 
 def job_done(name: str, **facts: int | str) -> None:
@@ -103,7 +128,7 @@ def job_failed(name: str, reason: object) -> None:
 
 def audit_broken(reason: str) -> None:
     """The nightly check found that the record was changed."""
-    _log.error("audit_broken", reason=reason)
+    _log.error("audit_broken", reason=masked(reason))
 
 
 def database_unavailable(reason: object) -> None:
@@ -117,7 +142,7 @@ def failed(where: str, error: BaseException) -> None:
         "failed",
         where=where,
         error=masked(f"{type(error).__name__}: {error}"),
-        exc_info=error if not isinstance(error, OSError) else None,
+        trace=_trace(error) if not isinstance(error, OSError) else [],
     )
 
 

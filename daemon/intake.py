@@ -94,9 +94,21 @@ class Intake:
     def decide(self, item: Item, accepted: bool, note: str, now: datetime, actor: str) -> list[suppressions.Added]:
         """Carry out a decision on a doubtful message. Raises NobodyNamed if accepting would concern nobody."""
         with write(self.ledger, now, actor) as w:
-            added = _close(w, item, self.numbers, accepted=accepted, note=note)
+            added = _close(w, item, self, accepted=accepted, note=note)
         events.review_decided(item.id, accepted)
         return added
+
+    def people(self, written: Sequence[str]) -> list[Address]:
+        """Those that are addresses of persons, and not our own."""
+        people = []
+        for text in written:
+            try:
+                address = parse(text)
+            except NotAnAddress:
+                continue
+            if not self.is_ours(text) and not address.is_domain:
+                people.append(address)
+        return people
 
     def is_ours(self, address: str) -> bool:
         """Our own addresses are never suppressed."""
@@ -137,7 +149,7 @@ class _Act:
         own = [a for a in reading.addresses if a == reading.writer and reading.proof != "none"]
         if reading.proof == "token":
             own = list(reading.addresses)
-        at_once = self._people(own)
+        at_once = self._intake.people(own)
         later = [a for a in reading.addresses if a not in own]
         if not at_once:
             return self._doubt(reading, later or reading.addresses, unproven=True)
@@ -151,10 +163,10 @@ class _Act:
     def by_hand(self, reading: Reading) -> Done:
         """As accepted by a person: whom the reading names, else its writer."""
         item = self._open_twin()
-        if item is not None:  # it waited for exactly this
-            _close(self._w, item, self._intake.numbers, accepted=True, note="filed by hand")
+        if item is not None and _concerned(item, self._intake):  # it waited for exactly this
+            _close(self._w, item, self._intake, accepted=True, note="filed by hand")
             return self._record(label(reading))
-        people = self._people(addresses(reading) or ([self._envelope.sender] if self._envelope.sender else []))
+        people = self._intake.people(addresses(reading) or [self._envelope.sender])
         if not people:
             return self._record(label(reading))
         scope = reading.scope if isinstance(reading, OptOut | Review) else ("all",)
@@ -168,7 +180,7 @@ class _Act:
     # ---- machines
 
     def _bounce(self, reading: Bounce) -> Done:
-        people = self._people(reading.recipients)
+        people = self._intake.people(reading.recipients)
         if reading.proof != "token":
             return self._doubt(reading, reading.recipients, unproven=True)
         for person in people:
@@ -187,7 +199,7 @@ class _Act:
             self._suppress(person, ALL, Reason.SOFT_BOUNCE, "dsn", lambda: self._evidence(reading))
 
     def _complaint(self, reading: Complaint) -> Done:
-        people = self._people(reading.recipients)
+        people = self._intake.people(reading.recipients)
         if reading.proof != "token" or not people:
             return self._doubt(reading, reading.recipients, unproven=True)
         for person in people:
@@ -202,9 +214,10 @@ class _Act:
         """Into the queue. `unproven`: the reading is clear, but who wrote it is not."""
         rules = (*reading.rules, "7.5-unproven") if unproven else reading.rules
         machine = isinstance(reading, Bounce | Complaint)
-        done = self._record(label(reading), state="done", target="machine" if machine else target)
+        stays = isinstance(reading, OptOut) and reading.stays
+        done = self._record(label(reading), state="done", target="machine" if machine else "" if stays else target)
         twin = self._open_twin()
-        if twin is not None:
+        if twin is not None and twin.addresses == tuple(people):  # some mailers give many messages one Message-ID
             return replace(done, review=twin.id)
         scope = ";".join(getattr(reading, "scope", ()) or ("all",))
         number = incoming.open_review(
@@ -226,21 +239,10 @@ class _Act:
     def _open_twin(self) -> Item | None:
         """The open item about the same message, seen in another mailbox or folder before."""
         twins = incoming.twins(self._w.db, self._envelope.message_id, self._envelope.digest)
-        return next(filter(None, (incoming.review_of(self._w.db, t.id) for t in twins)), None)
+        items = filter(None, (incoming.review_of(self._w.db, t.id) for t in twins))
+        return next((i for i in items if i.sender == self._envelope.sender), None)
 
     # ---- writing down
-
-    def _people(self, written: Sequence[str]) -> list[Address]:
-        """Those that are addresses and not our own."""
-        people = []
-        for text in written:
-            try:
-                address = parse(text)
-            except NotAnAddress:
-                continue
-            if not self._intake.is_ours(text) and not address.is_domain:
-                people.append(address)
-        return people
 
     def _scopes(self, words: Sequence[str]) -> list[int]:
         return scope_numbers(words, self._intake.numbers)
@@ -272,7 +274,8 @@ class _Act:
         added = suppressions.add(w, person, scope, reason, source, {}, since=envelope.internaldate, evidence=evidence)
         who = self._intake.ledger.site_key.who(person)
         name = suppressions.scope_word(w.db, scope)
-        self._refs.append(added.evidence)
+        if added.evidence:
+            self._refs.append(added.evidence)
         match added.outcome:
             case "new":
                 w.after_commit(lambda: events.opt_out_recorded(who, name, added.evidence, source))
@@ -306,21 +309,26 @@ def scope_numbers(words: Sequence[str], numbers: Mapping[str, int]) -> list[int]
     return [ALL] if ALL in found or not found else found
 
 
-def _close(w: Write, item: Item, numbers: Mapping[str, int], *, accepted: bool, note: str) -> list[suppressions.Added]:
+def _close(w: Write, item: Item, intake: Intake, *, accepted: bool, note: str) -> list[suppressions.Added]:
     """Carry out a decision, write it down, and close the item."""
-    added = _carry_out(w, item, numbers, note) if accepted else []
+    added = _carry_out(w, item, intake, note) if accepted else []
     number = w.evidence(review=item.id, note=note, wish=item.wish, words=item.words, rules=list(item.rules))
     w.audit("review-accepted" if accepted else "review-rejected", source="mail", evidence=number)
     incoming.decide(w, item, accepted, note)
     return added
 
 
-def _carry_out(w: Write, item: Item, numbers: Mapping[str, int], note: str) -> list[suppressions.Added]:
+def _concerned(item: Item, intake: Intake) -> list[Address]:
+    """Whom accepting an item concerns: whom it names, else its sender."""
+    return intake.people(item.addresses or [item.sender])
+
+
+def _carry_out(w: Write, item: Item, intake: Intake, note: str) -> list[suppressions.Added]:
     """Do what an accepted item asks."""
-    people = [parse(a) for a in (item.addresses or ([item.sender] if item.sender else []))]
+    people = _concerned(item, intake)
     if not people:
         raise NobodyNamed
-    scopes = scope_numbers(item.scope.split(";"), numbers)
+    scopes = scope_numbers(item.scope.split(";"), intake.numbers)
     if item.wish == "resubscribe":
         for person in people:
             for scope in scopes:

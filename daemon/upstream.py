@@ -11,6 +11,7 @@ Failures are `Lost(step)`; what to tell the client is the relay's business.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ IDLE_SECONDS: Final = 60  # an idle connection is closed before the upstream's o
 _MAX_REPLY: Final = 65_536
 _MAX_ERRORS: Final = 5
 _MAX_RSETS: Final = 50
+_REPLY_LINE: Final = re.compile(r"[2-5][0-9]{2}(?:[ -]|\Z)")
 _EXTENSIONS: Final = frozenset({"PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES"})
 
 
@@ -87,16 +89,13 @@ class Connection(asyncio.Protocol):
         self._buffer += data
         if len(self._buffer) > _MAX_REPLY:
             self.drop("the reply has no end")
-        while (end := self._buffer.find(b"\n")) >= 0:
+        while not self._gone and (end := self._buffer.find(b"\n")) >= 0:
             line = bytes(self._buffer[:end]).rstrip(b"\r").decode("ascii", "replace")
             del self._buffer[: end + 1]
             self._line(line)
 
     def _line(self, line: str) -> None:
-        if (
-            not (line[:3].isdigit() and "2" <= line[:1] <= "5" and line[3:4] in ("", " ", "-"))
-            or len(self._lines) > 200
-        ):
+        if not _REPLY_LINE.match(line) or len(self._lines) > 200:
             self.drop("not an SMTP reply")
             return
         self._lines.append(line[4:])
@@ -146,6 +145,8 @@ class Connection(asyncio.Protocol):
 
     def send(self, octets: bytes, replies: int = 0) -> None:
         """Send octets that so many replies will come for; use `drain` while a body flows."""
+        if replies and octets and self.spoke:
+            self.drop("spoke out of turn")  # else its next reply would be taken for the answer to this
         self._owed += replies
         if self._transport is not None and not self.gone:
             self._transport.write(octets)
@@ -254,7 +255,7 @@ class Pool:
             async with asyncio.timeout(CONNECT_SECONDS):
                 _, connection = await loop.create_connection(Connection, self.host, self.port)
         except (OSError, TimeoutError) as why:
-            raise Lost("connect", why or "timed out") from None
+            raise Lost("connect", str(why) or "timed out") from None
         try:
             await self._greet(connection)
         except BaseException:

@@ -79,8 +79,8 @@ class Address:
         return not self.local
 
     def __str__(self) -> str:
-        local = self.local if not self.local or _BARE_LOCAL.match(self.local) else _quote(self.local)
-        return f"{local}@{self.domain}"
+        bare = self.local == self.local.strip() and (not self.local or _BARE_LOCAL.match(self.local))
+        return f"{self.local if bare else _quote(self.local)}@{self.domain}"
 
 
 def parse(text: str) -> Address:
@@ -90,7 +90,7 @@ def parse(text: str) -> Address:
     refuses control characters, surrogates (octets that were no UTF-8), empty domains and over-long parts.
     """
     plain = _PLAIN.match(text)
-    if plain and text.isascii():
+    if plain and text.isascii() and len(plain[2]) <= 253:
         return Address(plain[1], plain[2].lower())
     local, at, domain = text.strip().rpartition("@")
     if not at or not domain:
@@ -99,6 +99,7 @@ def parse(text: str) -> Address:
 
 
 def _local(text: str) -> str:
+    text = unicodedata.normalize("NFC", text)  # first: it can make a text longer, or a `;` of a Greek question mark
     try:
         octets = len(text.encode())
     except UnicodeEncodeError:
@@ -110,7 +111,7 @@ def _local(text: str) -> str:
         raise NotAnAddress("the part before the @ has a character that must be quoted, or is too long")
     if not text or octets > 128:
         raise NotAnAddress("the part before the @ is empty or too long")
-    return unicodedata.normalize("NFC", text)
+    return text
 
 
 def _quote(local: str) -> str:

@@ -105,6 +105,9 @@ class Chain:
             rows.append((*row, mac))
         db.exec_driver_sql(INSERT, rows)
         after = Head(seq, mac, standing)
+        record = db.exec_driver_sql("SELECT value FROM meta WHERE name = 'head'").scalar()
+        if not self.sealed(head, record):
+            return after  # the tail was cut before us: the old record stays, so that every later check still finds it
         db.exec_driver_sql(
             "INSERT INTO meta (name, value) VALUES ('head', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             (self._seal(after),),
@@ -117,7 +120,7 @@ class Chain:
 
     def sealed(self, head: Head, record: bytes | None) -> bool:
         """Is this the head that the last writer left?"""
-        return hmac.compare_digest(self._seal(head), record or b"") if head.seq or record else True
+        return _same(self._seal(head), record) if head.seq or record is not None else True
 
 
 # ------------------------------------------------------------------ verifying
@@ -142,7 +145,13 @@ def verify(
     `head`: a head noted earlier (sequence, hex mac), which must still be part of the chain. `progress` is told every
     thousandth sequence number. Returns the head; raises ChainBroken.
     """
-    chain = Chain(site_key)
+    try:
+        return _verify(db, Chain(site_key), head, progress)
+    except (TypeError, ValueError, AttributeError):  # SQLite stores any kind of value in any column
+        raise ChainBroken(0, "a value is not of the kind that we write") from None
+
+
+def _verify(db: Connection, chain: Chain, head: tuple[int, str] | None, progress: Callable[[int], object]) -> Head:
     last = _verify_rows(db, chain, head, progress)
     record = db.exec_driver_sql("SELECT value FROM meta WHERE name = 'head'").scalar()
     if not chain.sealed(last, record):
@@ -168,9 +177,9 @@ def _verify_rows(db: Connection, chain: Chain, head: tuple[int, str] | None, pro
         seq = int(row[0])
         if seq != expected:
             raise ChainBroken(expected, "missing")
-        if not hmac.compare_digest(chain.mac(before, row), mac):
+        if not _same(chain.mac(before, row), mac):
             raise ChainBroken(seq, "changed, or not written by us")
-        if salt is not None and detail is not None and row[9] is not None and digest(salt, detail) != row[9]:
+        if not _is_evidence(salt, detail, row[9]):
             raise ChainBroken(seq, f"its evidence {row[8]} was changed")
         if head is not None and head[0] == seq and head[1] != mac.hex():
             raise ChainBroken(seq, "not the row of the given head")
@@ -184,6 +193,17 @@ def _suppressions(db: Connection) -> Iterator[Any]:
     yield from db.execution_options(yield_per=10_000).exec_driver_sql(
         "SELECT key, scope, reason, since, evidence FROM suppression"
     )
+
+
+def _same(ours: bytes, found: object) -> bool:
+    return isinstance(found, bytes) and hmac.compare_digest(ours, found)
+
+
+def _is_evidence(salt: object, detail: object, of_it: object) -> bool:
+    """What was written, or nothing at all: forgotten."""
+    if salt is None and detail is None:
+        return True
+    return isinstance(salt, bytes) and isinstance(detail, str) and digest(salt, detail) == of_it
 
 
 def digest(salt: bytes, detail: str) -> bytes:

@@ -13,7 +13,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -95,6 +95,8 @@ def create(database: Path, key_file: Path) -> None:
         _create_both(database, key_file)
     except OSError as why:
         raise Unusable(f"cannot create {why.filename or database}: {why.strerror}") from None
+    except (DBAPIError, sqlite3.Error) as why:
+        raise Unusable(f"cannot create {database}: {getattr(why, 'orig', why)}") from None
 
 
 def _create_both(database: Path, key_file: Path) -> None:
@@ -105,12 +107,15 @@ def _create_both(database: Path, key_file: Path) -> None:
     os.close(os.open(new, os.O_CREAT | os.O_EXCL, 0o600))
     _migrate(new)
     site_key = _write_site_key(key_file)
-    with sqlite3.connect(new) as db:
-        db.execute("INSERT INTO meta (name, value) VALUES ('check', ?)", (check_value(site_key),))
-        db.commit()
-        db.execute("PRAGMA journal_mode = DELETE")  # so that the one file is all there is to rename
-    db.close()
-    new.rename(database)
+    try:
+        with closing(sqlite3.connect(new)) as db:
+            db.execute("INSERT INTO meta (name, value) VALUES ('check', ?)", (check_value(site_key),))
+            db.commit()
+            db.execute("PRAGMA journal_mode = DELETE")  # so that the one file is all there is to rename
+        new.rename(database)
+    except BaseException:
+        key_file.unlink()  # nothing was written under it: the next start begins afresh
+        raise
     _sync_directory(database.parent)
 
 
@@ -130,10 +135,9 @@ def migrate(database: Path) -> tuple[str, str]:
     before = revision(database)
     if before != REVISION:
         copy = database.with_name(f"{database.name}.before-{REVISION}")
-        with sqlite3.connect(database) as source, sqlite3.connect(copy) as target:
+        os.close(os.open(copy, os.O_WRONLY | os.O_CREAT, 0o600))
+        with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
             source.backup(target)
-        source.close()
-        target.close()
         shutil.copymode(database, copy)
         _migrate(database)
     return before, REVISION
@@ -142,6 +146,7 @@ def migrate(database: Path) -> tuple[str, str]:
 def _migrate(database: Path) -> None:
     from alembic import command  # half a second of imports that a start with a current schema does not need
     from alembic.config import Config
+    from alembic.util import CommandError
 
     engine = create_engine(f"sqlite:///{database}")
     config = Config()
@@ -150,6 +155,8 @@ def _migrate(database: Path) -> None:
         with engine.begin() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+    except CommandError as why:
+        raise Unusable(f"the schema of {database} is not one this version knows: {why}") from None
     finally:
         engine.dispose()
 
@@ -157,9 +164,8 @@ def _migrate(database: Path) -> None:
 def revision(database: Path) -> str:
     """The schema revision of a database file. Raises Unavailable where there is none to be read."""
     try:
-        with sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True) as db:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as db:
             row = db.execute("SELECT version_num FROM alembic_version").fetchone()
-        db.close()
     except sqlite3.Error as why:
         raise Unavailable(f"database {database}: {why}") from None
     if row is None:
@@ -182,7 +188,7 @@ class Ledger:
     keep_addresses: bool = True
     engine: Engine = field(init=False, repr=False)
     writer: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)  # one writer a process
-    _seen: tuple[int, int] | None = field(default=None, init=False, repr=False)
+    _seen: tuple[int, int, int, int] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.engine = _engine(self.path)
@@ -207,17 +213,30 @@ class Ledger:
             finally:
                 connection.exec_driver_sql("ROLLBACK")
 
+    def file(self) -> tuple[int, int]:
+        """Which file lies at `path`: (device, inode). Raises Unavailable if there is none."""
+        return self._stat()[:2]
+
     def verify_file(self) -> None:
-        """Is the file behind our connections still the one at `path`? One stat; a new file is opened and checked anew."""
+        """Is the file behind our connections still the one at `path`?
+
+        One stat. A new file, and one that was written to (by a checkpoint, or over our heads), is opened and checked
+        anew: our page cache would go on showing what stood there before.
+        """
+        found = self._stat()
+        if found != self._seen:
+            self.engine.dispose()  # closing the last connection may write the log back
+            found = self._stat()
+            self._check()
+            self._seen = found
+
+    def _stat(self) -> tuple[int, int, int, int]:
         try:
             found = self.path.stat()
         except OSError as why:
             self._seen = None
             raise Unavailable(f"database {self.path}: {why.strerror}") from None
-        if (found.st_dev, found.st_ino) != self._seen:
-            self.engine.dispose()
-            self._check()
-            self._seen = (found.st_dev, found.st_ino)
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
     def _check(self) -> None:
         try:

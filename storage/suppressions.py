@@ -48,14 +48,16 @@ def add(
     form = person(address, w.ledger.same_person)
     keys = w.ledger.site_key.address_keys(form)
     standing = _rows(w.db, keys)
+    # whoever says no to everything, or to this list, no longer wants it
+    unwanted = [r for r in standing if reason == Reason.OPT_OUT and r[2] == Reason.WANTED and scope in (ALL, r[1])]
     for row in standing:
         if row[1] == scope and row[2] == reason:
+            _no_longer_wanted(w, [r for r in unwanted if r[3] <= seconds(moment)], address, source)
             return Added("repeated", row[4])
     if reason in (Reason.OPT_OUT, Reason.WANTED) and _lifted_later(w.db, keys, scope, moment):
         return Added("outdated", 0)
     number = evidence() if evidence else w.evidence(address=str(address), source=source, **detail)
-    if reason == Reason.OPT_OUT:  # whoever says no to everything, or to this list, no longer wants it
-        _delete(w, [r for r in standing if r[2] == Reason.WANTED and scope in (ALL, r[1])])
+    _delete(w, unwanted)
     _insert(w, [(keys[0], scope, int(reason), seconds(moment), number[0])])
     if w.ledger.keep_addresses:
         w.db.exec_driver_sql(
@@ -63,6 +65,15 @@ def add(
         )
     w.audit("suppressed", key=keys[0], scope=scope, reason=int(reason), source=source, evidence=number)
     return Added("new", number[0])
+
+
+def _no_longer_wanted(w: Write, rows: list[RawRow], address: Address, source: str) -> None:
+    """The opt-out stands already, so it leaves no row of its own to tell where the exemption went."""
+    if rows:
+        number = w.evidence(address=str(address), source=source, because="asked again to be left alone")
+        _delete(w, rows)
+        for row in rows:
+            w.audit("lifted", key=row[0], scope=row[1], reason=row[2], source=source, evidence=number)
 
 
 def add_many(
@@ -143,11 +154,14 @@ def _personal_keys(w: Write, address: Address) -> list[bytes]:
 
 
 def _lifted_later(db: Connection, keys: list[bytes], scope: int, moment: datetime) -> bool:
-    """Was this person taken off this list again after `moment`? Then an older wish, read late, does not count."""
+    """Was this person taken off this list again after `moment`? Then an older wish, read late, does not count.
+
+    A bounce that was lifted or ran out says nothing of what the person wants.
+    """
     marks = ",".join("?" * len(keys))
     found = db.exec_driver_sql(
-        f"SELECT max(at) FROM audit WHERE event = 'lifted' AND scope = ? AND key IN ({marks})",
-        (scope, *keys),
+        f"SELECT max(at) FROM audit WHERE event = 'lifted' AND reason IN (?, ?, ?) AND scope = ? AND key IN ({marks})",
+        (int(Reason.COMPLAINT), int(Reason.OPT_OUT), int(Reason.OPERATOR), scope, *keys),
     ).scalar()
     return found is not None and seconds(moment) < found
 

@@ -22,7 +22,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from storage.audit import Chain, Entry, Event, digest
-from storage.engine import Ledger, Unavailable
+from storage.engine import WRITE_SECONDS, Ledger, Unavailable
 from storage.models import seconds
 
 
@@ -108,7 +108,8 @@ def write(ledger: Ledger, now: datetime, actor: str) -> Iterator[Write]:
     `actor`: who does it ("mailbox support", "cli root"). Raises Unavailable when it cannot begin within 5 s or
     cannot be committed: nothing of it has happened then.
     """
-    with ledger.writer, ledger.connect() as db:
+    file = ledger.file()
+    with _turn(ledger), ledger.connect() as db:
         _run(db, "BEGIN IMMEDIATE", ledger)
         try:
             w = Write(ledger, db, now, actor, Chain(ledger.site_key))
@@ -118,8 +119,19 @@ def write(ledger: Ledger, now: datetime, actor: str) -> Iterator[Write]:
         except BaseException:
             _roll_back(db)
             raise
-        ledger.verify_file()  # committed into a file that was taken away meanwhile is not committed
+        if ledger.file() != file:  # committed into a file that was taken away meanwhile is not committed
+            raise Unavailable(f"database {ledger.path}: another file took its place while it was written to")
     w.committed()
+
+
+@contextmanager
+def _turn(ledger: Ledger) -> Iterator[None]:
+    if not ledger.writer.acquire(timeout=WRITE_SECONDS):
+        raise Unavailable(f"database {ledger.path}: another thread has been writing for {WRITE_SECONDS} s")
+    try:
+        yield
+    finally:
+        ledger.writer.release()
 
 
 def _run(db: Connection, statement: str, ledger: Ledger) -> None:

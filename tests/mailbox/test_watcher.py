@@ -1,0 +1,296 @@
+"""The watcher on a real Dovecot: what it does to a mailbox, what it must never do, and what survives a crash."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from daemon import events
+from daemon.intake import Done, Envelope, Intake
+from daemon.mail.reading import Reading
+from daemon.mail.triage import read
+from daemon.mailbox.session import Failed, connect
+from daemon.mailbox.watcher import Means
+from tests.ledgers import books
+from tests.mailbox.support import HOUSE, Support, mail
+from tests.servers import Dovecot
+
+pytestmark = pytest.mark.dovecot
+
+PLEASE = "Please remove me from your mailing list."
+QUESTION = "How do I merge two files?"
+
+
+@pytest.fixture
+def support(dovecot: Dovecot, tmp_path: Path) -> Support:
+    return Support(dovecot, books(tmp_path / "state"), tmp_path)
+
+
+def test_a_request_is_honoured_and_filed_with_flags_and_date_kept(support: Support) -> None:
+    recent = datetime.now(UTC).replace(microsecond=0) - timedelta(days=3)
+    support.dovecot.append("support", mail("ann@example.com", PLEASE, subject="bye"), flags=["\\Flagged"], when=recent)
+    with support.watching():
+        support.until(lambda: support.subjects("Opt-outs") == ["bye"])
+    assert support.suppressed("ann@example.com")
+    [(_, flags, date)] = support.messages("Opt-outs")
+    assert flags == {b"\\Flagged"}
+    assert date == recent
+    assert not support.subjects()
+
+
+def test_ordinary_mail_is_untouched(support: Support) -> None:
+    for n, flags in enumerate(([], ["\\Seen"], ["\\Answered", "\\Seen"])):
+        support.dovecot.append("support", mail(f"bob{n}@example.com", QUESTION, subject=f"q{n}"), flags=flags)
+    before = support.messages()
+    with support.watching():
+        support.until(lambda: support.read_count() == 3)
+    assert support.messages() == before
+
+
+def test_mail_that_people_have_read_already_counts_too(support: Support) -> None:
+    support.dovecot.append("support", mail("ann@example.com", PLEASE), flags=["\\Seen"])
+    with support.watching():
+        support.until(lambda: support.suppressed("ann@example.com"))
+
+
+def test_news_arrive_by_idle(support: Support) -> None:
+    support.options["poll_seconds"] = 60
+    with support.watching() as watcher:
+        support.until(lambda: watcher.connected)
+        time.sleep(0.5)
+        began = time.monotonic()
+        support.dovecot.lmtp("support", mail("ann@example.com", PLEASE))
+        support.until(lambda: support.suppressed("ann@example.com"))
+        assert time.monotonic() - began < 3
+
+
+def test_first_sight_looks_thirty_days_back(support: Support) -> None:
+    old, recent = datetime.now(UTC) - timedelta(days=60), datetime.now(UTC) - timedelta(days=10)
+    support.dovecot.append("support", mail("old@example.com", PLEASE), when=old)
+    support.dovecot.append("support", mail("recent@example.com", PLEASE), when=recent)
+    with support.watching():
+        support.until(lambda: support.suppressed("recent@example.com"))
+        support.dovecot.append(
+            "support", mail("moved.in@example.com", PLEASE), when=old
+        )  # later: new to us, whatever its date
+        support.until(lambda: support.suppressed("moved.in@example.com"))
+    assert not support.suppressed("old@example.com")
+
+
+class _Stop(BaseException):
+    """The process dies here."""
+
+
+class _DiesAfterCommit(Intake):
+    """kill -9 between the commit and the filing."""
+
+    def act(self, reading: Reading, envelope: Envelope, now: datetime) -> Done:
+        super().act(reading, envelope, now)
+        raise _Stop
+
+
+def test_a_crash_after_the_commit_only_delays_the_filing(support: Support, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("threading.excepthook", lambda args: None)
+    support.dovecot.append("support", mail("ann@example.com", PLEASE, subject="bye"))
+
+    def dying(means: Means) -> Means:
+        return dataclasses.replace(means, intake=_DiesAfterCommit(means.intake.ledger, HOUSE, means.intake.numbers))
+
+    support.means_of = dying
+    with support.watching():
+        support.until(lambda: support.suppressed("ann@example.com"))
+    assert support.subjects() == ["bye"]
+    support.means_of = lambda means: means
+    with support.watching():
+        support.until(lambda: support.subjects("Opt-outs") == ["bye"])
+    assert support.suppressed_rows() == 1
+    assert not support.reviews()
+
+
+def test_a_crash_while_reading_is_tried_again_once_then_left_to_a_person(support: Support) -> None:
+    calls: list[bytes] = []
+
+    def fails(raw: bytes) -> Reading:
+        calls.append(raw)
+        raise RuntimeError("a bug of ours")
+
+    support.reader = fails
+    support.dovecot.append("support", mail("ann@example.com", PLEASE, subject="poison"))
+    with support.watching():
+        support.until(lambda: support.reviews())
+        support.reader = lambda raw: read(raw, HOUSE)
+    assert len(calls) == 2
+    assert support.reviews()[0].rules == ("attempts-did-not-end",)
+    assert support.subjects() == ["poison"]
+
+
+def test_what_cannot_be_recorded_stays_and_is_read_later(support: Support) -> None:
+    away = support.books.ledger.path.with_name("away.db")
+    support.dovecot.append("support", mail("ann@example.com", PLEASE, subject="bye"))
+    support.books.ledger.path.rename(away)
+    with support.watching():
+        time.sleep(1.5)
+        assert support.subjects() == ["bye"]
+        away.rename(support.books.ledger.path)
+        support.until(lambda: support.subjects("Opt-outs") == ["bye"])
+
+
+def test_an_outage_of_the_server(support: Support) -> None:
+    with support.watching() as watcher:
+        support.until(lambda: watcher.connected)
+        support.dovecot.kill()
+        support.until(lambda: not watcher.connected)
+        support.dovecot.start()
+        support.dovecot.append("support", mail("ann@example.com", PLEASE))
+        began = time.monotonic()
+        support.until(lambda: support.suppressed("ann@example.com"))
+        assert time.monotonic() - began < 10
+
+
+def test_a_message_that_a_person_moves_back_is_not_moved_again(support: Support) -> None:
+    support.dovecot.append("support", mail("ann@example.com", PLEASE, subject="bye"))
+    with support.watching():
+        support.until(lambda: support.subjects("Opt-outs") == ["bye"])
+        support.move("bye", "Opt-outs", "INBOX")
+        support.until(lambda: support.reviews())
+        time.sleep(1.5)
+    assert support.reviews()[0].rules == ("moved-back-by-a-person",)
+    assert support.subjects() == ["bye"]
+
+
+def test_a_message_that_a_person_files_is_a_decision(support: Support) -> None:
+    support.dovecot.append("support", mail("ann@example.com", QUESTION, subject="odd"))
+    with support.watching():
+        support.until(lambda: support.read_count() == 1)
+        assert not support.suppressed("ann@example.com")
+        support.move("odd", "INBOX", "Opt-outs")
+        support.until(lambda: support.suppressed("ann@example.com"))
+    assert support.subjects("Opt-outs") == ["odd"]
+
+
+def test_what_lay_in_the_folder_before_us_is_no_decision(support: Support) -> None:
+    support.dovecot.append("support", mail("ann@example.com", QUESTION), folder="Opt-outs")
+    support.dovecot.append("support", mail("bob@example.com", PLEASE))
+    with support.watching():
+        support.until(lambda: support.suppressed("bob@example.com"))
+        time.sleep(1.5)
+    assert not support.suppressed("ann@example.com")
+
+
+def test_an_accepted_review_is_filed_by_the_watcher(support: Support) -> None:
+    support.dovecot.append("support", mail("ann@example.com", "Please cancel my subscription.", subject="hm"))
+    with support.watching():
+        support.until(lambda: support.reviews())
+        assert support.subjects() == ["hm"]
+        intake = Intake(support.books.ledger, HOUSE, support.books.numbers)
+        intake.decide(support.reviews()[0], True, "clear enough", datetime.now(UTC), "test")
+        assert support.suppressed("ann@example.com")
+        support.until(lambda: support.subjects("Opt-outs") == ["hm"])
+
+
+def test_the_same_request_twice_is_recorded_once_and_both_are_filed(support: Support) -> None:
+    when = datetime.now(UTC).replace(microsecond=0)
+    for _ in range(2):
+        support.dovecot.append("support", mail("ann@example.com", PLEASE, subject="bye"), when=when)
+    with support.watching():
+        support.until(lambda: support.subjects("Opt-outs") == ["bye", "bye"])
+    assert support.suppressed_rows() == 1
+    assert not support.reviews()
+
+
+def test_nothing_is_filed_where_the_operator_wants_that(support: Support) -> None:
+    support.options["processed_folder"] = ""
+    support.dovecot.append("support", mail("ann@example.com", PLEASE, subject="bye"))
+    with support.watching():
+        support.until(lambda: support.suppressed("ann@example.com"))
+        time.sleep(1.2)
+    assert support.subjects() == ["bye"]
+
+
+def test_several_folders(support: Support) -> None:
+    support.options["folders"] = ("INBOX", "Other")
+    support.dovecot.append("support", mail("ann@example.com", PLEASE), folder="Other")
+    support.dovecot.append("support", mail("bob@example.com", PLEASE))
+    with support.watching():
+        support.until(lambda: len(support.subjects("Opt-outs")) == 2)
+    assert support.suppressed("ann@example.com")
+    assert support.suppressed("bob@example.com")
+
+
+def test_a_new_uidvalidity_repeats_nothing(support: Support) -> None:
+    when = datetime.now(UTC).replace(microsecond=0)
+    support.dovecot.append("support", mail("bob@example.com", QUESTION, subject="q"), when=when)
+    support.dovecot.append(
+        "support", mail("eve@example.com", "Please cancel my subscription.", subject="hm"), when=when
+    )
+    support.dovecot.append("support", mail("ann@example.com", PLEASE, subject="bye"), when=when)
+    with support.watching():
+        support.until(lambda: support.subjects("Opt-outs") == ["bye"])
+    assert len(support.reviews()) == 1
+    support.dovecot.stop()
+    for name in support.dovecot.mail.rglob("dovecot*"):
+        name.unlink()
+    support.dovecot.start()
+    support.dovecot.append("support", mail("new@example.com", PLEASE, subject="new"))
+    with support.watching():
+        support.until(lambda: "new" in support.subjects("Opt-outs"))
+        [item] = support.reviews()
+        intake = Intake(support.books.ledger, HOUSE, support.books.numbers)
+        intake.decide(item, True, "", datetime.now(UTC), "test")
+        support.until(lambda: "hm" in support.subjects("Opt-outs"))  # filed from its new place
+    assert support.suppressed_rows() == 3
+    assert support.subjects() == ["q"]
+
+
+@pytest.mark.parametrize("message_id", [None, ""])
+def test_a_restart_reads_nothing_twice(support: Support, message_id: str | None) -> None:
+    for n in range(5):
+        support.dovecot.append(
+            "support", mail(f"a{n}@example.com", PLEASE if n % 2 else QUESTION, message_id=message_id)
+        )
+    with support.watching():
+        support.until(lambda: len(support.subjects("Opt-outs")) == 2 and support.read_count() >= 5)
+    calls: list[bytes] = []
+
+    def counting(raw: bytes) -> Reading:
+        calls.append(raw)
+        return read(raw, HOUSE)
+
+    support.reader = counting
+    with support.watching():
+        support.dovecot.append("support", mail("z@example.com", PLEASE))
+        support.until(lambda: support.suppressed("z@example.com"))
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "step"),
+    [({"username": "nobody"}, "login"), ({"port": 1}, "connect"), ({"host": "localhost.localdomain"}, "connect")],
+)
+def test_failures_are_named_by_their_step(
+    support: Support, capsys: pytest.CaptureFixture[str], options: dict[str, object], step: str
+) -> None:
+    events.configure("json", "info")
+    support.options |= options
+    with support.watching() as watcher:
+        time.sleep(1.5)
+        assert not watcher.connected
+    assert f'"step": "{step}"' in capsys.readouterr().err
+
+
+def test_a_certificate_that_is_not_trusted_is_not_used(
+    support: Support, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    events.configure("json", "info")
+    with pytest.raises(Failed) as failed:
+        connect(support.settings, "secret-support", None)
+    assert failed.value.step == "tls"
+    support.options |= {"tls": "starttls", "port": support.dovecot.imap_port}
+    with pytest.raises(Failed) as failed:
+        connect(support.settings, "secret-support", None)
+    assert failed.value.step == "tls"
+    connect(support.settings, "secret-support", Path(support.dovecot.ca_file)).close()

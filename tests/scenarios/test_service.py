@@ -1,0 +1,217 @@
+"""The daemon as a service: READY, watchdog, reload, stop; and what it does when its surroundings fail."""
+
+from __future__ import annotations
+
+import os
+import signal
+import smtplib
+import socket
+import sqlite3
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.loopback import free_port
+from tests.scenarios.process import Daemon, config, notify_socket
+from tests.servers import Dovecot, Sink
+from tests.servers import sink as make_sink
+
+MESSAGE = b"Subject: offer\r\n\r\nhello\r\n"
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="oo") as name:
+        (Path(name) / "imap-password").write_text("secret-support\n")
+        yield Path(name)
+
+
+def test_what_systemd_hears(home: Path, sink: Sink) -> None:
+    with notify_socket(home) as listening:
+        environment = {"NOTIFY_SOCKET": str(home / "notify"), "WATCHDOG_USEC": "400000"}
+        with Daemon(home, config(sink.port), environment=environment).running() as daemon:
+            assert listening.recv(4096).decode().startswith("READY=1\nSTATUS=relay on 127.0.0.1:")
+            began = time.monotonic()
+            for _ in range(3):
+                assert listening.recv(4096).startswith(b"WATCHDOG=1")
+            assert time.monotonic() - began < 1.5
+            assert daemon.process is not None
+            daemon.process.send_signal(signal.SIGHUP)
+            told = _until(listening, "RELOADING=1")
+            assert "MONOTONIC_USEC=" in told
+            _until(listening, "READY=1")
+            daemon.process.send_signal(signal.SIGTERM)
+            _until(listening, "STOPPING=1")
+            assert daemon.process.wait(20) == 0
+
+
+def _until(listening: socket.socket, line: str) -> str:
+    while True:
+        told = listening.recv(4096).decode()
+        if told.startswith(line):
+            return told
+
+
+def test_reload_takes_over_what_can_change(home: Path, sink: Sink) -> None:
+    with Daemon(home, config(sink.port)).running() as daemon:
+        daemon.cli("suppress", "ann@example.com")
+        assert daemon.rcpt("ann@example.com").startswith("550 5.7.1 <ann@example.com> is suppressed: operator")
+        daemon.file.write_text(daemon.config.replace('hostname = "relay', 'mode = "strip"\nhostname = "relay'))
+        _hup(daemon, "reloaded")
+        assert daemon.rcpt("ann@example.com").startswith("250")
+
+
+def test_reload_refuses_a_bad_file_and_goes_on(home: Path, sink: Sink) -> None:
+    with Daemon(home, config(sink.port)).running() as daemon:
+        daemon.file.write_text(daemon.config + "\n[relay2]\nx = 1\n")
+        _hup(daemon, "reload_refused")
+        assert "relay2: unknown key" in str(daemon.events("reload_refused")[-1])
+        daemon.file.write_text(daemon.config.replace("listen = ", f'listen = "127.0.0.1:{free_port()}" #'))
+        _hup(daemon, "reload_refused")
+        assert "relay.listen" in str(daemon.events("reload_refused")[-1])
+        assert daemon.rcpt("bob@example.com").startswith("250")
+
+
+def _hup(daemon: Daemon, event: str) -> None:
+    assert daemon.process is not None
+    seen = len(daemon.events(event))
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.until(lambda: len(daemon.events(event)) > seen)
+
+
+def test_a_second_daemon_is_turned_away(home: Path, sink: Sink) -> None:
+    with Daemon(home, config(sink.port)).running() as daemon:
+        second = daemon.cli("run", expect=75)
+        assert "another optoutd is running" in second.stderr
+
+
+def test_a_port_that_is_taken(home: Path, sink: Sink) -> None:
+    daemon = Daemon(home, config(sink.port))
+    daemon.file.write_text(daemon.config.replace("127.0.0.1:", "127.0.0.1:", 1))
+    daemon.file.chmod(0o600)
+    port = int(daemon.config.partition('listen = "127.0.0.1:')[2].partition('"')[0])
+    with socket.create_server(("127.0.0.1", port)):
+        assert "relay.listen" in daemon.cli("run", expect=75).stderr
+
+
+def test_database_and_key_belong_together(home: Path, sink: Sink) -> None:
+    daemon = Daemon(home, config(sink.port))
+    with daemon.running():
+        pass
+    (home / "optoutd.db").rename(home / "elsewhere")
+    assert "restore the database" in daemon.cli("run", expect=78).stderr
+    (home / "elsewhere").rename(home / "optoutd.db")
+    (home / "site.key").rename(home / "key")
+    assert "put the key file back" in daemon.cli("run", expect=78).stderr
+    (home / "site.key").write_text("ab" * 32)
+    (home / "site.key").chmod(0o600)
+    assert "not the one this database was made with" in daemon.cli("run", expect=78).stderr
+
+
+def test_a_database_that_goes_away_defers_and_heals(home: Path, sink: Sink) -> None:
+    with Daemon(home, config(sink.port)).running() as daemon:
+        assert daemon.rcpt("bob@example.com").startswith("250")
+        (home / "optoutd.db").rename(home / "elsewhere")
+        assert daemon.rcpt("bob@example.com").startswith("451 4.3.0")
+        (home / "optoutd.db").write_bytes(b"not a database" * 1000)
+        assert daemon.rcpt("bob@example.com").startswith("451 4.3.0")
+        with sqlite3.connect(home / "empty") as db:
+            db.execute("CREATE TABLE suppression (key, scope, reason, since, evidence)")
+        db.close()
+        (home / "empty").rename(home / "optoutd.db")
+        assert daemon.rcpt("bob@example.com").startswith("451 4.3.0")
+        (home / "elsewhere").rename(home / "optoutd.db")
+        assert daemon.rcpt("bob@example.com").startswith("250")
+
+
+def test_a_writer_delays_no_recipient(home: Path, sink: Sink) -> None:
+    with Daemon(home, config(sink.port)).running() as daemon:
+        daemon.rcpt("bob@example.com")
+        with sqlite3.connect(home / "optoutd.db", isolation_level=None) as db:
+            db.execute("BEGIN EXCLUSIVE")
+            began = time.monotonic()
+            assert daemon.rcpt("bob@example.com").startswith("250")
+            assert time.monotonic() - began < 0.5
+            db.execute("ROLLBACK")
+        db.close()
+
+
+def test_an_upstream_that_is_away(home: Path) -> None:
+    with make_sink() as upstream:
+        upstream.stop()
+        with Daemon(home, config(upstream.port)).running() as daemon:
+            assert daemon.rcpt("bob@example.com").startswith("451 4.4.1")
+            upstream.start()
+            assert daemon.rcpt("bob@example.com").startswith("250")
+            assert daemon.send(["bob@example.com"], MESSAGE) == {}
+
+
+def test_an_imap_server_that_is_away_holds_nothing_back(home: Path, sink: Sink, dovecot: Dovecot) -> None:
+    dovecot.stop()
+    try:
+        with Daemon(home, config(sink.port, dovecot)).running() as daemon:
+            assert daemon.rcpt("bob@example.com").startswith("250")
+            daemon.until(lambda: daemon.events("mailbox_lost"))
+            assert daemon.events("mailbox_lost")[0]["step"] == "connect"
+            assert daemon.stop() == 0
+    finally:
+        dovecot.start()
+
+
+def test_stopping_finishes_what_is_past_its_dot(home: Path, sink: Sink) -> None:
+    sink.delays["DOT"] = 2.0
+    with Daemon(home, config(sink.port)).running() as daemon:
+        idle = smtplib.SMTP("127.0.0.1", daemon.relay_port, timeout=20)
+        idle.ehlo()
+        result: list[object] = []
+        client = smtplib.SMTP("127.0.0.1", daemon.relay_port, timeout=20)
+        sending = threading.Thread(
+            target=lambda: result.append(client.sendmail("n@quillpdf.example", ["bob@example.com"], MESSAGE))
+        )
+        sending.start()
+        sink.wait_for(lambda: "DATA" in sink.commands)
+        time.sleep(0.5)
+        began = time.monotonic()
+        assert daemon.stop() == 0
+        assert time.monotonic() - began > 1.0
+        sending.join(10)
+        assert idle.getreply()[0] == 421
+        assert client.docmd("QUIT")[0] == 421
+        idle.close()
+        client.close()
+    assert result == [{}]
+    assert len(sink.messages) == 1
+
+
+def test_two_signals_end_it_at_once(home: Path, sink: Sink) -> None:
+    sink.delays["DOT"] = 20.0
+    with Daemon(home, config(sink.port)).running() as daemon:
+        sending = threading.Thread(target=_ignore_errors, args=(daemon,))
+        sending.start()
+        sink.wait_for(lambda: "DATA" in sink.commands)
+        time.sleep(0.3)
+        assert daemon.process is not None
+        os.kill(daemon.process.pid, signal.SIGTERM)
+        daemon.until(lambda: daemon.events("stopping"))
+        os.kill(daemon.process.pid, signal.SIGTERM)
+        assert daemon.process.wait(3) == 143
+        sending.join(10)
+
+
+def _ignore_errors(daemon: Daemon) -> None:
+    try:
+        daemon.send(["bob@example.com"], MESSAGE)
+    except (smtplib.SMTPException, OSError):
+        return
+
+
+def test_upstream_must_not_be_ourselves(home: Path) -> None:
+    port = free_port()
+    daemon = Daemon(home, config(port).replace("listen = ", f'listen = "127.0.0.1:{port}" #'))
+    daemon.file.write_text(daemon.config)
+    daemon.file.chmod(0o600)
+    assert "own listener" in daemon.cli("run", expect=78).stderr
