@@ -6,7 +6,7 @@ import os
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -54,10 +54,11 @@ def options(model: type[BaseModel], at: str = "") -> Iterator[tuple[str, Any]]:
         if field.exclude:
             continue
         path = f"{at}.{name}".lstrip(".")
-        inner = config._model(field.annotation)
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from options(inner, path)
-        else:
+        within = (field.annotation, *get_args(field.annotation))
+        sections = [a for a in within if isinstance(a, type) and issubclass(a, BaseModel)]
+        for section in sections:
+            yield from options(section, path)
+        if not sections:
             yield path, ... if field.is_required() else field.default
 
 
