@@ -158,7 +158,7 @@ async def measure(ledger: common.Seeded, rounds: int, calls: int) -> tuple[dict[
     dice = random.Random(1)
     found: dict[str, list[float]] = {n: [] for n in ("inside", "bare", "reading", "hashing", "wire")}
     ratios = []
-    for n in range(-1, rounds):  # the first one warms up
+    for n in range(-rounds // 10, rounds):  # the first tenth warms up
         people = mixed(dice, ledger.rows, calls)
         keys = pairs(site_key, people)
         if n % 2:
@@ -173,9 +173,10 @@ async def measure(ledger: common.Seeded, rounds: int, calls: int) -> tuple[dict[
         for name, took in (("inside", ours), ("bare", alone), ("reading", reading), ("hashing", hashing)):
             found[name] += took
         ratios.append(percentile(ours, 0.5) / percentile(alone, 0.5))
-        say(f"round {n + 1}: {percentile(ours, 0.5):.1f} us, bare {percentile(alone, 0.5):.1f} us")
+        if n % 25 == 24:
+            say(f"round {n + 1}: {percentile(ours, 0.5):.1f} us, bare {percentile(alone, 0.5):.1f} us")
     with quiet():
-        found["wire"] = await wire(gate, site_key, [common.suppressed(dice.randrange(ledger.rows)) for _ in range(calls)])
+        found["wire"] = await wire(gate, site_key, [common.suppressed(dice.randrange(ledger.rows)) for _ in range(5000)])
     db.close()
     return found, ratios
 
@@ -207,8 +208,8 @@ def main() -> int:
     """Run it."""
     options = common.parser(__doc__)
     options.add_argument("--rows", type=int, default=10_000_000, help="suppression rows (default 10,000,000)")
-    options.add_argument("--rounds", type=int, default=10, help="rounds (default 10)")
-    options.add_argument("--calls", type=int, default=5000, help="lookups a round (default 5000)")
+    options.add_argument("--rounds", type=int, default=100, help="rounds (default 100)")
+    options.add_argument("--calls", type=int, default=500, help="lookups a round (default 500)")
     given = options.parse_args()
     with common.place(given) as work:
         ledger = common.seeded(work / f"ledger-{given.rows}", given.rows)

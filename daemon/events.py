@@ -12,6 +12,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, MutableMapping
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -137,13 +138,9 @@ def database_unavailable(reason: object) -> None:
 
 
 def failed(where: str, error: BaseException) -> None:
-    """Something unexpected, with its trace: a bug of ours."""
-    _log.error(
-        "failed",
-        where=where,
-        error=masked(f"{type(error).__name__}: {error}"),
-        trace=_trace(error) if not isinstance(error, OSError) else [],
-    )
+    """A bug of ours. The trace says where; values are left out, for they may be anybody's mail."""
+    trace = [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)]
+    _log.error("failed", where=where, error=type(error).__name__, trace=trace[-8:])
 
 
 # ------------------------------------------------------------------ the mailbox

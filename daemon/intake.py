@@ -237,7 +237,7 @@ class _Act:
         return replace(done, review=number)
 
     def _open_twin(self) -> Item | None:
-        """The open item about the same message, seen in another mailbox or folder before."""
+        """The open item about the same message (Message-ID and sender), seen in another mailbox or folder before."""
         twins = incoming.twins(self._w.db, self._envelope.message_id, self._envelope.digest)
         items = filter(None, (incoming.review_of(self._w.db, t.id) for t in twins))
         return next((i for i in items if i.sender == self._envelope.sender), None)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
@@ -148,7 +148,7 @@ def _migrate(database: Path) -> None:
     from alembic.config import Config
     from alembic.util import CommandError
 
-    engine = create_engine(f"sqlite:///{database}")
+    engine = create_engine(URL.create("sqlite", database=str(database)))
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
     try:

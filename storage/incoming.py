@@ -139,6 +139,8 @@ def owed(db: Connection, mailbox: str) -> list[Seen]:
 
 def twins(db: Connection, message_id: str, digest: bytes, *, mailbox: str | None = None) -> list[Seen]:
     """Earlier sightings of the same message: by Message-ID, or by content if it has none. Oldest first."""
+    if not message_id and not digest:
+        return []  # never fetched: nothing is known to compare
     where, values = ("message_id = ?", (message_id,)) if message_id else ("message_id = '' AND digest = ?", (digest,))
     if mailbox is not None:
         where, values = f"{where} AND mailbox = ?", (*values, mailbox)

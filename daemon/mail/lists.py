@@ -83,6 +83,11 @@ def scope(wish: Wish, house: House) -> Scope:
     return Scope(tuple(sorted(f"list:{x}" for x in named)), tuple(sorted(keep - named)), "5-named")
 
 
+def names(house: House) -> list[list[str]]:
+    """What people call our lists, as words, where the name limits by itself."""
+    return [name for mailing in house.lists for name, strong in _names(mailing) if strong]
+
+
 def _clauses(sentence: Sentence) -> list[phrases.Clause]:
     return sentence.clauses
 

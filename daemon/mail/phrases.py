@@ -23,7 +23,7 @@ from typing import Final
 from daemon.mail.patterns import pattern
 
 CLAUSE_LIMIT: Final = 80  # words of a clause that are looked at
-_MARKS: Final = {c: None for c in (*range(0x300, 0x370), *range(0x591, 0x5C8), *range(0x64B, 0x653), 0x640)}
+_MARKS: Final = {c: None for c in (*range(0x300, 0x370), *range(0x591, 0x5C8), *range(0x64B, 0x660), 0x640)}
 _LETTERS: Final = str.maketrans({"ø": "o", "æ": "ae", "œ": "oe", "ł": "l", "ı": "i", "đ": "d", "أ": "ا", "إ": "ا", "آ": "ا", "ى": "ي", "ة": "ه"})
 _WORD = pattern(r"@@\d{1,3}|[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+|[,()–—/|]|(?<=\s)-(?=\s)")
 _E_MAIL = pattern(r"(?<!\w)e[- ]?(mail|post|posta)(?=s?(?!\w)|[a-z])")

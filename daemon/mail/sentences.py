@@ -59,6 +59,7 @@ class Text:
     sentences: list[Sentence]
     addresses: list[str]  # "@@0" in the words stands for the first of them
     size: int  # words of the body
+    names: list[list[str]] = field(default_factory=list)  # what our lists are called
 
     def languages(self) -> list[str]:
         """The languages it may be written in, the likeliest first."""
@@ -76,15 +77,15 @@ class Text:
     def annotate(self, language: str) -> list[Sentence]:
         """The sentences with what this language's lexicon finds in them."""
         words = lexicon(language)
-        return [_annotated(sentence, words) for sentence in self.sentences]
+        return [_annotated(sentence, words, self.names) for sentence in self.sentences]
 
 
-def read(subject: str, body: str) -> Text:
-    """Cut subject and body into sentences."""
+def read(subject: str, body: str, names: list[list[str]] | None = None) -> Text:
+    """Cut subject and body into sentences. `names`: of our lists, as words; they stand for "the list" in a request."""
     addresses: list[str] = []
     sentences = [Sentence(t, w, subject=True) for t, w in _sentences(subject, addresses)]
     own = [Sentence(t, w) for t, w in _sentences(body, addresses)]
-    text = Text(sentences + own, addresses, sum(len(s.words) for s in own))
+    text = Text(sentences + own, addresses, sum(len(s.words) for s in own), names or [])
     if sum(len(s.words) for s in text.sentences) <= SHORT:
         _mend(text)
     return text
@@ -138,7 +139,7 @@ def _unquoted(piece: str) -> str:
     return _QUOTATION.sub(kept, piece)
 
 
-def _annotated(sentence: Sentence, words: Lexicon) -> Sentence:
+def _annotated(sentence: Sentence, words: Lexicon, names: list[list[str]]) -> Sentence:
     out = Sentence(sentence.text, sentence.words, sentence.subject)
     whole = words.annotate(sentence.words)
     cuts = sorted({at for name in ("but", "because") for at in whole.found.get(name, {}) if at > 0})
@@ -151,8 +152,18 @@ def _annotated(sentence: Sentence, words: Lexicon) -> Sentence:
         if len(out.clauses) >= 60:
             break
     for n, clause in enumerate(out.clauses):
+        _name_lists(clause, names)
         out.hits += [(n, hit) for hit in words.hits(clause)]
     return out
+
+
+def _name_lists(clause: Clause, names: list[list[str]]) -> None:
+    """Where a list of ours is called by its name, the words for lists and mail stand."""
+    for name in names:
+        for at, word in enumerate(clause.words):
+            if word == name[0] and clause.words[at : at + len(name)] == name:
+                for kind in ("list", "mail", "named"):
+                    clause.found.setdefault(kind, {}).setdefault(at, []).append(at + len(name))
 
 
 def _mend(text: Text) -> None:

@@ -160,7 +160,7 @@ def _automatic_answer(case: _Case) -> Reading | None:
     if not automatic.by_header(case.message, case.subject):
         return None
     text = own.read(case.message, case.house, _author(case), case.writer)
-    wish = wording.understand("", text.body.text, [], is_answer=True)
+    wish = wording.understand("", text.body.text, [], is_answer=True, names=lists.names(case.house))
     kind, words = wording.automatic("", text.body.text)
     if wish.kind == "opt-out" and wish.rule == "2-opt-out" and kind != "ack":
         return Review((case.writer,) if case.writer else (), ALL, case.writer or None, wish.language, ("0.3-asks-removal",), wish.words)
@@ -199,7 +199,9 @@ def _persons_words(case: _Case) -> Reading:
     if not text.subject.strip() and not text.body.text.strip():
         return _nothing_said(case, text)
     kind, words = wording.automatic(text.subject, text.body.text)
-    wish = wording.understand(text.subject, text.body.text, text.body.answers, is_answer=text.to_mailing)
+    wish = wording.understand(text.subject, text.body.text, text.body.answers, is_answer=text.to_mailing, names=lists.names(case.house))
+    if kind == "gone" and not text.to_mailing:
+        kind = ""  # "Ben has left the company, give his seat to Sophie" is a person's mail
     if kind and not _is_form(case) and (wish.kind in ("ordinary", "review") or wish.rule == "2-one-word"):
         rule = "0.3-acknowledgement" if kind == "ack" else "0.3-out-of-office"
         return AutoReply((rule,), words)

@@ -33,13 +33,15 @@ class _Found:
         return self.by.get(what, set())
 
 
-def understand(subject: str, body: str, answers: list[tuple[str, str]], *, is_answer: bool) -> Wish:
+def understand(
+    subject: str, body: str, answers: list[tuple[str, str]], *, is_answer: bool, names: list[list[str]] | None = None
+) -> Wish:
     """What the writer's own words ask for.
 
     `subject`: the subject if it is own words, else "". `answers`: (quoted lines, the line written below them).
     `is_answer`: does the message answer a mailing of ours?
     """
-    text = sentences.read(subject, body)
+    text = sentences.read(subject, body, names)
     wishes = [_in_language(text, language, is_answer=is_answer) for language in text.languages()]
     wish = _strongest(wishes)
     if wish.kind != "opt-out" or wish.rule == "2-one-word":
@@ -104,20 +106,25 @@ def _judge(sentence: Sentence, n: int, found: _Found) -> None:
     for kind in ("machine", "join", "move", "fewer", "later", "angry", "privacy", "courtesy", "broken", "byhand", "offer", "them", "agent", "domain", "away", "gone", "ack"):
         if sentence.says(kind) or (kind in ("offer", "agent", "domain") and sentence.has(kind)):
             found.add(kind, n)
-    _keeps(sentence, n, found)
+    if sentence.says("keep"):
+        found.add("keep", n)
     asks = [(sentence.clauses[c], hit) for c, hit in sentence.says("ask")]
     verdicts = {_ask(sentence, clause, hit) for clause, hit in asks}
+    if n in found["join"] and not any(_joins(sentence, c, hit, asks) for c, hit in sentence.says("join")):
+        found["join"].discard(n)
     if "ask" in verdicts and not verdicts & {"keep"}:
         found.add(_circumstance(sentence), n)
     elif verdicts:
-        found.add(next(v for v in ("keep", "renewal", "their", "channel", "product", "elsewhere", "ask") if v in verdicts), n)
+        found.add(next(v for v in ("keep", "renewal", "their", "channel", "product", "elsewhere", "other", "ask") if v in verdicts), n)
     elif maybes := [(sentence.clauses[c], hit) for c, hit in sentence.says("maybe")]:
         found.add(_maybe(sentence, maybes), n)
 
 
-def _keeps(sentence: Sentence, n: int, found: _Found) -> None:
-    if sentence.says("keep"):
-        found.add("keep", n)
+def _joins(sentence: Sentence, c: int, hit: Hit, asks: list[tuple[Clause, Hit]]) -> bool:
+    """ "I wish to receive ..." is no wish to join behind a "no longer", or inside a phrase that asks to stop."""
+    clause = sentence.clauses[c]
+    inside = any(other is clause and ask.start <= hit.end and hit.start <= ask.end for other, ask in asks)
+    return not inside and not _is_negated(clause, hit)
 
 
 def _circumstance(sentence: Sentence) -> str:
@@ -146,7 +153,7 @@ def _is_conditional(sentence: Sentence) -> bool:
 def _ask(sentence: Sentence, clause: Clause, hit: Hit) -> str:
     """ "ask", or what keeps this phrase from being one."""
     if _is_negated(clause, hit):
-        return "keep"
+        return "keep" if any(name in hit.template for name in ("{leave}", "{remove}", "{stop}", "{leave_me}", "{remove_me}")) else "other"
     spans = _spans(clause, ("list", "mail", "me"), hit.start)
     if _free(clause, "theirs", spans, 0) or (sentence.has("theirs") and any(_free(c, "theirs", [], 0) for c in sentence.clauses) and not _has_me(clause, hit)):
         return "their"
@@ -232,6 +239,8 @@ def _decide(said: list[Sentence], found: _Found, size: int, *, is_answer: bool) 
     for doubt, rule in (("hypothetical", "2-review-d-conditional"), ("pause", "2-review-d-pause"), ("renewal", "2-review-g-renewal")):
         if found[doubt]:
             return "review", rule, found[doubt]
+    if found["domain"] & found["them"]:
+        return "review", "2-review-f-domain", found["domain"]
     if found["offer"] and size > _BRIEF:
         return "ordinary", "0.4-offers-opt-out", found["offer"]
     if found["bare"]:

@@ -187,21 +187,21 @@ class Watcher:
         intake, now = self._means.intake, self._means.now
         with write(intake.ledger, now(), f"mailbox {place.mailbox}") as w:
             attempts = incoming.attempt(w, place)
+        if attempts > MAX_ATTEMPTS:  # not even fetched: that may be what fails
+            done = intake.unread(Envelope(place, b"", 0, "", now(), targets=self._targets), now())
+            events.message_read(place.mailbox, place.uid, done.label, ("attempts-did-not-end",), 0)
+            return
         session.enter(place.folder)
         fetched = session.fetch(place.uid)
         if fetched is None:
             self._settle_unseen(place)
             return
         envelope = self._envelope(fetched)
-        if attempts > MAX_ATTEMPTS:
-            done = intake.unread(envelope, now())
-            rules: tuple[str, ...] = ("attempts-did-not-end",)
-        elif self._met_before(session, envelope):
+        if self._met_before(session, envelope):
             return
-        else:
-            reading = self._means.read(fetched.raw)
-            done, rules = intake.act(reading, envelope, now()), reading.rules
-        events.message_read(place.mailbox, place.uid, done.label, rules, time.monotonic() - noticed)
+        reading = self._means.read(fetched.raw)
+        done = intake.act(reading, envelope, now())
+        events.message_read(place.mailbox, place.uid, done.label, reading.rules, time.monotonic() - noticed)
         if done.target:
             self._file(session, place, done)
 

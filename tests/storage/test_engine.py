@@ -72,7 +72,7 @@ def test_creating_again_changes_nothing(database: Path, key: Path) -> None:
 
 
 def test_what_only_reads_creates_nothing(database: Path, key: Path) -> None:
-    with pytest.raises(Unusable, match="no database at .* yet: `optoutd run` creates it"):
+    with pytest.raises(Unavailable, match="no database at .* yet: `optoutd run` creates it"):
         open_ledger(database, key)
     assert listing(database.parent) == []
 

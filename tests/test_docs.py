@@ -1,0 +1,59 @@
+"""The documents say what is there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import daemon
+from daemon.mail.rules import RULES
+
+ROOT = Path(__file__).parents[1]
+ARCHITECTURE = (ROOT / "docs/ARCHITECTURE.md").read_text()
+README = (ROOT / "README.md").read_text()
+
+
+def test_triage_lists_every_rule_and_no_other() -> None:
+    text = (ROOT / "docs/triage.md").read_text()
+    listed = dict(re.findall(r"^\| `([0-9a-z.-]+)` \| (.*) \|$", text.partition("## Rules")[2], re.MULTILINE))
+    ours = {k: v for k, v in listed.items() if not k.startswith(("7.5", "attempts", "moved"))}
+    assert ours == RULES
+
+
+def test_every_file_of_the_architecture_exists() -> None:
+    for name in re.findall(r"`((?:daemon|storage)/[a-z_/.]+)`", ARCHITECTURE):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_architecture_knows_every_module_at_the_top() -> None:
+    named = set(re.findall(r"`((?:daemon|storage)/[a-z_/.]+)`", ARCHITECTURE))
+    left_out = {"daemon/__init__.py", "daemon/__main__.py", "daemon/demo.py", "storage/__init__.py"}
+    modules = {str(p.relative_to(ROOT)) for room in ("daemon", "storage") for p in (ROOT / room).glob("*.py")}
+    assert modules - left_out <= named
+
+
+def test_the_readme_names_only_commands_that_exist() -> None:
+    commands = set(re.findall(r"`optoutd ([a-z-]+)", README))
+    for command in sorted(commands):
+        done = subprocess.run([sys.executable, "-m", "daemon", command, "--help"], capture_output=True, text=True)
+        assert done.returncode == 0, (command, done.stderr)
+
+
+def test_the_changelog_knows_this_version() -> None:
+    assert f"[{daemon.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\(([\w./-]+)\)", README + ARCHITECTURE.replace("](", "](docs/")))
+def test_links_lead_somewhere(target: str) -> None:
+    assert (ROOT / target).exists(), target
+
+
+def test_ci_does_what_the_readme_says() -> None:
+    run = (ROOT / ".ci/run").read_text()
+    assert "make --no-print-directory check" in run
+    assert "make --no-print-directory test" in run
+    assert ".ci/run" in README
