@@ -79,8 +79,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     lines = [list(head), *map(list, rows)]
     widths = [max(len(line[n]) for line in lines) for n in range(len(head))]
     for n, line in enumerate(lines):
-        cells = [cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))]
-        print("  ".join(cells).rstrip())
+        first, *others = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        print("  ".join([first.strip().ljust(widths[0]), *others]).rstrip())
         if n == 0:
             print("  ".join("-" * w for w in widths))
 
@@ -104,7 +104,8 @@ def judge(bars: Sequence[Bar], no_bar: bool) -> int:
     """Print the bars; the exit code of the script."""
     print()
     for bar in bars:
-        print(f"{'met   ' if bar.met else 'MISSED'}  {bar.what}: {bar.found:.4g} {bar.unit}".rstrip() + f" (at most {bar.limit:g})")
+        found = f"{bar.found:.4g} {bar.unit}".rstrip()
+        print(f"{'met   ' if bar.met else 'MISSED'}  {bar.what}: {found} (at most {bar.limit:g})")
     return int(not no_bar and not all(b.met for b in bars))
 
 

@@ -138,7 +138,12 @@ def quiet() -> Iterator[TextIO]:
 async def wire(gate: Gate, site_key: SiteKey, people: list[str]) -> list[float]:
     """RCPT through the real protocol; the client is a thread of this process."""
     server = Server(
-        Relay(listen=(f"{common.HOST}:0",)), gate, Pool(common.HOST, 9, hostname="bench.example"), site_key, lists={}, numbers={}
+        Relay(listen=(f"{common.HOST}:0",)),
+        gate,
+        Pool(common.HOST, 9, hostname="bench.example"),
+        site_key,
+        lists={},
+        numbers={},
     )
     bound = await server.start()
     try:
@@ -176,7 +181,9 @@ async def measure(ledger: common.Seeded, rounds: int, calls: int) -> tuple[dict[
         if n % 25 == 24:
             say(f"round {n + 1}: {percentile(ours, 0.5):.1f} us, bare {percentile(alone, 0.5):.1f} us")
     with quiet():
-        found["wire"] = await wire(gate, site_key, [common.suppressed(dice.randrange(ledger.rows)) for _ in range(5000)])
+        found["wire"] = await wire(
+            gate, site_key, [common.suppressed(dice.randrange(ledger.rows)) for _ in range(5000)]
+        )
     db.close()
     return found, ratios
 

@@ -2,6 +2,10 @@
 
 Facts go to stdout (text, or JSON Lines with --json), everything else to stderr. Exit codes are CONTRACT 1's; `invoke`
 is the one place where what went wrong becomes a sentence and a number.
+
+Scripts call `optoutd check` once per address, and completion calls optoutd at every Tab: importing the whole daemon
+takes a second. So nothing heavy is imported at the top of these modules, but inside the functions that need it
+(tests/cli/test_start.py watches).
 """
 
 from __future__ import annotations
@@ -11,22 +15,20 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from typer.exceptions import TyperException
+from typer.exceptions import Abort, TyperException
 
-from daemon import __version__, events
-from daemon.cli import common, keeping, people, reading, running
-from daemon.cli.common import CONFIG, DATAERR, INTERRUPTED, SOFTWARE, TEMPFAIL, USAGE
-from daemon.config import ConfigError
-from daemon.service import Busy
-from storage.engine import Unavailable, Unusable
+from daemon import __version__
+from daemon.cli import common, keeping, later, people, reading, running
+from daemon.cli.common import CONFIG, INTERRUPTED, OK, SOFTWARE, TEMPFAIL, USAGE, ReaderGone, Stop
 
 app = typer.Typer(
     name="optoutd",
+    cls=later.Group,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Reads the support mailbox, keeps the suppression list, and refuses marketing mail to those on it.",
-    epilog="`optoutd demo` shows it all without any configuration.",
+    epilog="New here? `optoutd demo` shows it all without any configuration.",
 )
 
 
@@ -48,6 +50,8 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version.")
     ] = False,
 ) -> None:
+    if config == "":  # an unset variable in a script must not turn into another config
+        raise Stop("-c is empty: name a config file, or leave -c out", USAGE)
     common.chosen_config = config
 
 
@@ -57,32 +61,56 @@ for group in (running, people, reading, keeping):
 
 def invoke(arguments: Sequence[str]) -> int:
     """Run a command line; returns the exit code."""
-    events.configure("auto", "warning")
+    common.prepare_streams()
     try:
         code = app(list(arguments), standalone_mode=False, prog_name="optoutd")
-        sys.stdout.flush()
-    except TyperException as problem:
-        return _say(f"{problem.format_message()} (see `optoutd --help`)", USAGE)
-    except common.Stop as stop:
-        return _say(str(stop), stop.code)
-    except ConfigError as error:
-        for wrong in error.problems:
-            print(wrong, file=sys.stderr)
-        return CONFIG
-    except Unusable as why:
-        return _say(str(why), CONFIG)
-    except (Unavailable, Busy) as why:
-        return _say(str(why), TEMPFAIL)
-    except BrokenPipeError:  # `optoutd list | head`
-        sys.stderr.close()
-        return 0
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except UnicodeEncodeError:
-        return _say("an argument is not valid UTF-8", DATAERR)
-    except Exception as bug:  # noqa: BLE001 - the outermost loop of a door
-        return _say(f"internal error, please report it: {type(bug).__name__} in {_where(bug)}", SOFTWARE)
-    return code if isinstance(code, int) else 0
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the outermost loop of a door
+        code = _told(error)
+    return _flushed(code if isinstance(code, int) else OK)
+
+
+def _told(error: BaseException) -> int:
+    """What went wrong, as a sentence on stderr and an exit code."""
+    match error:
+        case KeyboardInterrupt() | Abort():
+            return INTERRUPTED
+        case ReaderGone():
+            return OK
+        case Stop():
+            return _say(str(error), error.code)
+        case TyperException():
+            return _misused(error)
+    from daemon.config import ConfigError  # something is wrong already: now the imports may take their time
+    from storage.engine import Unavailable, Unusable
+
+    match error:
+        case ConfigError():
+            for problem in error.problems:
+                common.note(str(problem))
+            return CONFIG
+        case Unusable():
+            return _say(str(error), CONFIG)
+        case Unavailable():
+            return _say(str(error), TEMPFAIL)
+        case OSError(filename=str() as name):
+            return _say(f"{name}: {error.strerror}", CONFIG)
+        case OSError():
+            return _say(f"{error.strerror or error}", TEMPFAIL)
+    where = _where(error)
+    return _say(f"internal error, please report it: {type(error).__name__} in {where}", SOFTWARE)
+
+
+def _misused(problem: TyperException) -> int:
+    sentence = problem.format_message()
+    if sentence.startswith("Usage: "):  # `optoutd`, `optoutd review`: the help is the answer
+        common.note(sentence)
+        return USAGE
+    context = getattr(problem, "ctx", None)
+    command = context.command_path if context else "optoutd"
+    option = getattr(problem, "option_name", "")
+    if option in later.OPTIONS.get(command.removeprefix("optoutd "), ()):
+        return _say(f"{command.removeprefix('optoutd ')} {option} {later.NOT_YET}", USAGE)
+    return _say(f"{sentence[:1].lower()}{sentence[1:].rstrip('.')} (see `{command} --help`)", USAGE)
 
 
 def _where(bug: BaseException) -> str:
@@ -94,5 +122,18 @@ def _where(bug: BaseException) -> str:
 
 def _say(sentence: str, code: int) -> int:
     if sentence:
-        print(f"optoutd: {sentence}", file=sys.stderr)
+        common.note(f"optoutd: {sentence}")
+    return code
+
+
+def _flushed(code: int) -> int:
+    """Bring out what is buffered. A reader who went away (`| head -1`) had enough; a full disk has not got it all."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        common.forget_stdout()
+    except OSError as why:
+        common.forget_stdout()
+        return _say(f"stdout: {why.strerror}", TEMPFAIL)
     return code

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import getpass
+import io
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from daemon.config import Loaded, find, load
-from daemon.service import open_for
-from storage import suppressions
-from storage.address import Address, NotAnAddress, parse
-from storage.engine import Ledger
-from storage.models import ALL, Reason
+if TYPE_CHECKING:
+    from daemon.config import Loaded
+    from storage.address import Address
+    from storage.engine import Ledger
 
 OK: Final = 0
 NO: Final = 1  # the answer is "no"
@@ -27,6 +28,13 @@ SOFTWARE: Final = 70
 TEMPFAIL: Final = 75
 CONFIG: Final = 78
 INTERRUPTED: Final = 130
+
+# The words of storage.models, which takes too long to import for a help text (tests/cli holds the two together).
+REASONS: Final = ("complaint", "opt-out", "operator", "hard-bounce", "soft-bounce", "wanted")
+SOURCES: Final = ("mail", "one-click", "page", "api", "phone", "letter", "operator", "import", "dsn", "arf")
+
+NO_SUCH_LIST: Final = -1  # the number of a list that the ledger has not met yet: no row has it
+_LARGEST: Final = 2**63 - 1  # of SQLite's integers
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON Lines on stdout.")]
 ListOption = Annotated[str | None, typer.Option("--list", metavar="ID", help="Of this mailing list only.")]
@@ -42,14 +50,69 @@ class Stop(Exception):
         self.code = code
 
 
+class ReaderGone(Exception):
+    """Whoever read our stdout has had enough: `optoutd list | head -1`."""
+
+
+# ------------------------------------------------------------------ config and ledger
+
+
 def loaded() -> Loaded:
     """The config that was asked for. Raises ConfigError."""
-    return load(find(chosen_config))
+    from daemon.config import ConfigError, find, load
+
+    path = find(chosen_config)
+    try:
+        return load(path)
+    except ConfigError as error:
+        if any(problem.path for problem in error.problems):  # the others name the file themselves
+            note(f"optoutd: {path} cannot be used:")
+        raise
 
 
 def ledger(config: Loaded, *, writes: bool = False) -> Ledger:
     """The ledger; what reads never creates it. Raises Unavailable, Unusable."""
-    return open_for(config, allow_create=writes and config.config.storage.create)
+    from storage.engine import open_ledger  # as service.open_for does, without importing the whole daemon
+
+    storage = config.config.storage
+    return open_ledger(
+        config.database,
+        config.key_file,
+        same_person=storage.same_person,
+        keep_addresses=storage.keep_addresses,
+        allow_create=writes and storage.create,
+    )
+
+
+def list_numbers(of: Ledger) -> dict[str, int]:
+    """List id -> number."""
+    from storage.suppressions import list_numbers as numbers
+
+    with of.connect() as db:
+        return numbers(db)
+
+
+def scope_of(list_id: str | None, config: Loaded, numbers: dict[str, int]) -> int:
+    """The scope of --list. Raises Stop(64) for a list that neither the config nor the ledger knows."""
+    from storage.models import ALL
+
+    if list_id is None:
+        return ALL
+    configured = {x.id for x in config.config.list}
+    if list_id not in configured and list_id not in numbers:
+        known = ", ".join(sorted({*numbers, *configured})) or "none (see [[list]] in the config)"
+        raise Stop(f"no list {list_id!r}; known: {known}", USAGE)
+    return numbers.get(list_id, NO_SUCH_LIST)
+
+
+def scope_word(scope: int, numbers: dict[str, int]) -> str:
+    """`all` or `list:ID`."""
+    from storage.models import joined
+
+    return joined([scope], {number: list_id for list_id, number in numbers.items()})
+
+
+# ------------------------------------------------------------------ arguments
 
 
 def actor() -> str:
@@ -65,46 +128,79 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def scope_of(list_id: str | None, config: Loaded, numbers: dict[str, int]) -> int:
-    """The scope of --list. Raises Stop(64) for a list that neither the config nor the ledger knows."""
-    if list_id is None:
-        return ALL
-    if list_id not in numbers:
-        known = ", ".join(sorted({*numbers, *(x.id for x in config.config.list)})) or "none"
-        raise Stop(f"no list {list_id!r}; known: {known}", USAGE)
-    return numbers[list_id]
-
-
-def scope_word(scope: int, numbers: dict[str, int]) -> str:
-    """`all` or `list:ID`."""
-    return "all" if scope == ALL else next((f"list:{i}" for i, n in numbers.items() if n == scope), f"list:{scope}")
-
-
 def address(text: str) -> Address:
     """An ADDR argument. Raises Stop(65)."""
+    from storage.address import NotAnAddress, parse
+
     try:
         return parse(text)
     except NotAnAddress as problem:
-        raise Stop(f"{text!r} is not an address: {problem}", DATAERR) from None
+        raise Stop(not_an_address(text, problem), DATAERR) from None
+
+
+def not_an_address(text: str, problem: Exception) -> str:
+    """The sentence about a malformed ADDR."""
+    return f"{text!r} is not an address: {problem}"
 
 
 def arguments(given: Iterable[str]) -> Iterator[str]:
     """The ADDR arguments, `-` standing for the lines of stdin."""
     for text in given:
-        if text == "-":
-            yield from filter(None, map(str.strip, sys.stdin))
-        else:
+        if text != "-":
             yield text
+        elif sys.stdin is None:
+            raise Stop("- is stdin, but stdin is closed", NOINPUT)
+        else:
+            yield from filter(None, map(str.strip, sys.stdin))
+
+
+def is_number(number: int) -> bool:
+    """Can there be a row with this number?"""
+    return 0 < number <= _LARGEST
+
+
+# ------------------------------------------------------------------ output
+
+
+def prepare_streams() -> None:
+    """Facts are UTF-8 whatever the locale; octets that were no UTF-8 stay readable instead of stopping us."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")  # Excel begins its lists with a BOM
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # in JSON a \udcff is an escape, too
 
 
 def tell(fact: dict[str, Any], as_json: bool, text: str) -> None:
-    """One fact on stdout."""
-    print(json.dumps(fact, ensure_ascii=False) if as_json else text)
+    """One fact on stdout. Raises ReaderGone."""
+    try:
+        print(json.dumps(fact, ensure_ascii=False) if as_json else harmless(text))
+    except BrokenPipeError:
+        raise ReaderGone from None
+    except OSError as why:
+        forget_stdout()
+        raise Stop(f"stdout: {why.strerror}", TEMPFAIL) from None
 
 
 def note(text: str) -> None:
     """Something that is no fact, on stderr."""
-    print(text, file=sys.stderr)
+    with suppress(OSError):  # nobody listens: the exit code says it all the same
+        print(harmless(text), file=sys.stderr)
+
+
+def forget_stdout() -> None:
+    """What is still buffered goes nowhere: else Python complains of it at exit, with an exit code of its own."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def harmless(text: str) -> str:
+    """Hostile mail on a terminal: no control characters, so no escape sequences."""
+    return "".join(c if c.isprintable() or c in "\n\t" or "\udc80" <= c <= "\udcff" else "\ufffd" for c in text)
+
+
+def one_line(text: str) -> str:
+    """A text of somebody else's making inside a line of ours."""
+    return text if text.isprintable() else repr(text)
 
 
 def when(moment: datetime | int | None) -> str | None:
@@ -118,10 +214,6 @@ def when(moment: datetime | int | None) -> str | None:
 
 def reason_word(reason: int | None) -> str | None:
     """`opt-out` for 2."""
+    from storage.models import Reason
+
     return None if reason is None else Reason(reason).word
-
-
-def list_numbers(of: Ledger) -> dict[str, int]:
-    """List id -> number."""
-    with of.connect() as db:
-        return suppressions.list_numbers(db)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from daemon.cli import common
-from daemon.cli.common import NO, USAGE, AsJson, Stop, tell, when
-from daemon.service import sole_owner
-from storage import audit, engine, suppressions
-from storage.engine import Unusable
+from daemon.cli.common import NO, TEMPFAIL, USAGE, AsJson, Stop, note, tell, when
 
-group = typer.Typer(no_args_is_help=True, help="The record of every state change.")
+group = typer.Typer(no_args_is_help=True, help="The record of every change: is it whole?")
 
 
 def register(app: typer.Typer) -> None:
@@ -32,46 +29,66 @@ def verify(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Has the record, or the suppression table, been changed behind our back? 0 no, 1 yes (and which row)."""
+    """Was the record, or the list, changed behind our back?
+
+    Exit code 0: no. 1: yes, and the first bad row is named. Note the head that it prints somewhere else now and then:
+    given back with --head it also proves that nobody has replaced the whole log.
+    """
+    from storage.audit import ChainBroken
+    from storage.audit import verify as verify_audit
+
     noted = _head(head)
     ledger = common.ledger(common.loaded())
-    console = Console(stderr=True)
-    columns = (TextColumn("audit rows"), BarColumn(), MofNCompleteColumn())
-    with (
-        ledger.reading() as db,
-        Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar,
-    ):
-        total = db.exec_driver_sql("SELECT count(*) FROM audit").scalar()
-        task = bar.add_task("verify", total=total)
+    with ledger.reading() as db:
+        total = db.exec_driver_sql("SELECT count(*) FROM audit").scalar() or 0
         try:
-            found = audit.verify(db, ledger.site_key, noted, lambda seq: bar.update(task, completed=seq))
-        except audit.ChainBroken as broken:
-            tell(
-                {"ok": False, "rows": total, "head": None, "error": str(broken), "row": broken.seq or None},
-                as_json,
-                str(broken),
-            )
+            with _progress(total) as progress:
+                found = verify_audit(db, ledger.site_key, noted, progress)
+        except ChainBroken as broken:
+            fact = {"ok": False, "rows": total, "head": None, "error": str(broken), "row": broken.seq or None}
+            tell(fact, as_json, str(broken))
+            note("optoutd: the record was changed from outside: keep a copy of this database, and look at your backups")
             raise typer.Exit(NO) from None
     fact = {"ok": True, "rows": found.seq, "head": str(found), "error": None, "row": None}
     tell(fact, as_json, f"ok, {found.seq} rows, head {found}")
 
 
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], object]]:
+    """A bar on the terminal; told how many rows are done."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("audit rows"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("verify", total=total)
+        yield lambda seq: bar.update(task, completed=seq)
+
+
 def _head(text: str | None) -> tuple[int, str] | None:
     if text is None:
         return None
-    seq, _, mac = text.partition(":")
-    if not seq.isdigit() or not mac:
-        raise Stop("--head is SEQ:HASH, as `audit verify` prints it", USAGE)
-    return int(seq), mac.lower()
+    seq, _, mac = text.strip().partition(":")
+    if not (seq.isascii() and seq.isdigit() and mac):
+        raise Stop("--head is SEQ:HASH, as `optoutd audit verify` prints it", USAGE)
+    return int(seq[:20]), mac.lower()
 
 
 def export(as_json: AsJson = False) -> None:
-    """The whole log as JSON Lines (with or without --json); it holds no personal data."""
+    """The whole record as JSON Lines; no personal data in it.
+
+    With or without --json.
+    """
+    from storage import suppressions
+
     ledger = common.ledger(common.loaded())
     numbers = common.list_numbers(ledger)
     with ledger.reading() as db:
         for fact, mac in suppressions.facts(db):
-            row = {
+            row: dict[str, Any] = {
                 "seq": fact.seq,
                 "at": when(fact.at),
                 "actor": fact.actor,
@@ -87,10 +104,19 @@ def export(as_json: AsJson = False) -> None:
 
 
 def migrate() -> None:
-    """Bring the database schema up to date (a copy is kept beside it)."""
+    """Bring the database up to date with this version.
+
+    A copy is kept beside it. The daemon must not run meanwhile (`optoutd run` does the same when it starts).
+    """
     config = common.loaded()
     if not config.database.exists():
-        raise Unusable(f"no database at {config.database}")
-    with sole_owner(config.database):
-        before, after = engine.migrate(config.database)
-    common.note(f"schema {after}: nothing to do" if before == after else f"schema {before} -> {after}")
+        raise Stop(f"no database at {config.database} yet: `optoutd run` creates it", TEMPFAIL)
+    from daemon.service import Busy, sole_owner
+    from storage import engine
+
+    try:
+        with sole_owner(config.database):
+            before, after = engine.migrate(config.database)
+    except Busy as why:
+        raise Stop(f"{why}: stop it first", TEMPFAIL) from None
+    note(f"schema {after}: nothing to do" if before == after else f"schema {before} -> {after}")

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from daemon import service
 from daemon.cli import common
 
 
@@ -18,25 +17,45 @@ def register(app: typer.Typer) -> None:
 
 
 def run() -> None:
-    """The daemon, in the foreground."""
-    service.run(common.loaded())
+    """The daemon, in the foreground.
+
+    It logs to stderr, says `ready` when all its doors are open, and ends on SIGTERM or Ctrl-C.
+    """
+    loaded = common.loaded()
+    from daemon.service import Busy, run  # the whole daemon: a second of imports
+
+    try:
+        run(loaded)
+    except Busy as why:
+        raise common.Stop(str(why), common.TEMPFAIL) from None
 
 
 def check_config() -> None:
-    """Every problem of the config, one a line on stderr; or `ok`."""
-    common.loaded()
+    """Is the config right? All its problems, or `ok`.
+
+    Each problem is a line on stderr: the option's path, and what is wrong with it. Exit code 78 if there are any.
+    """
+    from daemon.config import find, load
+
+    load(find(common.chosen_config))
     typer.echo("ok")
 
 
 def demo(
     once: Annotated[bool, typer.Option("--once", help="End after the story.")] = False,
 ) -> None:
-    """The whole story in one process: no config, no servers, nothing left behind."""
-    from daemon.demo import DemoFailed, play  # its parts are needed nowhere else
+    """The whole story in one process, without any config.
+
+    A mailbox, a mail server and the real daemon between them, on free ports of this machine: a campaign goes out, a
+    customer writes in, the next campaign is refused for her. Then it stays up, for you to try the other commands on.
+    Nothing is left behind.
+    """
+    from daemon.demo import DemoFailed, play
 
     try:
         play(once=once)
-    except ModuleNotFoundError as missing:
+    except ModuleNotFoundError as missing:  # pymap comes with the extra only
         raise common.Stop(f"the demo needs {missing.name}: pip install 'optoutd[demo]'", common.CONFIG) from None
     except DemoFailed as why:
         raise common.Stop(f"the demo did not go as it should: {why}", common.SOFTWARE) from None
+

@@ -54,7 +54,7 @@ def scope(wish: Wish, house: House) -> Scope:
     only = everything = excepted = False
     for n, sentence in enumerate(wish.sentences):
         only = only or (sentence.has("only") and n in wish.deciding)
-        for clause in _clauses(sentence):
+        for clause in sentence.clauses:
             mentions = _mentions(clause.words, house.lists)
             kept = _is_kept(sentence, clause, n in wish.deciding)
             except_at = min(clause.found.get("except", {}), default=999)
@@ -66,7 +66,7 @@ def scope(wish: Wish, house: House) -> Scope:
             if kept:
                 keep |= {m.list_id for m in mentions}
                 continue
-            if n in wish.deciding or _goes_on(sentence):
+            if n in wish.deciding:
                 wanted |= {m.list_id for m in mentions if m.strong}
                 weak |= {m.list_id for m in mentions if not m.strong}
                 everything = everything or (n in wish.deciding and _is_everything(clause, mentions))
@@ -88,10 +88,6 @@ def names(house: House) -> list[list[str]]:
     return [name for mailing in house.lists for name, strong in _names(mailing) if strong]
 
 
-def _clauses(sentence: Sentence) -> list[phrases.Clause]:
-    return sentence.clauses
-
-
 def _is_kept(sentence: Sentence, clause: phrases.Clause, deciding: bool) -> bool:
     """Does this clause say what is to go on? In a sentence that asks, only words of keeping in the same clause count."""
     if "keep_word" not in clause.found:
@@ -99,10 +95,6 @@ def _is_kept(sentence: Sentence, clause: phrases.Clause, deciding: bool) -> bool
     at = min(clause.found["keep_word"])
     asked = [hit.start for n, hit in sentence.says("ask") if sentence.clauses[n] is clause]
     return not asked or not deciding or at < min(asked)
-
-
-def _goes_on(sentence: Sentence) -> bool:
-    return False if sentence.hits else False
 
 
 def _is_everything(clause: phrases.Clause, mentions: list[_Mention]) -> bool:
@@ -143,13 +135,9 @@ def _names(mailing: MailingList) -> list[tuple[list[str], bool]]:
         if bare:
             out.append((bare, not all(w in _GENERIC for w in bare)))
     for kind in _KINDS:
-        if any(_has(name, phrases.tokens(word)) for name in own for word in kind[:6]) and _kind_fits(kind, mailing):
+        if any(_has(name, phrases.tokens(word)) for name in own for word in kind[:6]):
             out += [(phrases.tokens(word), _limits(word, kind)) for word in kind]
     return out
-
-
-def _kind_fits(kind: tuple[str, ...], mailing: MailingList) -> bool:
-    return True
 
 
 def _limits(word: str, kind: tuple[str, ...]) -> bool:

@@ -219,7 +219,8 @@ def _rest_is_quoted(lines: list[str], n: int, out: OwnWords, *, quoted: bool) ->
 
 def _header_block(lines: list[str]) -> Copy:
     """Read `From: ... Sent: ... To: ... Subject: ...` in any of the languages; lines may be folded."""
-    copy, kinds, last = Copy(), set(), ""
+    copy, last = Copy(), ""
+    kinds: set[str] = set()
     for line in lines:
         if not line.strip(" >\t*"):
             if len(kinds) >= 2:

@@ -68,7 +68,7 @@ class Text:
         if "ja" in by_script and "zh" in by_script:
             by_script.remove("zh")
         words = [w for s in self.sentences for w in s.words][:3000]
-        score = {x: sum(w in lexicon(x).stopwords for w in words) for x in (*_LATIN, "ru", "uk") if x in phrases.languages()}
+        score: dict[str, int] = {x: sum(w in lexicon(x).stopwords for w in words) for x in (*_LATIN, "ru", "uk") if x in phrases.languages()}
         best = max(score.values(), default=0)
         latin = [x for x in _LATIN if x in score and (len(words) <= FEW or x == "en" or score[x] * 2 > best)]
         by_script.sort(key=lambda x: -score.get(x, 0))

@@ -14,10 +14,18 @@ from typing import Final
 from daemon.mail import sentences
 from daemon.mail.phrases import Clause, Hit
 from daemon.mail.sentences import Sentence, Text
-from daemon.mail.wishes import Wish
+from daemon.mail.wishes import Kind, Wish
 
 _BRIEF: Final = 14  # words: up to here a text has room for nothing but its request
 _EXCERPT: Final = 200
+
+# Words of templates that say "not" themselves, in any language.
+_NOT: Final = frozenset(
+    "{no} {dont} {not_want} {no_more} {cannot} {negation} not no nothing never nicht nichts nie kein keine keinen keinem ohne ne n pas plus rien non ikke inte"
+    " geen niet niets nao no nunca nie ne neposilejte nechci не ala en ei لا לא אל without despite still refrain trotz malgre".split()
+)
+
+Decision = tuple[Kind, str, set[int]]  # what is asked, by which rule, in which sentences
 
 
 @dataclass(slots=True)
@@ -124,7 +132,8 @@ def _joins(sentence: Sentence, c: int, hit: Hit, asks: list[tuple[Clause, Hit]])
     """ "I wish to receive ..." is no wish to join behind a "no longer", or inside a phrase that asks to stop."""
     clause = sentence.clauses[c]
     inside = any(other is clause and ask.start <= hit.end and hit.start <= ask.end for other, ask in asks)
-    return not inside and not _is_negated(clause, hit)
+    by_mistake = "{leave}" in hit.template or "{left}" in hit.template
+    return (by_mistake or not inside) and not _is_negated(clause, hit)
 
 
 def _circumstance(sentence: Sentence) -> str:
@@ -152,15 +161,15 @@ def _is_conditional(sentence: Sentence) -> bool:
 
 def _ask(sentence: Sentence, clause: Clause, hit: Hit) -> str:
     """ "ask", or what keeps this phrase from being one."""
-    if _is_negated(clause, hit):
+    if _is_negated(clause, hit) or _is_negated_inside(clause, hit):
         return "keep" if any(name in hit.template for name in ("{leave}", "{remove}", "{stop}", "{leave_me}", "{remove_me}")) else "other"
     spans = _spans(clause, ("list", "mail", "me"), hit.start)
     if _free(clause, "theirs", spans, 0) or (sentence.has("theirs") and any(_free(c, "theirs", [], 0) for c in sentence.clauses) and not _has_me(clause, hit)):
         return "their"
-    if _free(clause, "transactional", spans, hit.start):
-        return "renewal" if _free(clause, "renewal", [], hit.start) else "product"
-    if _free(clause, "renewal", [], hit.start):
+    if _free(clause, "renewal", [], hit.start, hit.end + 7):
         return "renewal"
+    if _free(clause, "transactional", spans, hit.start, hit.end + 7):
+        return "product"
     strong = any(hit.start <= a < hit.end + 8 for a, _ in _spans(clause, ("list", "mail"), hit.start))
     if _free(clause, "channel", spans, max(0, hit.start - 3)) and not any(c.has("channel_mail") for c in sentence.clauses):
         return "channel"
@@ -175,6 +184,13 @@ def _is_negated(clause: Clause, hit: Hit) -> bool:
         if at < hit.start and hit.start - 4 <= max(ends) <= hit.start and not clause.has("cannot", at, hit.start):
             return True
     return False
+
+
+def _is_negated_inside(clause: Clause, hit: Hit) -> bool:
+    """ "Melden Sie mich nicht ab": a "not" in a gap of a template that has none of its own."""
+    if "_" not in hit.template or any(word in _NOT for word in hit.template.split()):
+        return False
+    return any(hit.start < at and max(ends) <= hit.end for at, ends in clause.found.get("negation", {}).items())
 
 
 def _has_me(clause: Clause, hit: Hit) -> bool:
@@ -227,7 +243,7 @@ def _maybe(sentence: Sentence, maybes: list[tuple[Clause, Hit]]) -> str:
 # ------------------------------------------------------------------ the whole text
 
 
-def _decide(said: list[Sentence], found: _Found, size: int, *, is_answer: bool) -> tuple[str, str, set[int]]:  # type: ignore[return]
+def _decide(said: list[Sentence], found: _Found, size: int, *, is_answer: bool) -> Decision:
     """First rule that fits wins: (kind, rule, the sentences that decide)."""
     asks = found["ask"] | found["threat"]
     if found["machine"] and (asks or found["maybe"] or found["join"] or size < 80):
@@ -248,8 +264,8 @@ def _decide(said: list[Sentence], found: _Found, size: int, *, is_answer: bool) 
     return _not_asked(said, found, size, is_answer=is_answer)
 
 
-def _join(said: list[Sentence], found: _Found, asks: set[int]) -> tuple[str, str, set[int]]:
-    both = asks - found["join"]
+def _join(said: list[Sentence], found: _Found, asks: set[int]) -> Decision:
+    both = {n for n in asks - found["join"] if not any("{left}" in hit.template for _, hit in said[n].says("ask"))}
     if any(said[n].has("theirs") and not any(_has_i(c) for c in said[n].clauses) for n in found["join"]):
         return "ordinary", "2-other-matter", found["join"]
     if both:
@@ -265,7 +281,7 @@ def _has_i(clause: Clause) -> bool:
     return "i_want" in clause.found or "me" in clause.found
 
 
-def _asked(said: list[Sentence], found: _Found, asks: set[int]) -> tuple[str, str, set[int]]:
+def _asked(said: list[Sentence], found: _Found, asks: set[int]) -> Decision:
     """There is a plain request; is there anything beside it that makes it doubtful?"""
     for doubt, rule in (
         ("agent", "2-review-f-another"),
@@ -295,7 +311,7 @@ def _keeps_lists(said: list[Sentence], found: _Found, asks: set[int]) -> bool:
     return all(any("keep_word" in c.found for c in said[n].clauses) for n in found["keep"]) and bool(asks)
 
 
-def _one_word(said: list[Sentence], found: _Found, size: int, *, is_answer: bool) -> tuple[str, str, set[int]]:
+def _one_word(said: list[Sentence], found: _Found, size: int, *, is_answer: bool) -> Decision:
     body = [n for n, s in enumerate(said) if not s.subject]
     others = [n for n in body if n not in found["bare"] and _is_said(said[n])]
     if found["keep"] or found["their"]:
@@ -304,12 +320,12 @@ def _one_word(said: list[Sentence], found: _Found, size: int, *, is_answer: bool
         return "review", "2-review-b-privacy", found["privacy"]
     if not others or (size <= _BRIEF and not any(said[n].has("product") or said[n].is_question for n in others)):
         return "opt-out", "2-one-word", found["bare"]
-    if all(found_in_angry(said[n]) for n in others):
+    if all(_is_displeasure(said[n]) for n in others):
         return "opt-out", "2-one-word", found["bare"]
     return "review", "2-review-a-unclear", found["bare"]
 
 
-def found_in_angry(sentence: Sentence) -> bool:
+def _is_displeasure(sentence: Sentence) -> bool:
     """Displeasure only: what stands around a one-word request and does not make it doubtful."""
     return bool(sentence.says("angry") or sentence.says("byhand")) and not sentence.has("product")
 
@@ -323,7 +339,7 @@ def _filled(clause: Clause) -> set[int]:
     return {n for at, ends in clause.found.get("filler", {}).items() for n in range(at, max(ends))}
 
 
-def _not_asked(said: list[Sentence], found: _Found, size: int, *, is_answer: bool) -> tuple[str, str, set[int]]:
+def _not_asked(said: list[Sentence], found: _Found, size: int, *, is_answer: bool) -> Decision:
     """No request: which doubt is left, if any?"""
     if found["broken"] and found["byhand"] and not found["courtesy"] and not found["keep"]:
         return "opt-out", "2-failed-attempt", found["broken"] | found["byhand"]
