@@ -31,11 +31,9 @@ import contextlib
 import random
 import re
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -45,8 +43,10 @@ from typing import Final
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import common
-from bench.common import HOST, percentile, say
-from tests.servers import Postfix, ServerError, free_port, program
+from bench.common import percentile, say
+from bench.peers import NAMES, Daemon, Direct, Discard, Peer, PostfixPeer, access_map, discard
+from tests.loopback import ServerError
+from tests.servers import program
 from tests.sink import Sink, Transaction, sink
 
 # ------------------------------------------------------------------ the work
@@ -115,7 +115,9 @@ def recipients(work: Workload, listed: int, seed: int, *, shout: bool = False) -
         dice.shuffle(kinds)
         row = []
         for n, on_list in enumerate(kinds):
-            who = common.suppressed(dice.randrange(listed)) if on_list else common.unknown(message * work.recipients + n)
+            who = (
+                common.suppressed(dice.randrange(listed)) if on_list else common.unknown(message * work.recipients + n)
+            )
             row.append((on_list, who.upper() if shout and dice.random() < 0.3 else who))
         plan.append(row)
     return plan
@@ -158,146 +160,6 @@ class Client:
         seconds, taken, accepted, _, wrong, _, *said = done.stdout.split(" ")
         latencies = [float(line) / 1000 for line in times.read_text().split()]
         return Loaded(float(seconds), int(taken), int(accepted), int(wrong), " ".join(said).strip(), latencies)
-
-
-# ------------------------------------------------------------------ the peers
-
-_PEERS: Final = ("direct", "postfix-proxy", "postfix-queue", "optoutd")
-
-
-class Peer:
-    """Something to send through. `up` holds it up in front of an upstream and gives its port and process."""
-
-    name: str
-    enforces = True
-    queues = False
-
-    @contextlib.contextmanager
-    def up(self, upstream: int) -> Iterator[tuple[int, int]]:
-        """(port, process id; 0: none of its own)."""
-        yield upstream, 0
-
-
-class Direct(Peer):
-    """Nothing between."""
-
-    name, enforces = "direct", False
-
-
-class Daemon(Peer):
-    """optoutd itself."""
-
-    def __init__(self, name: str, checkout: Path, work: Path, ledger: common.Seeded, given: argparse.Namespace):
-        self.name, self._checkout, self._work, self._ledger = name, checkout, work, ledger
-        self._connections, self._profile = given.connections, given.profile
-
-    @contextlib.contextmanager
-    def up(self, upstream: int) -> Iterator[tuple[int, int]]:
-        """Start the daemon with a config of its own."""
-        port, config = free_port(), self._work / f"{self.name}.toml"
-        config.write_text(
-            f'[house]\nname = "Quill PDF"\ndomains = ["quillpdf.example"]\naddresses = ["support@quillpdf.example"]\n'
-            f'[storage]\nurl = "sqlite:///{self._ledger.database}"\nkey_file = "{self._ledger.key_file}"\n'
-            f'[relay]\nlisten = "{HOST}:{port}"\nhostname = "relay.example"\n'
-            f'[upstream]\nhost = "{HOST}"\nport = {upstream}\nconnections = {self._connections}\n'
-        )
-        command = common.daemon_command(config)
-        if self._profile:
-            command[1:1] = ["-m", "cProfile", "-o", str(self._profile.absolute())]
-        log = self._work / f"{self.name}.log"
-        with common.process(command, log, lambda: greets(port), checkout=self._checkout) as child:
-            yield port, child.pid
-
-
-class _Configured(Postfix):
-    """The tests' Postfix with the list as access map; as proxy it hands each command on to the upstream at once."""
-
-    def __init__(self, directory: Path, upstream: int, access: Path, *, proxy: bool):
-        super().__init__(directory, upstream)
-        with (self.etc / "main.cf").open("a") as main:
-            checks = f"check_recipient_access lmdb:{access}, permit_mynetworks, reject"
-            main.write(f"smtpd_recipient_restrictions = {checks}\n")
-        master = self.etc / "master.cf"
-        filtering = f" -o smtpd_proxy_filter={HOST}:{upstream}" if proxy else ""
-        master.write_text(master.read_text().replace("n - n - - smtpd", f"n - n - 200 smtpd{filtering}"))
-
-    @property
-    def pid(self) -> int:
-        """Of its master process."""
-        assert self._process is not None
-        return self._process.pid
-
-
-class PostfixPeer(Peer):
-    """Postfix, with a queue or without."""
-
-    def __init__(self, name: str, access: Path, *, proxy: bool):
-        self.name, self.queues, self._access = name, not proxy, access
-
-    @contextlib.contextmanager
-    def up(self, upstream: int) -> Iterator[tuple[int, int]]:
-        """Start a Postfix of its own; its sockets' paths must be short."""
-        with tempfile.TemporaryDirectory(prefix="oo", dir="/tmp", ignore_cleanup_errors=True) as name:
-            Path(name).chmod(0o755)
-            server = _Configured(Path(name), upstream, self._access, proxy=not self.queues)
-            server.start()
-            try:
-                yield server.port, server.pid
-            finally:
-                server.kill()
-
-
-def access_map(work: Path, listed: int) -> Path:
-    """The list as an lmdb map for Postfix."""
-    source = work / f"access-{listed}"
-    if not source.with_name(source.name + ".lmdb").exists():
-        say("postmap")
-        source.write_text("".join(f"{common.suppressed(n)} REJECT suppressed\n" for n in range(listed)))
-        etc = work / "postmap"
-        etc.mkdir(exist_ok=True)
-        (etc / "main.cf").write_text("compatibility_level = 3.6\nlmdb_map_size = 1000000000\n")
-        subprocess.run([program("postmap") or "postmap", "-c", etc, f"lmdb:{source}"], check=True)
-        source.unlink()
-    return source
-
-
-def greets(port: int) -> bool:
-    """Does an SMTP server answer there?"""
-    try:
-        with socket.create_connection((HOST, port), timeout=5) as line:
-            return line.recv(200).startswith(b"220")
-    except OSError:
-        return False
-
-
-class Discard:
-    """Postfix's smtp-sink, which counts what it takes."""
-
-    def __init__(self, port: int, counter: Path):
-        self.port, self._counter = port, counter
-
-    def messages(self) -> int:
-        """How many it has taken so far."""
-        with self._counter.open("rb") as file:
-            file.seek(max(0, self._counter.stat().st_size - 200))
-            found = re.findall(rb"mesg=(\d+)(?=\D)", file.read() + b" ")
-        return int(found[-1]) if found else 0
-
-    def wait(self, messages: int, limit: float) -> int:
-        """Until it has so many, or the time (s) is up; how many it has then."""
-        deadline = time.monotonic() + limit
-        while (have := self.messages()) < messages and time.monotonic() < deadline:
-            time.sleep(0.02)
-        return have
-
-
-@contextlib.contextmanager
-def discard(work: Path) -> Iterator[Discard]:
-    """A running smtp-sink."""
-    port, counter = free_port(), work / "sink.count"
-    command = [program("smtp-sink") or "smtp-sink", "-4", "-c", "-m", "2000", "-u", "nobody", f"{HOST}:{port}", "1024"]
-    with common.process(command, counter, lambda: greets(port)):
-        yield Discard(port, counter)
 
 
 # ------------------------------------------------------------------ is it right?
@@ -384,7 +246,9 @@ def measure(peer: Peer, port: int, pid: int, work: Workload, plan: Plan, client:
     return Run(peer.name, work.name, work.messages / took, cpu * 1000 / work.messages, p50, p99, wrong)
 
 
-def run_rounds(peers: Sequence[Peer], works: Sequence[Workload], client: Client, place: Path, given: argparse.Namespace) -> list[list[Run]]:
+def run_rounds(
+    peers: Sequence[Peer], works: Sequence[Workload], client: Client, place: Path, given: argparse.Namespace
+) -> list[list[Run]]:
     """All runs, by round."""
     rounds: list[list[Run]] = []
     with contextlib.ExitStack() as stack:
@@ -440,7 +304,7 @@ def _own_copy(ledger: common.Seeded, work: Path) -> common.Seeded:
 def options() -> argparse.Namespace:
     """The command line."""
     made = common.parser(__doc__)
-loads", default=",".join(WORKLOADS), help="some of them, with commas (default: all)")
+    made.add_argument("--workloads", default=",".join(WORKLOADS), help="some of them, with commas (default: all)")
     made.add_argument("--peers", default="direct,postfix-proxy,optoutd", help="also: postfix-queue")
     made.add_argument("--rounds", type=int, default=3, help="rounds (default 3)")
     made.add_argument("--scale", type=float, default=1.0, help="multiplies the numbers of messages")
@@ -451,7 +315,7 @@ loads", default=",".join(WORKLOADS), help="some of them, with commas (default: a
     made.add_argument("--no-verify", action="store_true", help="measure only")
     made.add_argument("--list", action="store_true", help="list the workloads")
     given = made.parse_args()
-    for known, asked in ((WORKLOADS.keys(), given.workloads), (_PEERS, given.peers)):
+    for known, asked in ((WORKLOADS.keys(), given.workloads), (NAMES, given.peers)):
         if odd := set(asked.split(",")) - set(known):
             made.error(f"not known: {', '.join(sorted(odd))}")
     return given
@@ -471,9 +335,10 @@ def main() -> int:
     with common.place(given) as place:
         client = Client(place)
         ledger = common.seeded(place / f"ledger-{given.listed}", given.listed)
-        peers: list[Peer] = [Direct(), Daemon("optoutd", common.CHECKOUT, place, ledger, given)]
+        own = (given.connections, given.profile)
+        peers: list[Peer] = [Direct(), Daemon("optoutd", common.CHECKOUT, place, ledger, *own)]
         if given.other:
-            peers.append(Daemon("other", given.other.resolve(), place, _own_copy(ledger, place), given))
+            peers.append(Daemon("other", given.other.resolve(), place, _own_copy(ledger, place), *own))
             names.append("other")
         if any(name.startswith("postfix") for name in names):
             access = access_map(place, given.listed)

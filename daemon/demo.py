@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
+import signal
 import smtplib
 import socket
+import sys
 import tempfile
 from argparse import ArgumentParser
 from collections.abc import AsyncIterator
@@ -41,6 +44,13 @@ Could you please take me off your mailing list? Many thanks for everything.
 
 Ann
 """
+_FROM_BOB: Final = """\
+From: Bob <bob@example.org>
+To: support@quillpdf.example
+Subject: enough
+
+No more of your letters please, and delete me from the list.
+"""
 _PASSWORD: Final = "demo"  # noqa: S105 - of a mailbox that lives for a minute on loopback
 _PATIENCE: Final = 20.0  # seconds
 
@@ -63,11 +73,12 @@ class _Sink:
 def play(*, once: bool) -> None:
     """Tell the story; without `once`, stay up until Ctrl-C. Raises DemoFailed."""
     events.configure("auto", "error")
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(_play(once=once, console=Console(highlight=False)))
 
 
 async def _play(*, once: bool, console: Console) -> None:
+    _end_tidily()
     async with AsyncExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="optoutd-demo-")))
         imap_port = await stack.enter_async_context(_mailbox())
@@ -78,7 +89,15 @@ async def _play(*, once: bool, console: Console) -> None:
         await _story(console, daemon, sink, imap_port, relay_port)
         if not once:
             _where_to_look(console, home, imap_port, relay_port)
-            await asyncio.Event().wait()
+            await _tell_what_happens(console, daemon)
+
+
+def _end_tidily() -> None:
+    """A closed window and `kill` end it like Ctrl-C does: nothing is left behind."""
+    task = asyncio.current_task()
+    assert task is not None
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(name, task.cancel)
 
 
 # ------------------------------------------------------------------ the stage
@@ -128,6 +147,7 @@ async def _upstream(sink: _Sink) -> AsyncIterator[int]:
 async def _daemon(stack: AsyncExitStack, home: Path, imap_port: int, smtp_port: int) -> Service:
     """The real thing, from a config as an operator would write it."""
     (home / "imap-password").write_text(_PASSWORD)
+    (home / "bob.eml").write_text(_FROM_BOB)
     config = home / "optoutd.toml"
     config.write_text(
         f"""\
@@ -281,14 +301,41 @@ def _expect(true: bool, otherwise: str) -> None:
 
 
 def _where_to_look(console: Console, home: Path, imap_port: int, relay_port: int) -> None:
+    program = "optoutd" if shutil.which("optoutd") else str(Path(sys.argv[0]).absolute())
     console.print(Rule("[bold]now you[/bold]"))
     console.print(
-        f"The daemon stays up until Ctrl-C. From a second terminal:\n\n"
-        f"  optoutd -c {home}/optoutd.toml show ann@example.com\n"
-        f"  optoutd -c {home}/optoutd.toml suppress bob@example.org --note 'said so on the phone'\n"
-        f"  optoutd -c {home}/optoutd.toml audit verify\n\n"
-        f"  SMTP relay  127.0.0.1:{relay_port}   try to mail Ann through it\n"
-        f"  IMAP        127.0.0.1:{imap_port}   user support, password {_PASSWORD}: write to it in your own words\n\n"
-        "Then: README.md for your own mailbox, docs/ARCHITECTURE.md for how it works.",
+        f"The daemon stays up until Ctrl-C. In a second terminal:\n\n"
+        f"  cd {home}\n"
+        f"  {program} list\n"
+        f"  {program} show ann@example.com\n"
+        f"  {program} check carla@example.net\n\n"
+        "Mail Carla through the relay, then suppress her, and try again:\n\n"
+        f"  curl smtp://127.0.0.1:{relay_port} --mail-from letter@quillpdf.example \\\n"
+        "      --mail-rcpt carla@example.net -T bob.eml\n"
+        f"  {program} suppress carla@example.net --note 'said so on the phone'\n\n"
+        "Write to support as Bob (edit bob.eml, say it in your own words):\n\n"
+        f"  curl imap://127.0.0.1:{imap_port}/INBOX -u support:{_PASSWORD} -T bob.eml\n\n"
+        "What the daemon records shows up below. For your own mailbox: README.md.",
         soft_wrap=True,
+        markup=False,
     )
+
+
+async def _tell_what_happens(console: Console, daemon: Service) -> None:
+    """What is recorded from now on, a line each, until somebody ends it."""
+    told = len(_recorded(daemon))
+    while True:
+        for fact in _recorded(daemon)[told:]:
+            told += 1
+            detail = fact.detail or {}
+            why = detail.get("words") or detail.get("because") or detail.get("note") or ""
+            what = f" {detail.get('address', '')} by {fact.actor}" + f": “{why}”" * bool(why)
+            console.print("  ", Text(f"{fact.event:<10}", "bold yellow"), Text(what), sep="")
+        await asyncio.sleep(0.5)
+
+
+def _recorded(daemon: Service) -> list[suppressions.Fact]:
+    """The whole record with what explains it; in a demo that is little."""
+    with daemon.ledger.reading() as db:
+        numbers = [fact.evidence for fact, _ in suppressions.facts(db)]
+        return [fact for n in dict.fromkeys(numbers) if n is not None for fact in suppressions.by_evidence(db, n)]

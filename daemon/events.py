@@ -83,8 +83,8 @@ def _trace(error: BaseException | None) -> list[str]:
     """Where it happened, innermost last. No values: a traceback of structlog's or rich's has the locals in it."""
     lines: list[str] = []
     while error is not None:
-        lines.append(masked(f"{type(error).__name__}: {error}"))
-        lines += [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)]
+        lines.append(type(error).__name__)
+        lines += [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)[-8:]]
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return lines
 
@@ -139,8 +139,7 @@ def database_unavailable(reason: object) -> None:
 
 def failed(where: str, error: BaseException) -> None:
     """A bug of ours. The trace says where; values are left out, for they may be anybody's mail."""
-    trace = [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)]
-    _log.error("failed", where=where, error=type(error).__name__, trace=trace[-8:])
+    _log.error("failed", where=where, error=type(error).__name__, trace=_trace(error))
 
 
 # ------------------------------------------------------------------ the mailbox

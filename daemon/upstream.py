@@ -23,6 +23,7 @@ CONNECT_SECONDS: Final = 10
 DOT_SECONDS: Final = 570  # RFC 5321 4.5.3.2.6 asks for 600; the client waits as long, so we answer a little before
 IDLE_SECONDS: Final = 60  # an idle connection is closed before the upstream's own limit (Postfix: 300 s) does it
 _MAX_REPLY: Final = 65_536
+_MAX_UNASKED: Final = 10  # replies that nobody asked for
 _MAX_ERRORS: Final = 5
 _MAX_RSETS: Final = 50
 _REPLY_LINE: Final = re.compile(r"[2-5][0-9]{2}(?:[ -]|\Z)")
@@ -90,7 +91,7 @@ class Connection(asyncio.Protocol):
         if len(self._buffer) > _MAX_REPLY:
             self.drop("the reply has no end")
         while not self._gone and (end := self._buffer.find(b"\n")) >= 0:
-            line = bytes(self._buffer[:end]).rstrip(b"\r").decode("ascii", "replace")
+            line = bytes(self._buffer[:end]).rstrip(b"\r").decode("utf-8", "surrogateescape")  # any octet goes back out
             del self._buffer[: end + 1]
             self._line(line)
 
@@ -103,6 +104,8 @@ class Connection(asyncio.Protocol):
             self._replies.append(Reply(int(line[:3]), tuple(self._lines)))
             self._lines = []
             self._wake()
+            if len(self._replies) > self._owed + _MAX_UNASKED:
+                self.drop("does not stop talking")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The upstream has gone."""
@@ -146,7 +149,8 @@ class Connection(asyncio.Protocol):
     def send(self, octets: bytes, replies: int = 0) -> None:
         """Send octets that so many replies will come for; use `drain` while a body flows."""
         if replies and octets and self.spoke:
-            self.drop("spoke out of turn")  # else its next reply would be taken for the answer to this
+            self.drop("spoke out of turn")
+            self._replies.clear()  # else what it said would be taken for the answer to this: a 250 for a dot unsent
         self._owed += replies
         if self._transport is not None and not self.gone:
             self._transport.write(octets)
@@ -398,21 +402,20 @@ class Delivery:
         """The end of the message, and the upstream's word on it. Raises Lost("dot"): it may or may not have it."""
         assert self._connection is not None
         self._connection.send(b".\r\n", 1)
-        reply = await self._connection.reply(DOT_SECONDS, "dot")
-        if reply.code == 421:
-            self.drop()
-            raise Lost("dot", reply)
+        reply = await self._reply("dot", DOT_SECONDS)
         if reply.good:
             self._connection.delivered()
         self._pool.give_back(self._connection)
         self._connection = None
         return reply
 
-    async def _reply(self, step: str) -> Reply:
+    async def _reply(self, step: str, seconds: float | None = None) -> Reply:
+        """The reply to the command of that step. Raises Lost."""
         assert self._connection is not None
-        reply = await self._connection.reply(self._pool.timeout, step)
-        if reply.code == 421:  # the upstream is going away: that is its trouble, not the recipient's
-            self._connection.drop("421")
+        reply = await self._connection.reply(seconds or self._pool.timeout, step)
+        out_of_step = reply.good and (reply.code == 354) != (step == "data")
+        if reply.code == 421 or out_of_step:  # 421: it is going away; that is its trouble, not the recipient's
+            self._connection.drop("421" if reply.code == 421 else "out of step")
             raise Lost(step, reply)
         return reply
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import getpass
 import io
 import json
@@ -39,6 +40,7 @@ _LARGEST: Final = 2**63 - 1  # of SQLite's integers
 AsJson = Annotated[bool, typer.Option("--json", help="JSON Lines on stdout.")]
 ListOption = Annotated[str | None, typer.Option("--list", metavar="ID", help="Of this mailing list only.")]
 
+USUAL_GC: Final = gc.get_threshold()  # for commands that stay up: __main__ sets another for a quick start
 chosen_config: str | None = None  # of -c; set once per invocation
 
 

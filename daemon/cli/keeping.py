@@ -72,9 +72,9 @@ def _head(text: str | None) -> tuple[int, str] | None:
     if text is None:
         return None
     seq, _, mac = text.strip().partition(":")
-    if not (seq.isascii() and seq.isdigit() and mac):
+    if not (seq.isascii() and seq.isdigit() and len(seq) < 20 and mac):
         raise Stop("--head is SEQ:HASH, as `optoutd audit verify` prints it", USAGE)
-    return int(seq[:20]), mac.lower()
+    return int(seq), mac.lower()
 
 
 def export(as_json: AsJson = False) -> None:

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from daemon.cli import common
-from daemon.cli.common import DATAERR, NO, TEMPFAIL, USAGE, AsJson, ListOption, Stop, tell, when
-from daemon.gate import Gate, Refused
-from daemon.service import number_lists
-from storage import suppressions
-from storage.address import PUBLIC_PROVIDERS, NotAnAddress, parse
-from storage.engine import Unavailable, Unusable
-from storage.lookup import Lookup
-from storage.models import ALL, REASONS, SOURCES, Reason
-from storage.suppressions import Fact
-from storage.write import write
+from daemon.cli.common import (
+    DATAERR,
+    NO,
+    REASONS,
+    SOURCES,
+    TEMPFAIL,
+    USAGE,
+    AsJson,
+    ListOption,
+    ReaderGone,
+    Stop,
+    note,
+    tell,
+    when,
+)
+
+if TYPE_CHECKING:
+    from daemon.config import Loaded
+    from daemon.gate import Gate
+    from storage.address import Address
+    from storage.suppressions import Fact, RawRow
 
 Addresses = Annotated[list[str], typer.Argument(metavar="ADDR...", help="E-mail addresses; - reads them from stdin.")]
+_ONE_OF_REASONS = f"One of: {', '.join(REASONS)}."
+_ONE_OF_SOURCES = f"One of: {', '.join(SOURCES)}."
 
 
 def register(app: typer.Typer) -> None:
@@ -33,36 +46,51 @@ def register(app: typer.Typer) -> None:
 
 # ------------------------------------------------------------------ check
 
+_CHECKED = ("address", "suppressed", "scope", "reason", "since", "matched", "lists", "error")
+
 
 def check(addresses: Addresses, list_id: ListOption = None, as_json: AsJson = False) -> None:
-    """May these be mailed? 0 all clear, 1 somebody is suppressed, 75 cannot tell."""
+    """May these people be mailed?
+
+    Exit code 0: all clear. 1: somebody is suppressed. 65: not an address. 75: cannot tell, so do not mail.
+    Without --list only what counts for everything makes it a 1; lists that somebody has left are named.
+    """
     config = common.loaded()
     gate, why_not = _gate(config, list_id)
     codes = set()
-    for text in common.arguments(addresses):
-        code, found = _check(gate, why_not, text, list_id)
-        codes.add(code)
-        fact = {
-            k: found.get(k) for k in ("address", "suppressed", "scope", "reason", "since", "matched", "lists", "error")
-        }
-        tell(fact, as_json, _checked(fact))
+    try:
+        for text in common.arguments(addresses):
+            code, found = _check(gate, why_not, text, list_id)
+            codes.add(code)
+            fact = {k: found.get(k) for k in _CHECKED}
+            tell(fact, as_json, _checked(fact))
+    except ReaderGone:  # the rest was not asked for, and that must not look like "all clear"
+        raise typer.Exit(TEMPFAIL) from None
     raise typer.Exit(next((c for c in (TEMPFAIL, DATAERR, NO) if c in codes), 0))
 
 
-def _gate(config: Any, list_id: str | None) -> tuple[Gate | None, str]:
+def _gate(config: Loaded, list_id: str | None) -> tuple[Gate | None, str]:
     """The gate, or why there is none. Wrong keys and unknown lists are the operator's to mend: they are raised."""
+    from daemon.gate import Gate
+    from storage.engine import Unavailable
+    from storage.lookup import Lookup
+
     try:
         ledger = common.ledger(config)
         numbers = common.list_numbers(ledger)
     except Unavailable as why:
         return None, str(why)
-    if list_id is not None and list_id not in {x.id for x in config.config.list}:
-        common.scope_of(list_id, config, numbers)
+    common.scope_of(list_id, config, numbers)
     return Gate(Lookup(ledger.path, ledger.site_key), numbers), ""
 
 
 def _check(gate: Gate | None, why_not: str, text: str, list_id: str | None) -> tuple[int, dict[str, Any]]:
     """The exit code that one address stands for, and what is known of it."""
+    from daemon.gate import Refused
+    from storage.address import NotAnAddress, parse
+    from storage.engine import Unavailable, Unusable
+    from storage.models import ALL, Reason
+
     fact: dict[str, Any] = {"address": text, "lists": []}
     try:
         address = parse(text)
@@ -85,13 +113,14 @@ def _check(gate: Gate | None, why_not: str, text: str, list_id: str | None) -> t
 
 
 def _checked(fact: dict[str, Any]) -> str:
+    shown = common.one_line(fact["address"])
     if fact["error"]:
-        return f"{fact['address']}: cannot tell: {fact['error']}"
-    narrower = f" (but opted out of {', '.join(fact['lists'])})" if fact["lists"] else ""
+        return f"{shown}: cannot tell: {fact['error']}"
     if not fact["suppressed"]:
-        return f"{fact['address']}: clear{narrower}"
+        narrower = f" (but suppressed for {', '.join(fact['lists'])})" if fact["lists"] else ""
+        return f"{shown}: clear{narrower}"
     how = "" if fact["matched"] == "exact" else f", found by {fact['matched']}"
-    return f"{fact['address']}: suppressed: {fact['reason']} ({fact['scope']}) since {fact['since']}{how}"
+    return f"{shown}: suppressed: {fact['reason']} ({fact['scope']}) since {fact['since']}{how}"
 
 
 # ------------------------------------------------------------------ suppress, lift
@@ -100,31 +129,33 @@ def _checked(fact: dict[str, Any]) -> str:
 def suppress(
     addresses: Addresses,
     list_id: ListOption = None,
-    reason: Annotated[str, typer.Option(help=f"One of: {', '.join(REASONS)}.")] = "operator",
-    source: Annotated[str, typer.Option(help=f"How it came to us. One of: {', '.join(SOURCES)}.")] = "operator",
-    note: Annotated[str, typer.Option(help="Kept with it.")] = "",
+    reason: Annotated[str, typer.Option(help=_ONE_OF_REASONS)] = "operator",
+    source: Annotated[str, typer.Option(help=f"How it came to us. {_ONE_OF_SOURCES}")] = "operator",
+    note: Annotated[str, typer.Option(help="Kept with it, and shown by `optoutd show`.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Even a whole public mail provider.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put addresses (or whole domains: @example.com) on the list, at once for a running daemon."""
-    if reason not in REASONS or source not in SOURCES:
-        raise Stop(f"--reason is one of {', '.join(REASONS)}; --source one of {', '.join(SOURCES)}", USAGE)
-    if REASONS[reason] == Reason.WANTED and list_id is None:
+    """Put people on the list, at once for a running daemon.
+
+    @example.com stands for a whole domain with its subdomains. Who is on the list already stays on it.
+    """
+    from storage import suppressions
+    from storage.models import REASONS as BY_WORD
+    from storage.models import Reason
+    from storage.write import write
+
+    _one_of("--reason", reason, REASONS)
+    _one_of("--source", source, SOURCES)
+    if BY_WORD[reason] == Reason.WANTED and list_id is None:
         raise Stop("`wanted` exempts one list: name it with --list", USAGE)
     config = common.loaded()
-    people, bad = _parsed(addresses)
-    for person in people:
-        if person.is_domain and person.domain in PUBLIC_PROVIDERS and not force:
-            raise Stop(
-                f"{person} is a public mail provider: all its users would be suppressed; --force if you mean it", USAGE
-            )
+    people, bad = _people(addresses, force=force)
     ledger = common.ledger(config, writes=True)
-    numbers = number_lists(ledger, config.config)
-    scope = common.scope_of(list_id, config, numbers)
+    scope, word = _scope_to_write(list_id, config, ledger)
     with write(ledger, common.now(), common.actor()) as w:
-        done = [(p, suppressions.add(w, p, scope, REASONS[reason], source, {"note": note})) for p in people]
+        done = [(p, suppressions.add(w, p, scope, BY_WORD[reason], source, {"note": note})) for p in people]
+    states = {"new": "suppressed", "repeated": "was suppressed already", "outdated": "was lifted later"}
     for person, added in done:
-        word = common.scope_word(scope, numbers)
         fact = {
             "address": str(person),
             "outcome": added.outcome,
@@ -132,32 +163,64 @@ def suppress(
             "reason": reason,
             "ref": added.evidence,
         }
-        state = {"new": "suppressed", "repeated": "was suppressed already", "outdated": "was lifted later"}[
-            added.outcome
-        ]
-        tell(fact, as_json, f"{person}: {state} ({word}, ref {added.evidence})")
+        tell(fact, as_json, f"{person}: {states[added.outcome]} ({word}, ref {added.evidence})")
     raise typer.Exit(DATAERR if bad else 0)
 
 
-def _parsed(given: list[str]) -> tuple[list[Any], int]:
-    """The good addresses, and how many were none (each told on stderr)."""
+def _one_of(option: str, word: str | None, words: tuple[str, ...]) -> None:
+    if word is not None and word not in words:
+        raise Stop(f"{option} {word!r}: must be one of {', '.join(words)}", USAGE)
+
+
+def _people(given: list[str], *, force: bool) -> tuple[list[Address], int]:
+    """The good addresses, and how many were none (each told on stderr). Raises Stop(64) for a public provider."""
+    from storage.address import PUBLIC_PROVIDERS, NotAnAddress, parse
+
     people, bad = [], 0
     for text in common.arguments(given):
         try:
-            people.append(parse(text))
+            person = parse(text)
+            if person.is_domain and "." not in person.domain.strip("[]"):
+                raise NotAnAddress("a top-level domain cannot be suppressed as a whole")
         except NotAnAddress as problem:
-            common.note(f"optoutd: {text!r} is not an address: {problem}")
+            note(f"optoutd: {common.not_an_address(text, problem)}")
             bad += 1
+            continue
+        if person.is_domain and person.domain in PUBLIC_PROVIDERS and not force:
+            raise Stop(
+                f"{person} is a public mail provider, and all its users would be suppressed: nothing done;"
+                " --force if you mean it",
+                USAGE,
+            )
+        people.append(person)
     return people, bad
+
+
+def _scope_to_write(list_id: str | None, config: Loaded, ledger: Any) -> tuple[int, str]:
+    """Number and word of a scope, in which a list of the config has its number from now on."""
+    if list_id is None:
+        return common.scope_of(None, config, {}), "all"
+    common.scope_of(list_id, config, common.list_numbers(ledger))
+    from daemon.service import number_lists  # the whole daemon: a second of imports
+
+    return number_lists(ledger, config.config)[list_id], f"list:{list_id}"
 
 
 def lift(
     address: Annotated[str, typer.Argument(metavar="ADDR")],
-    because: Annotated[str, typer.Option(help="Why; kept in the audit log.")],
+    because: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept in the record.")],
     list_id: ListOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """End the suppression of a person within a scope (all, unless --list), saying why."""
+    """Take somebody off the list again, saying why.
+
+    Ends what stands for everything, complaints and bounces too; with --list what stands for that list.
+    Exit code 1: there was nothing to lift.
+    """
+    from storage import suppressions
+    from storage.models import Reason
+    from storage.write import write
+
     config = common.loaded()
     person = common.address(address)
     if not because.strip():
@@ -167,56 +230,74 @@ def lift(
     scope = common.scope_of(list_id, config, numbers)
     with write(ledger, common.now(), common.actor()) as w:
         gone = suppressions.lift(w, person, scope, because)
+    with ledger.connect() as db:
+        left = suppressions.standing(db, ledger.site_key, person)
+    others = ", ".join(dict.fromkeys(common.scope_word(r[1], numbers) for r in left if r[2] != Reason.WANTED))
+    hint = f"still suppressed: {others} (see `optoutd show {person}`)" if others else ""
+    word = "all" if list_id is None else f"list:{list_id}"
     if not gone:
-        with ledger.connect() as db:
-            left = suppressions.standing(db, ledger.site_key, person)
-        others = ", ".join(sorted({common.scope_word(r[1], numbers) for r in left}))
-        hint = f"; what stands: {others} (see `optoutd show {address}`)" if left else ""
-        raise Stop(f"no such suppression: {address} ({common.scope_word(scope, numbers)}){hint}", NO)
+        raise Stop(f"no such suppression: {person} ({word})" + (f"; {hint}" if hint else ""), NO)
     reasons = sorted({Reason(r[2]).word for r in gone})
-    fact = {"address": str(person), "scope": common.scope_word(scope, numbers), "lifted": reasons}
-    tell(fact, as_json, f"{person}: lifted ({', '.join(reasons)})")
+    tell(
+        {"address": str(person), "scope": word, "lifted": reasons},
+        as_json,
+        f"{person}: lifted ({word}: {', '.join(reasons)})",
+    )
+    if hint:
+        note(f"optoutd: {hint}")
 
 
 # ------------------------------------------------------------------ show, list
 
 
 def show(
-    address: Annotated[str | None, typer.Argument(metavar="ADDR")] = None,
+    address: Annotated[str | None, typer.Argument(metavar="[ADDR]")] = None,
     ref: Annotated[int | None, typer.Option(metavar="N", help="The (ref N) of a refusal.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Why is this person (not) mailed? All that stands and all that was done, with the evidence."""
+    """Why is somebody (not) mailed? What stands, and its history.
+
+    Give an address, or with --ref the number that a refusal names: `550 ... has opted out (ref 7)`.
+    """
     if (address is None) == (ref is None):
         raise Stop("give either ADDR or --ref N", USAGE)
+    from storage import suppressions
+    from storage.models import Reason
+
     config = common.loaded()
+    person = common.address(address) if address is not None else None
     ledger = common.ledger(config)
     numbers = common.list_numbers(ledger)
     with ledger.reading() as db:
-        if ref is not None:
-            facts = suppressions.by_evidence(db, ref)
-            rows = suppressions.standing_by_evidence(db, ref)
-            if not facts:
-                raise Stop(f"no such ref: {ref}", NO)
-        else:
-            person = common.address(address or "")
+        if person is not None:
             facts = suppressions.history(db, ledger.site_key, person)
             rows = suppressions.standing(db, ledger.site_key, person)
+        else:
+            known = ref is not None and common.is_number(ref)
+            facts = suppressions.by_evidence(db, ref or 0) if known else []
+            rows = suppressions.standing_by_evidence(db, ref or 0) if known else []
+            if not facts:
+                raise Stop(f"no such ref: {ref}", NO)
         details = suppressions.details(db, [r[4] for r in rows])
-    shown = address or next((str(f.detail["address"]) for f in facts if f.detail and "address" in f.detail), None)
     fact = {
-        "address": shown,
+        "address": str(person) if person else _named(facts),
+        "suppressed": any(r[2] != Reason.WANTED for r in rows),
         "suppressions": [_standing(r, details.get(r[4]), numbers) for r in rows],
         "history": [_happened(f) for f in facts],
     }
     tell(fact, as_json, _shown(fact))
 
 
-def _standing(row: suppressions.RawRow, detail: dict[str, Any] | None, numbers: dict[str, int]) -> dict[str, Any]:
+def _named(facts: list[Fact]) -> str | None:
+    """Whom the evidence is about, if that is kept."""
+    return next((str(f.detail["address"]) for f in facts if f.detail and f.detail.get("address")), None)
+
+
+def _standing(row: RawRow, detail: dict[str, Any] | None, numbers: dict[str, int]) -> dict[str, Any]:
     of_it = detail or {}
     return {
         "scope": common.scope_word(row[1], numbers),
-        "reason": Reason(row[2]).word,
+        "reason": common.reason_word(row[2]),
         "since": when(row[3]),
         "source": of_it.get("source"),
         "note": of_it.get("note") or None,
@@ -239,66 +320,83 @@ def _happened(fact: Fact) -> dict[str, Any]:
 
 
 def _shown(fact: dict[str, Any]) -> str:
-    lines = [f"{fact['address'] or '(address not kept)'}"]
-    if not fact["suppressions"]:
-        lines.append("  not suppressed")
-    lines += [
-        f"  suppressed: {row['reason']} ({row['scope']}) since {row['since']}, ref {row['ref']}"
-        for row in fact["suppressions"]
-    ]
+    lines = [common.one_line(fact["address"] or "(address not kept)")]
+    lines += [_stands(row) for row in fact["suppressions"]]
+    if not fact["suppressed"]:
+        lines.insert(1, "  not suppressed")
+    lines += ["", "  history:"] if fact["history"] else ["  nothing was ever recorded"]
     for past in fact["history"]:
-        lines.append(
-            f"  {past['at']}  {past['event']} by {past['actor']}"
-            + (f", source {past['source']}" if past["source"] else "")
-        )
-        if past["message_id"]:
-            lines.append(f"      message {past['message_id']} in mailbox {past['mailbox']}")
-        if past["words"]:
-            lines.append(f"      words: {past['words']!r}")
-        if past["rules"]:
-            lines.append(f"      rules: {', '.join(past['rules'])}")
-        if past["because"]:
-            lines.append(f"      because: {past['because']}")
+        lines += _past(past)
     return "\n".join(lines)
+
+
+def _stands(row: dict[str, Any]) -> str:
+    verb = "wanted all the same" if row["reason"] == "wanted" else f"suppressed: {row['reason']}"
+    return f"  {verb} ({row['scope']}) since {row['since']}, ref {row['ref']}"
+
+
+def _past(past: dict[str, Any]) -> list[str]:
+    source = f", source {past['source']}" if past["source"] else ""
+    lines = [f"  {past['at']}  {past['event']} by {past['actor']}{source}, ref {past['ref']}"]
+    if past["message_id"] or past["uid"]:
+        message = common.one_line(past["message_id"] or f"UID {past['uid']}")
+        lines.append(f"      message: {message} in mailbox {past['mailbox']}")
+    if past["words"]:
+        lines.append(f"      words:   {past['words']!r}")
+    if past["rules"]:
+        lines.append(f"      rules:   {', '.join(past['rules'])}")
+    if past["because"]:
+        lines.append(f"      because: {common.one_line(past['because'])}")
+    return lines
 
 
 def list_(
     list_id: ListOption = None,
-    reason: Annotated[str | None, typer.Option(help=f"One of: {', '.join(REASONS)}.")] = None,
-    source: Annotated[str | None, typer.Option(help=f"One of: {', '.join(SOURCES)}.")] = None,
+    reason: Annotated[str | None, typer.Option(help=_ONE_OF_REASONS)] = None,
+    source: Annotated[str | None, typer.Option(help=_ONE_OF_SOURCES)] = None,
     since: Annotated[
         str | None, typer.Option(metavar="DATE", help="YYYY-MM-DD, or RFC 3339; UTC unless it says so.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """All that is on the list, or part of it."""
-    if (reason and reason not in REASONS) or (source and source not in SOURCES):
-        raise Stop(f"--reason is one of {', '.join(REASONS)}; --source one of {', '.join(SOURCES)}", USAGE)
+    """All who are on the list, or some of them.
+
+    A line each: address, scope, reason, source, since.
+    """
+    from storage import suppressions
+    from storage.models import REASONS as BY_WORD
+
+    _one_of("--reason", reason, REASONS)
+    _one_of("--source", source, SOURCES)
+    moment = None if since is None else _moment(since)
     config = common.loaded()
     ledger = common.ledger(config)
     numbers = common.list_numbers(ledger)
     scope = None if list_id is None else common.scope_of(list_id, config, numbers)
-    moment = None if since is None else _moment(since)
+    empty = True
     with ledger.reading() as db:
         found = suppressions.listing(
-            db, scope=scope, reason=REASONS[reason] if reason else None, source=source, since=moment
+            db, scope=scope, reason=BY_WORD[reason] if reason else None, source=source, since=moment
         )
         for key, address, of_scope, of_reason, at, _, of_source in found:
+            empty = False
             fact = {
                 "address": address,
                 "key": key.hex(),
                 "scope": common.scope_word(of_scope, numbers),
-                "reason": Reason(of_reason).word,
+                "reason": common.reason_word(of_reason),
                 "source": of_source,
                 "since": when(at),
             }
             shown = address or f"(key {key.hex()})"
             tell(fact, as_json, f"{shown}  {fact['scope']}  {fact['reason']}  {of_source or '-'}  {fact['since']}")
+    if empty and not as_json:
+        note("nobody is on the list" if (list_id, reason, source, since) == (None,) * 4 else "nobody fits")
 
 
 def _moment(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise Stop(f"--since: {text!r} is no date; write 2026-01-31 or 2026-01-31T12:00:00Z", USAGE) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import mailbox
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
 from daemon.cli import common
 from daemon.cli.common import NO, NOINPUT, USAGE, AsJson, Stop, tell, when
-from daemon.config import ConfigError, House, find, load_house
-from daemon.intake import Intake, NobodyNamed
-from daemon.mail.reading import Bounce, OptOut, Reading, Resubscribe, addresses, label
-from daemon.mail.rules import RULES
-from daemon.mail.triage import read as read_message
-from daemon.service import number_lists
-from storage import incoming
-from storage.incoming import Item
 
-review = typer.Typer(no_args_is_help=True, help="The queue of doubtful mail.")
+if TYPE_CHECKING:
+    from daemon.config import House, Loaded
+    from daemon.mail.reading import Reading
+    from storage.engine import Ledger
+    from storage.incoming import Item
+
+review = typer.Typer(no_args_is_help=True, help="The queue of doubtful mail: look, accept, reject.")
 
 
 def register(app: typer.Typer) -> None:
@@ -36,6 +35,13 @@ def register(app: typer.Typer) -> None:
 # ------------------------------------------------------------------ read
 
 
+_FROM_LINE = re.compile(rb"From \S+ .*\d\d:\d\d.*\d{4}")
+
+
+class _CannotOpen(Exception):
+    """A PATH cannot be opened."""
+
+
 def read(
     paths: Annotated[
         list[str], typer.Argument(metavar="PATH...", help=".eml files, directories, Maildirs, mboxes; - is stdin.")
@@ -43,7 +49,13 @@ def read(
     explain: Annotated[bool, typer.Option("--explain", help="Say which rules decided, and on which words.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What would triage say of these messages? Acts on nothing; needs only [house] and [[list]]."""
+    """What would be made of these messages? Acts on nothing.
+
+    Needs no database, and of the config only [house] and [[list]]. A line per message: its reading, whom it is about,
+    and what it asks for. Exit code 66: a PATH cannot be opened.
+    """
+    from daemon.mail.triage import read as read_message
+
     house = _house()
     failed = False
     for path in paths:
@@ -51,46 +63,66 @@ def read(
             for name, raw in _messages(path):
                 reading = read_message(raw, house)
                 tell(_fact(name, reading), as_json, _line(name, reading, explain))
-        except OSError as why:
-            common.note(f"optoutd: {path}: {why.strerror or why}")
+        except _CannotOpen as why:
+            common.note(f"optoutd: {path or repr(path)}: {why}")
             failed = True
     if failed:
         raise typer.Exit(NOINPUT)
 
 
 def _house() -> House:
+    from daemon.config import ConfigError, House, find, load_house
+
     try:
         path = find(common.chosen_config)
     except ConfigError:
+        common.note("optoutd: no config, so your own domains and lists are unknown (-c FILE)")
         return House(name="(no config)")
     return load_house(path)
 
 
 def _messages(path: str) -> Iterator[tuple[str, bytes]]:
-    """(name, octets) of every message. Raises OSError only where PATH itself cannot be opened."""
-    if path == "-":
-        import sys
-
-        yield "-", sys.stdin.buffer.read()
-        return
-    here = Path(path)
-    if here.is_dir():
-        maildir = [here / sub for sub in ("cur", "new") if (here / sub).is_dir()]
-        files = [f for d in maildir or [here] for f in d.iterdir() if f.is_file()]
-        for file in sorted(files):
-            yield str(file), _octets(file)
-        return
-    with here.open("rb") as opened:
-        is_mbox = opened.read(5) == b"From "
-    if not is_mbox:
-        yield path, here.read_bytes()
-        return
-    box = mailbox.mbox(path, create=False)
+    """(name, octets) of every message. Raises _CannotOpen where PATH itself cannot be opened."""
     try:
-        for n, key in enumerate(box.iterkeys(), 1):
-            yield f"{path}#{n}", box.get_bytes(key)
-    finally:
-        box.close()
+        if path == "-":
+            if sys.stdin is None:
+                raise _CannotOpen("stdin is closed")
+            yield from _split(sys.stdin.buffer, path)
+        elif path and Path(path).is_dir():
+            yield from _directory(Path(path))
+        else:
+            with open(path, "rb") as file:  # noqa: PTH123 - Path("") would be the current directory
+                yield from _split(file, path)
+    except OSError as why:
+        raise _CannotOpen(why.strerror or str(why)) from None
+    except ValueError as why:  # a NUL in the name
+        raise _CannotOpen(str(why)) from None
+
+
+def _directory(here: Path) -> Iterator[tuple[str, bytes]]:
+    """A Maildir if it has `cur` or `new`; else all files in it."""
+    maildir = [here / sub for sub in ("cur", "new") if (here / sub).is_dir()]
+    for file in sorted(f for d in maildir or [here] for f in d.iterdir() if f.is_file() or f.is_symlink()):
+        yield str(file), _octets(file)
+
+
+def _split(file: BinaryIO, name: str) -> Iterator[tuple[str, bytes]]:
+    """An open file, which may be a pipe: one message, or the messages of an mbox."""
+    start = file.read(5)
+    if start != b"From ":
+        yield name, start + file.read()
+        return
+    number, lines, after_blank = 1, list[bytes](), False
+    file.readline()
+    for line in file:
+        if line.startswith(b"From ") and (after_blank or _FROM_LINE.match(line)):
+            yield f"{name}#{number}", b"".join(lines)
+            number += 1
+            lines.clear()
+        else:
+            lines.append(line)
+        after_blank = line in (b"\n", b"\r\n")
+    yield f"{name}#{number}", b"".join(lines)
 
 
 def _octets(file: Path) -> bytes:
@@ -103,6 +135,8 @@ def _octets(file: Path) -> bytes:
 
 
 def _fact(name: str, reading: Reading) -> dict[str, Any]:
+    from daemon.mail.reading import OptOut, addresses, label
+
     return {
         "file": name,
         "label": label(reading),
@@ -115,6 +149,8 @@ def _fact(name: str, reading: Reading) -> dict[str, Any]:
 
 
 def _scope(reading: Reading) -> str:
+    from daemon.mail.reading import Bounce, OptOut, Resubscribe
+
     match reading:
         case OptOut() | Resubscribe():
             return ";".join(reading.scope)
@@ -125,12 +161,11 @@ def _scope(reading: Reading) -> str:
 
 
 def _line(name: str, reading: Reading, explain: bool) -> str:
-    people = " ".join(addresses(reading))
-    line = (
-        f"{name}: {label(reading)}"
-        + (f"  {people}" if people else "")
-        + (f"  ({_scope(reading)})" if _scope(reading) else "")
-    )
+    from daemon.mail.reading import addresses, label
+    from daemon.mail.rules import RULES
+
+    people, scope = " ".join(addresses(reading)), _scope(reading)
+    line = f"{common.one_line(name)}: {label(reading)}" + f"  {people}" * bool(people) + f"  ({scope})" * bool(scope)
     if explain:
         line += "".join(f"\n    {rule}: {RULES.get(rule, '')}" for rule in reading.rules)
         line += f"\n    words: {reading.words!r}" if reading.words else ""
@@ -144,15 +179,15 @@ def list_(
     as_json: AsJson = False, every: Annotated[bool, typer.Option("--all", help="Decided ones too.")] = False
 ) -> None:
     """What waits for a decision, oldest first."""
+    from storage import incoming
+
     ledger = common.ledger(common.loaded())
     with ledger.reading() as db:
         items = incoming.reviews(db, None if every else "open")
     for item in items:
-        tell(
-            _item(item),
-            as_json,
-            f"{item.id}  {when(item.at)}  {item.sender or '(no sender)'}  {item.wish}  {', '.join(item.rules)}",
-        )
+        state = "" if item.state == "open" else f"  {item.state}"
+        about = f"{item.id}  {when(item.at)}  {item.sender or '(no sender)'}  {item.wish}  {', '.join(item.rules)}"
+        tell(_item(item), as_json, about + state)
     if not items and not as_json:
         common.note("nothing waits")
 
@@ -171,44 +206,49 @@ def _item(item: Item) -> dict[str, Any]:
     }
 
 
-Number = Annotated[int, typer.Argument(metavar="ID")]
+Number = Annotated[int, typer.Argument(metavar="ID", help="As `optoutd review list` shows it.")]
 
 
-def _find(number: int) -> tuple[Any, Any, Item]:
+def _find(number: int) -> tuple[Loaded, Ledger, Item]:
+    from storage import incoming
+
     config = common.loaded()
     ledger = common.ledger(config)
     with ledger.reading() as db:
-        item = incoming.review(db, number)
+        item = incoming.review(db, number) if common.is_number(number) else None
     if item is None:
-        raise Stop(f"no item {number} in the review queue", NO)
+        raise Stop(f"no item {number} in the review queue (see `optoutd review list --all`)", NO)
     return config, ledger, item
+
+
+_ACCEPTING = {
+    "resubscribe": "lift the opt-out of",
+    "bounce": "suppress as bounced:",
+    "complaint": "suppress as complained:",
+}
 
 
 def show(number: Number, as_json: AsJson = False) -> None:
     """One item: the writer's words, and what accepting would do."""
+    from daemon.mail.rules import RULES
+
     _, _, item = _find(number)
     people = ", ".join(item.addresses) or item.sender or "nobody"
-    verb = {
-        "resubscribe": "lift the opt-out of",
-        "bounce": "suppress as bounced:",
-        "complaint": "suppress as complained:",
-    }
-    text = (
-        f"{item.id}  {item.state}  received {when(item.at)} from {item.sender or '(no sender)'}\n"
-        f"accepting would {verb.get(item.wish, 'suppress')} {people} ({item.scope})\n"
-        f"rules: {', '.join(item.rules)}\n"
-        + (f"words: {item.words!r}\n" if item.words else "")
-        + f"\n{_harmless(item.excerpt)}"
-    )
-    tell(_item(item) | {"words": item.words or None, "excerpt": item.excerpt or None}, as_json, text)
+    would = "would" if item.state == "open" else "would have done this:"
+    lines = [
+        f"{item.id}  {item.state}  received {when(item.at)} from {item.sender or '(no sender)'}",
+        f"accepting {would} {_ACCEPTING.get(item.wish, 'suppress')} {people} ({item.scope})",
+        *(f"rule:  {rule}" + f": {RULES[rule]}" * (rule in RULES) for rule in item.rules),
+        *([f"words: {item.words!r}"] if item.words else []),
+        *(["", item.excerpt] if item.excerpt else []),
+    ]
+    fact = _item(item) | {"words": item.words or None, "excerpt": item.excerpt or None}
+    tell(fact, as_json, "\n".join(lines))
+    if item.state == "open" and not as_json:
+        common.note(f"\noptoutd review accept {item.id}, or optoutd review reject {item.id}")
 
 
-def _harmless(text: str) -> str:
-    """Hostile mail on a terminal: no control characters, so no escape sequences."""
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
-
-
-Note = Annotated[str, typer.Option(help="Kept with the decision.")]
+Note = Annotated[str, typer.Option(metavar="TEXT", help="Kept with the decision.")]
 
 
 def accept(number: Number, note: Note = "", as_json: AsJson = False) -> None:
@@ -225,6 +265,11 @@ def _decide(number: int, accepted: bool, note: str, as_json: bool) -> None:
     config, ledger, item = _find(number)
     if item.state != "open":
         raise Stop(f"item {number} was {item.state} already", NO)
+    from daemon import events
+    from daemon.intake import Intake, NobodyNamed
+    from daemon.service import number_lists
+
+    events.configure("auto", "warning")  # intake logs what it does; here the line below says it
     intake = Intake(ledger, config.config.house, number_lists(ledger, config.config), config.config.bounce)
     try:
         added = intake.decide(item, accepted, note, common.now(), common.actor())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Annotated
 
 import typer
@@ -24,6 +25,7 @@ def run() -> None:
     loaded = common.loaded()
     from daemon.service import Busy, run  # the whole daemon: a second of imports
 
+    gc.set_threshold(*common.USUAL_GC)
     try:
         run(loaded)
     except Busy as why:
@@ -52,10 +54,10 @@ def demo(
     """
     from daemon.demo import DemoFailed, play
 
+    gc.set_threshold(*common.USUAL_GC)
     try:
         play(once=once)
     except ModuleNotFoundError as missing:  # pymap comes with the extra only
         raise common.Stop(f"the demo needs {missing.name}: pip install 'optoutd[demo]'", common.CONFIG) from None
     except DemoFailed as why:
         raise common.Stop(f"the demo did not go as it should: {why}", common.SOFTWARE) from None
-

@@ -13,7 +13,10 @@ from storage.address import NotAnAddress, parse
 FIELD_LIMIT: Final = 65_536
 MOST: Final = 200
 
-_IN_TEXT = pattern(r"(?<![\w.+@-])(?:\"[^\"\s@]{1,60}\"|[^\s<>()\[\]\\,;:\"'`|=@*]{1,64})@[a-z0-9\u0080-\uffff](?:[a-z0-9._\u0080-\uffff-]{0,251}[a-z0-9\u0080-\uffff])?")
+_IN_TEXT = pattern(
+    r"(?<![\w.+@-])(?:\"[^\"\s@]{1,60}\"|[^\s<>()\[\]\\,;:\"'`|"
+    r"=@*]{1,64})@[a-z0-9\u0080-\uffff](?:[a-z0-9._\u0080-\uffff-]{0,251}[a-z0-9\u0080-\uffff])?"
+)
 _AT = r"(?:[\[({<]\s?(?:at|@|a t|ät|arroba|arobase|klammeraffe)\s?[\])}>]|\s(?:at|\[at\]|arroba|arobase)\s)"
 _DOT = r"(?:[\[({<]\s?(?:dot|punkt|point|punto|\.)\s?[\])}>]|\s(?:dot|punkt|point|punto)\s|\.)"
 _HIDDEN = pattern(

@@ -61,4 +61,8 @@ def _specs(values: list[str]) -> tuple[str, ...]:
 
 def _redacted(address: str) -> bool:
     local = address.rpartition("@")[0].lower()
-    return local in ("redacted", "redacted-address", "removed", "xxx", "undisclosed", "undisclosed-recipients") or "*" in local or "redacted" in local
+    return (
+        local in ("redacted", "redacted-address", "removed", "xxx", "undisclosed", "undisclosed-recipients")
+        or "*" in local
+        or "redacted" in local
+    )

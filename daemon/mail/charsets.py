@@ -21,7 +21,8 @@ _WIDER: Final[dict[str, str]] = {
 }  # fmt: skip
 _ALLOWED: Final = frozenset(
     "ascii utf-8 utf-16 utf-16-be utf-16-le utf-32 utf-7 gb18030 hz cp949 cp932 cp874 big5 big5hkscs euc_jp iso2022_jp"
-    " iso2022_jp_1 iso2022_jp_2 iso2022_jp_3 iso2022_jp_ext iso2022_kr johab koi8-r koi8-u koi8-t cp437 cp850 cp852 cp855 cp866"
+    " iso2022_jp_1 iso2022_jp_2 iso2022_jp_3 iso2022_jp_ext iso2022_kr johab koi8-r koi8-u koi8-t cp437 cp850 cp852 "
+    "cp855 cp866"
     " cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256 cp1257 cp1258 iso8859-1 iso8859-2 iso8859-3 iso8859-4 iso8859-5"
     " iso8859-6 iso8859-7 iso8859-8 iso8859-9 iso8859-10 iso8859-11 iso8859-13 iso8859-14 iso8859-15 iso8859-16"
     " mac-roman mac-cyrillic mac-greek mac-latin2 ptcp154 kz1048 tis-620".split()

@@ -11,27 +11,66 @@ from daemon.mail.reading import Cause
 _CODE = pattern(r"(?<![\d.])([245])\.(\d{1,3})\.(\d{1,3})(?![\d.]*\d)")
 _REPLY = pattern(r"(?<![\d.:-])([45]\d\d)[ -]")
 _FULL = pattern(
-    r"mailbox (?:is |was )?(?:full|quota|size)|mailbox exceeded|over ?quota|quota (?:exceeded|is exceeded|full)|exceed\w{0,3} (?:\w{1,12} ){0,4}quota|quota violation|out of storage|insufficient (?:system )?storage|mailbox limit|mailfolder is full"
-    r"|(?:box|inbox|account) is full|storage (?:limit|quota)|disk (?:quota|full)|no space left|not enough (?:disk )?space|too much mail|user is over|over the (?:maximum )?(?:allowed )?quota|mailbox has exceeded|boîte aux lettres pleine|postfach (?:ist )?voll|buz[oó]n lleno|boite pleine|容量超過|いっぱい"
-    r"|mailbox size limit|mailbox too large|exceeded storage|over its (?:disk )?quota|exceeded the limit|space allocation"
+    r"mailbox (?:is |was )?(?:full|quota|size)|mailbox exceeded|over ?quota|quota (?:exceeded|is exceeded|full)|"
+    r"exceed\w{0,3} (?:\w{1,12} ){0,4}quota|quota violation|out of storage|insufficient (?:system )?storage|mailbox "
+    r"limit|mailfolder is full"
+    r"|(?:box|inbox|account) is full|storage (?:limit|quota)|disk (?:quota|full)|no space left|not enough (?:disk "
+    r")?space|too much mail|user is over|over the (?:maximum )?(?:allowed )?quota|mailbox has exceeded|boîte aux "
+    r"lettres pleine|postfach (?:ist )?voll|buz[oó]n lleno|boite pleine|容量超過|いっぱい"
+    r"|mailbox size limit|mailbox too large|exceeded storage|over its (?:disk )?quota|exceeded the limit|space "
+    r"allocation"
 )
-_SIZE = pattern(r"(?:message|mail|file|attachment|size) (?:is |was )?(?:too (?:large|big|long)|exceeds|size exceeds|length exceeds)|size limit|maximum (?:message |allowed )?size|max(?:imum)? message size|message exceeds|exceeds (?:the )?(?:maximum|max)|exceeded max message|too large a message|message file too big|larger than")
+_SIZE = pattern(
+    r"(?:message|mail|file|attachment|size) (?:is |was )?(?:too (?:large|big|long)|exceeds|size exceeds|length "
+    r"exceeds)|size limit|maximum (?:message |allowed )?size|max(?:imum)? message size|message exceeds|exceeds "
+    r"(?:the )?(?:maximum|max)|exceeded max message|too large a message|message file too big|larger than"
+)
 _POLICY = pattern(
-    r"\bspam\b|\bspam[a-z]{0,12}\b|black ?list|block ?list|blocked|\bdnsbl\b|\brbl\b|spamhaus|spamcop|barracuda|reputation|\bpolicy\b|policies|\bdmarc\b|\bspf\b|\bdkim\b|unauthenticated|not authenticated|authentication|virus|malware|content (?:rejected|filter)|rejected by (?:content|filter)"
-    r"|relay(?:ing)? (?:denied|not permitted|access)|relay access|unable to relay|not permitted to relay|relaying|not allowed to (?:relay|send)|access denied(?! \[)|banned|prohibited|unsolicited|junk|poor reputation|too many (?:connections|recipients|messages|emails)|rate limit|ratelimit|throttl|greylist|graylist|deferred due"
-    r"|not accepting mail from|denied by|refused by|ip (?:address )?(?:is |has been )?(?:listed|blocked)|no ptr|reverse dns|\bptr\b|\bhelo\b|sender (?:address )?(?:rejected|denied|verify)|domain of sender|require[sd]? tls|tls required|starttls|security (?:issue|policy|reasons)|suspicious|phish|unacceptable content|message content|bulk mail|not in my (?:white|allow)"
-    r"|mail from (?:your )?ip|bad sender|delivery not authorized|not authorized|dissatisfied|pour des raisons|\bOU-\d{3}|\bAS\d{6,8}|5\.7\.\d"
+    r"\bspam\b|\bspam[a-z]{0,12}\b|black ?list|block ?list|blocked|\bdnsbl\b|\brbl\b|spamhaus|spamcop|barracuda|"
+    r"reputation|\bpolicy\b|policies|\bdmarc\b|\bspf\b|\bdkim\b|unauthenticated|not authenticated|authentication|"
+    r"virus|malware|content (?:rejected|filter)|rejected by (?:content|filter)"
+    r"|relay(?:ing)? (?:denied|not permitted|access)|relay access|unable to relay|not permitted to relay|relaying|"
+    r"not allowed to (?:relay|send)|access denied(?! \[)|banned|prohibited|unsolicited|junk|poor reputation|too many "
+    r"(?:connections|recipients|messages|emails)|rate limit|ratelimit|throttl|greylist|graylist|deferred due"
+    r"|not accepting mail from|denied by|refused by|ip (?:address )?(?:is |has been )?(?:listed|blocked)|no ptr|"
+    r"reverse dns|\bptr\b|\bhelo\b|sender (?:address )?(?:rejected|denied|verify)|domain of sender|require[sd]? tls|"
+    r"tls required|starttls|security (?:issue|policy|reasons)|suspicious|phish|unacceptable content|message content|"
+    r"bulk mail|not in my (?:white|allow)"
+    r"|mail from (?:your )?ip|bad sender|delivery not authorized|not authorized|dissatisfied|pour des raisons|"
+    r"\bOU-\d{3}|\bAS\d{6,8}|5\.7\.\d"
 )
 _LATER = pattern(
-    r"try again|temporar|dns (?:error|failure|lookup)|name server|nameserver|lookup (?:failed|failure|timed)|servfail|timed ?out|time-?out|connection (?:refused|reset|lost|dropped|timed)|could not connect|unable to connect|connect(?:ion)? failed|host (?:is )?(?:unreachable|down)|network is unreachable|no route to host|retry time|retry timeout"
-    r"|loop|too many hops|hop count|deferred|delayed|will be retried|resources temporarily|server (?:is )?(?:busy|unavailable)|service (?:is )?(?:not |un)available|system error|local error|internal error|configuration error|read error|i/o error|mail system full"
+    r"try again|temporar|dns (?:error|failure|lookup)|name server|nameserver|lookup (?:failed|failure|timed)|"
+    r"servfail|timed ?out|time-?out|connection (?:refused|reset|lost|dropped|timed)|could not connect|unable to "
+    r"connect|connect(?:ion)? failed|host (?:is )?(?:unreachable|down)|network is unreachable|no route to host|retry "
+    r"time|retry timeout"
+    r"|loop|too many hops|hop count|deferred|delayed|will be retried|resources temporarily|server (?:is )?(?:busy|"
+    r"unavailable)|service (?:is )?(?:not |un)available|system error|local error|internal error|configuration error|"
+    r"read error|i/o error|mail system full"
 )
 _GONE = pattern(
-    r"user[ _-]?unknown|unknown (?:user|recipient|local|address|mailbox|account)|unknown or illegal|no such (?:user|mailbox|recipient|account|address|person|name|local|email)|no (?:mailbox|account|user)\b[^\n]{0,30}(?:here|found|by that|exist)|(?:user|recipient|mailbox|account|address|addressee|alias|email)(?: \S{1,80})? (?:does not|doesn'?t|do not) exist|doesn'?t have an? [^\n]{0,40}account"
-    r"|does not exist|doesn'?t exist|(?:user|recipient|mailbox|address|account|addressee) (?:is |was )?(?:not found|unknown|invalid|disabled|inactive|suspended|closed|deactivated|terminated|not known|not listed|unavailable|not available|no longer)|not a (?:valid|known) (?:user|recipient|mailbox|address)|invalid (?:recipient|mailbox|user|address|destination)"
-    r"|bad (?:destination )?(?:mailbox|address|recipient)|recipient (?:address )?(?:rejected|not exist|unknown|invalid|is not)|(?:account|mailbox) (?:has been |is |is currently )?(?:disabled|inactive|suspended|closed|deactivated|discontinued|expired|blocked by user|locked)|mailbox unavailable|mailbox not|no longer (?:available|active|valid|exists|with|in use|on server|works)|address (?:unknown|not known|not found|inconnue)"
-    r"|inactive (?:user|account|recipient|mailbox)|disabled (?:user|account|recipient|mailbox)|not our customer|unrouteable|unroutable|domain (?:name )?(?:not found|does not exist|unknown|invalid)|no such domain|unknown (?:host|domain)|host unknown|host(?: or domain name)? (?:was )?not found|domain isn'?t in my list|nxdomain|non-?existent|no mx|not listed in|can'?t be found|could not be found|cannot be found|couldn'?t be found|wasn'?t found|no existe|n'existe pas|inconnu|desconocid|existiert nicht|unbekannt|nicht gefunden|konnte nicht gefunden"
-    r"|is not a known user|not a known|not known at|addressee unknown|this user doesn|account (?:does|that you tried)|unknown to|destination unknown|name (?:is )?not recogni|user reject|undeliverable address|invalid address|mailbox for [^\n]{1,80} (?:does|not)|no recipient|user not|recipient not|vous|宛先|ユーザ|存在しない|見つかりません|not active|unknown\b"
+    r"user[ _-]?unknown|unknown (?:user|recipient|local|address|mailbox|account)|unknown or illegal|no such (?:user|"
+    r"mailbox|recipient|account|address|person|name|local|email)|no (?:mailbox|account|user)\b[^\n]{0,30}(?:here|"
+    r"found|by that|exist)|(?:user|recipient|mailbox|account|address|addressee|alias|email)(?: \S{1,80})? (?:does "
+    r"not|doesn'?t|do not) exist|doesn'?t have an? [^\n]{0,40}account"
+    r"|does not exist|doesn'?t exist|(?:user|recipient|mailbox|address|account|addressee) (?:is |was )?(?:not found|"
+    r"unknown|invalid|disabled|inactive|suspended|closed|deactivated|terminated|not known|not listed|unavailable|not "
+    r"available|no longer)|not a (?:valid|known) (?:user|recipient|mailbox|address)|invalid (?:recipient|mailbox|"
+    r"user|address|destination)"
+    r"|bad (?:destination )?(?:mailbox|address|recipient)|recipient (?:address )?(?:rejected|not exist|unknown|"
+    r"invalid|is not)|(?:account|mailbox) (?:has been |is |is currently )?(?:disabled|inactive|suspended|closed|"
+    r"deactivated|discontinued|expired|blocked by user|locked)|mailbox unavailable|mailbox not|no longer "
+    r"(?:available|active|valid|exists|with|in use|on server|works)|address (?:unknown|not known|not found|inconnue)"
+    r"|inactive (?:user|account|recipient|mailbox)|disabled (?:user|account|recipient|mailbox)|not our customer|"
+    r"unrouteable|unroutable|domain (?:name )?(?:not found|does not exist|unknown|invalid)|no such domain|unknown "
+    r"(?:host|domain)|host unknown|host(?: or domain name)? (?:was )?not found|domain isn'?t in my list|nxdomain|"
+    r"non-?existent|no mx|not listed in|can'?t be found|could not be found|cannot be found|couldn'?t be found|"
+    r"wasn'?t found|no existe|n'existe pas|inconnu|desconocid|existiert nicht|unbekannt|nicht gefunden|konnte nicht "
+    r"gefunden"
+    r"|is not a known user|not a known|not known at|addressee unknown|this user doesn|account (?:does|that you "
+    r"tried)|unknown to|destination unknown|name (?:is )?not recogni|user reject|undeliverable address|invalid "
+    r"address|mailbox for [^\n]{1,80} (?:does|not)|no recipient|user not|recipient not|vous|宛先|ユーザ|存在しない|見つかりません|not "
+    r"active|unknown\b"
 )
 _ACCESS_DENIED = pattern(r"recipient address rejected: access denied")
 _UNAVAILABLE = pattern(r"temporarily|currently|try later")
@@ -59,7 +98,11 @@ def diagnose(action: str, status: str, text: str) -> Diagnosis:
     stated = _CODE.search(status)
     code = _specific(remote) or _specific(stated) or _any(remote) or _any(stated)
     reply = _REPLY.search(text)
-    temporary = action in ("delayed", "delay") or code.startswith("4") or (not remote and reply is not None and reply[1].startswith("4"))
+    temporary = (
+        action in ("delayed", "delay")
+        or code.startswith("4")
+        or (not remote and reply is not None and reply[1].startswith("4"))
+    )
     tail = code.partition(".")[2]
     cause = _cause(text, tail)
     if cause != "address" or temporary:
@@ -68,7 +111,9 @@ def diagnose(action: str, status: str, text: str) -> Diagnosis:
         return Diagnosis(not _is_passing(text, tail), "address" if not _is_passing(text, tail) else "mailbox", code)
     if tail == "4.1" and _ACCESS_DENIED.search(text):
         return Diagnosis(True, "address", code)
-    unspecific = tail in ("", "0.0") or tail.startswith(("0.", "5.")) or tail in ("1.0", "3.0", "2.0", "4.0", "4.1", "9.9")
+    unspecific = (
+        tail in ("", "0.0") or tail.startswith(("0.", "5.")) or tail in ("1.0", "3.0", "2.0", "4.0", "4.1", "9.9")
+    )
     hard = unspecific and bool(_GONE.search(text)) and not _LATER.search(text)
     return Diagnosis(hard, "address" if hard else "mailbox", code)
 

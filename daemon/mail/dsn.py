@@ -16,9 +16,24 @@ from daemon.mail.message import Message, Part
 from daemon.mail.patterns import pattern
 
 _XTEXT = pattern(r"\+([0-9a-f]{2})")
-_EXPANDED = pattern(r"(?:expanded from|generated from|original address)\s{0,3}:?\s{0,3}<?([^\s<>():]{1,64}@[^\s<>()]{1,255}?)>?(?:[\s),]|$)")
+_EXPANDED = pattern(
+    r"(?:expanded from|generated from|original "
+    r"address)\s{0,3}:?\s{0,3}<?([^\s<>():]{1,64}@[^\s<>()]{1,255}?)>?(?:[\s),]|$)"
+)
 _DONE: Final = frozenset(("delivered", "relayed", "expanded", "deliverable"))
-_DAEMONS: Final = ("mailer-daemon", "postmaster", "mail-daemon", "mailerdaemon", "mdaemon", "mailer", "mail.daemon", "bounce", "mta", "mailsystem", "maildelivery")
+_DAEMONS: Final = (
+    "mailer-daemon",
+    "postmaster",
+    "mail-daemon",
+    "mailerdaemon",
+    "mdaemon",
+    "mailer",
+    "mail.daemon",
+    "bounce",
+    "mta",
+    "mailsystem",
+    "maildelivery",
+)
 
 
 @dataclass(slots=True)
@@ -53,7 +68,10 @@ def read(message: Message, house: House, writer: str) -> Report | None:
 
 def _is_report(message: Message, writer: str) -> bool:
     """Or did a person forward one?"""
-    return message.root.content_type == "multipart/report" or from_daemon(message, writer)
+    kind = message.root.parameters.get("report-type", "").lower()
+    return (message.root.content_type == "multipart/report" and kind in ("", "delivery-status")) or from_daemon(
+        message, writer
+    )
 
 
 def from_daemon(message: Message, writer: str) -> bool:
@@ -61,7 +79,11 @@ def from_daemon(message: Message, writer: str) -> bool:
     if "return-path" in message.fields and message.fields.get("return-path").strip() in ("<>", ""):
         return True
     local = writer.rpartition("@")[0].lower() or fields.words(message.fields.get("from")).lower()
-    return any(local.startswith(name) for name in _DAEMONS) or "x-failed-recipients" in message.fields or "mailer-daemon" in fields.words(message.fields.get("from")).lower()
+    return (
+        any(local.startswith(name) for name in _DAEMONS)
+        or "x-failed-recipients" in message.fields
+        or "mailer-daemon" in fields.words(message.fields.get("from")).lower()
+    )
 
 
 def _machine_readable(part: Part, message: Message) -> Report:
@@ -77,7 +99,9 @@ def _machine_readable(part: Part, message: Message) -> Report:
         if address is None or any(f.address.lower() == address.lower() for f in report.failures):
             continue
         diagnostic = fields.words(block.get("diagnostic-code")) or _near(text, address)
-        report.failures.append(Failure(address, action, diagnose(action, block.get("status"), _said(diagnostic)), diagnostic[:500]))
+        report.failures.append(
+            Failure(address, action, diagnose(action, block.get("status"), _said(diagnostic)), diagnostic[:500])
+        )
     if not report.failures and not report.delivered:
         _failed_recipients(report, message, text)
     return report
@@ -140,7 +164,11 @@ def _expansions(text: str) -> list[tuple[str, str]]:
 
 
 def _said(diagnostic: str) -> str:
-    return diagnostic.partition(";")[2] or diagnostic if diagnostic.lower().lstrip().startswith(("smtp", "x-")) else diagnostic
+    return (
+        diagnostic.partition(";")[2] or diagnostic
+        if diagnostic.lower().lstrip().startswith(("smtp", "x-"))
+        else diagnostic
+    )
 
 
 def _readable(message: Message) -> str:
@@ -185,7 +213,9 @@ def _readable_all(message: Message) -> str:
     for part in message.root.walk():
         if part.content_type in ("text/plain", "text/html", "text/enriched") and not part.parts:
             text = part.text()[:100_000]
-            out.append(to_text(text) if part.content_type == "text/html" or text.lstrip()[:6].lower() == "<html>" else text)
+            out.append(
+                to_text(text) if part.content_type == "text/html" or text.lstrip()[:6].lower() == "<html>" else text
+            )
         if sum(map(len, out)) > 100_000:
             break
     return "\n".join(out)

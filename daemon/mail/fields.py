@@ -69,7 +69,12 @@ def _lines(raw: bytes) -> Iterator[tuple[int, bytes, int]]:
 
 
 def _fields(items: list[tuple[str, list[bytes]]]) -> Fields:
-    return Fields(tuple((name, decode(b" ".join(x.strip() for x in lines), "utf-8" if _is_utf8(lines) else "").strip()) for name, lines in items))
+    return Fields(
+        tuple(
+            (name, decode(b" ".join(x.strip() for x in lines), "utf-8" if _is_utf8(lines) else "").strip())
+            for name, lines in items
+        )
+    )
 
 
 def _is_utf8(lines: list[bytes]) -> bool:

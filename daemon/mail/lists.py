@@ -1,5 +1,7 @@
 """Which lists a request is about (specification, section 5): everything, unless own words name lists to limit it."""
 
+# ruff: noqa: E501  (the words for kinds of mail are data)
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -12,8 +14,10 @@ from daemon.mail.wishes import Wish
 
 # Words that are about any marketing mail: a list named by nothing else is named only as one kind set against others.
 _GENERIC: Final = frozenset(
-    "newsletter newsletters news letter letters mailing mailings list offer offers discount discounts promotion promotions promo deals"
-    " sale sales special marketing email emails mail advertising angebot angebote rabatt rabatte aktionen werbung nouvelles offres promotions"
+    "newsletter newsletters news letter letters mailing mailings list offer offers discount discounts promotion "
+    "promotions promo deals"
+    " sale sales special marketing email emails mail advertising angebot angebote rabatt rabatte aktionen werbung "
+    "nouvelles offres promotions"
     " ofertas descuentos promociones boletin boletines noticias offerte sconti aanbiedingen ofertas oferty erbjudanden tilbud the der die das la le les el los our updates".split()
 )
 # Kinds of list, in several languages: a list belongs to a kind if its id, title or one of its names has such a word.
@@ -77,7 +81,11 @@ def scope(wish: Wish, house: House) -> Scope:
         named.discard("newsletter")
     if (everything or excepted or not named) and keep:
         rest = {x.id for x in house.lists} - keep
-        return Scope(tuple(sorted(f"list:{x}" for x in rest)), tuple(sorted(keep)), "5-all-but") if rest else Scope(("all",), (), "5-all")
+        return (
+            Scope(tuple(sorted(f"list:{x}" for x in rest)), tuple(sorted(keep)), "5-all-but")
+            if rest
+            else Scope(("all",), (), "5-all")
+        )
     if everything or not named or named >= {x.id for x in house.lists}:
         return Scope(("all",), (), "5-all")
     return Scope(tuple(sorted(f"list:{x}" for x in named)), tuple(sorted(keep - named)), "5-named")
@@ -111,9 +119,11 @@ def _mentions(words: list[str], lists: tuple[MailingList, ...]) -> list[_Mention
     for mailing in lists:
         for name, strong in _names(mailing):
             size = len(name)
-            for at in range(len(words) - size + 1):
-                if all(_same(words[at + n], name[n]) for n in range(size)):
-                    found.append(_Mention(at, at + size, mailing.id, strong))
+            found += [
+                _Mention(at, at + size, mailing.id, strong)
+                for at in range(len(words) - size + 1)
+                if all(_same(words[at + n], name[n]) for n in range(size))
+            ]
     found.sort(key=lambda m: (m.end - m.at, m.strong), reverse=True)
     out: list[_Mention] = []
     for mention in found:
@@ -142,7 +152,11 @@ def _names(mailing: MailingList) -> list[tuple[list[str], bool]]:
 
 def _limits(word: str, kind: tuple[str, ...]) -> bool:
     """Kinds that name a list even when they stand alone; offers and letters do only beside others."""
-    return kind[0] not in ("offers", "newsletter") and not all(w in _GENERIC for w in phrases.tokens(word)) and word not in ("partner", "partners", "academy", "seminarios")
+    return (
+        kind[0] not in ("offers", "newsletter")
+        and not all(w in _GENERIC for w in phrases.tokens(word))
+        and word not in ("partner", "partners", "academy", "seminarios")
+    )
 
 
 def _has(name: list[str], word: list[str]) -> bool:

@@ -16,11 +16,15 @@ from typing import Final
 from daemon.mail.patterns import pattern
 
 _TAG_NAME = pattern(r"[a-z][a-z0-9:]{0,30}")
-_ATTRIBUTE = pattern(r"(?<![a-z-])(class|id|style|type|hidden)(?:\s{0,5}=\s{0,5}(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>]{1,500})))?(?=[\s/>]|$)")
+_ATTRIBUTE = pattern(
+    r"(?<![a-z-])(class|id|style|type|hidden)(?:\s{0,5}=\s{0,5}(?:\"([^\"]*)\"|'([^']*)'|"
+    r"([^\s\"'>]{1,500})))?(?=[\s/>]|$)"
+)
 _SPACE = pattern(r"\s+")
 _STYLE = pattern(
     r"display:none|visibility:hidden|mso-hide:all|opacity:0(?![.\d])|max-height:0(?![.\d])|text-indent:-\d{3}"
-    r"|font-size:[01](?:\.\d{1,4})?(?:px|pt|em|%)?(?![\d.a-z])|(?<![a-z-])color:(?:#fff|#ffffff|white|transparent)(?![a-z0-9])"
+    r"|font-size:[01](?:\.\d{1,4})?(?:px|pt|em|%)?(?![\d.a-z])|(?<![a-z-])color:(?:#fff|#ffffff|white|"
+    r"transparent)(?![a-z0-9])"
 )
 
 _TAG_LIMIT: Final = 20_000  # characters of one tag; what is longer is text
@@ -29,13 +33,21 @@ _UNSEEN: Final = frozenset("style script head title template noscript svg math o
 _RAW: Final = frozenset("style script title textarea".split())  # their content is no markup (HTML 13.2.5.2)
 _VOID: Final = frozenset("br hr img input meta link area base col embed source track wbr".split())
 _PARAGRAPHS: Final = frozenset("p h1 h2 h3 h4 h5 h6 ul ol table pre".split())
-_BLOCKS: Final = _PARAGRAPHS | frozenset("div br tr li hr blockquote section article header footer address center dd dt dl body".split())
+_BLOCKS: Final = _PARAGRAPHS | frozenset(
+    "div br tr li hr blockquote section article header footer address center dd dt dl body".split()
+)
 _QUOTE_CLASSES: Final = (
     "gmail_quote", "gmail_extra", "yahoo_quoted", "protonmail_quote", "moz-cite", "zmail_extra", "tutanota_quote",
     "ms-outlook-mobile-reference", "hs_reply", "wisestamp_quote", "mailru-quote", "gmail_signature", "moz-signature",
     "protonmail_signature", "ydp-signature",
 )  # fmt: skip
-_QUOTE_IDS: Final = ("divrplyfwdmsg", "replysplit", "isforwardcontent", "isreplycontent", "mail-editor-reference-message-container")
+_QUOTE_IDS: Final = (
+    "divrplyfwdmsg",
+    "replysplit",
+    "isforwardcontent",
+    "isreplycontent",
+    "mail-editor-reference-message-container",
+)
 
 
 def to_text(markup: str) -> str:

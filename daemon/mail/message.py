@@ -76,7 +76,13 @@ class Message:
 
     def enclosed(self) -> Part | None:
         """The returned or forwarded original: message/rfc822, text/rfc822-headers, or a part that calls itself so."""
-        part = self.root.first("message/rfc822", "message/global", "text/rfc822-headers", "message/global-headers", "message/rfc822-headers")
+        part = self.root.first(
+            "message/rfc822",
+            "message/global",
+            "text/rfc822-headers",
+            "message/global-headers",
+            "message/rfc822-headers",
+        )
         if part is None:
             return None
         if part.parts:
@@ -153,7 +159,9 @@ def _transfer_decoded(body: bytes, encoding: str) -> bytes:
         case "base64":
             bare = _NOT_BASE64.sub("", body.decode("latin-1").partition("=\n\n")[0])
             try:
-                return base64.b64decode(bare[: len(bare) // 4 * 4 + (len(bare) % 4 if len(bare) % 4 != 1 else 0)] + "==")
+                return base64.b64decode(
+                    bare[: len(bare) // 4 * 4 + (len(bare) % 4 if len(bare) % 4 != 1 else 0)] + "=="
+                )
             except (binascii.Error, ValueError):
                 return b""
         case _:

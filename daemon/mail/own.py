@@ -1,5 +1,7 @@
 """The writer's own words of a whole message: which parts are read, and whether the subject is his own."""
 
+# ruff: noqa: E501  (the labels of form fields and subject prefixes are data)
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -9,18 +11,26 @@ from daemon.config import House
 from daemon.mail import addresses, fields, markup, phrases, quoting
 from daemon.mail.message import Message, Part
 from daemon.mail.patterns import pattern
-from daemon.mail.quoting import Copy, OwnWords
+from daemon.mail.quoting import OwnWords
 
 _PREFIX = pattern(
-    r"[\s\[(]{0,3}(?:re|aw|antw|antwort|sv|vs|odp|ynt|ref|rif|r|fwd?|fw|wg|tr|rv|enc|i|vb|doorst|pd|ilt|turpinat|res|atb|回复|回覆|答复|转发|轉寄|返信|転送|답장|전달|רע|העברה|رد|إعادة توجيه|пересл|отв|ha|továbbítás)(?:\s?[\[(]\d{1,3}[\])])?\s{0,2}[:：][\])]?\s{0,3}"
+    r"[\s\[(]{0,3}(?:re|aw|antw|antwort|sv|vs|odp|ynt|ref|rif|r|fwd?|fw|wg|tr|rv|enc|i|vb|doorst|pd|ilt|turpinat|res|"
+    r"atb|回复|回覆|答复|转发|轉寄|返信|転送|답장|전달|רע|העברה|رد|إعادة توجيه|пересл|отв|ha|"
+    r"továbbítás)(?:\s?[\[(]\d{1,3}[\])])?\s{0,2}[:：][\])]?\s{0,3}"
 )
-_FORWARD = pattern(r"[\s\[(]{0,3}(?:fwd?|fw|wg|tr|rv|enc|i|doorst|pd|ilt|vb|转发|轉寄|転送|전달|העברה|пересл)\s{0,2}[:：]")
-_FIELD_LINE = pattern(r"\s{0,6}[*_]{0,2}([^\s:：*_][^:：\n]{0,40}?)[*_]{0,2}\s{0,6}[:：]\s{0,6}([^\n]{0,4000})$")
+_FORWARD = pattern(
+    r"[\s\[(]{0,3}(?:fwd?|fw|wg|tr|rv|enc|i|doorst|pd|ilt|vb|转发|轉寄|転送|전달|העברה|пересл)\s{0,2}[:：]"
+)
+_FIELD_LINE = pattern(r"\s{0,6}[*_]{0,2}([^\s:：*_][^:：\n]{0,40}?)[*_]{0,2}\s{0,6}[:：]\s{0,6}([^\n]{0,4000})")
 _MAIL_LABELS: Final = frozenset(
     "email emailaddress youremail youremailaddress mail mailaddress emailadresse adresseemail ihreemail ihreemailadresse votreemail adressemail courriel correo correoelectronico sucorreo direcciondecorreo replyto from absender emailid contactemail mailadresse メールアドレス 邮箱".split()
 )
-_TEXT_LABELS: Final = frozenset("message yourmessage nachricht ihrenachricht mitteilung comment comments text anfrage question enquiry inquiry description details body mensaje comentario comentarios messaggio bericht mensagem votremessage kommentar frage anliegen request content メッセージ".split())
-_TOPIC_LABELS: Final = frozenset("topic subject betreff thema sujet objet asunto tema reason category kategorie oggetto onderwerp".split())
+_TEXT_LABELS: Final = frozenset(
+    "message yourmessage nachricht ihrenachricht mitteilung comment comments text anfrage question enquiry inquiry description details body mensaje comentario comentarios messaggio bericht mensagem votremessage kommentar frage anliegen request content メッセージ".split()
+)
+_TOPIC_LABELS: Final = frozenset(
+    "topic subject betreff thema sujet objet asunto tema reason category kategorie oggetto onderwerp".split()
+)
 
 
 @dataclass(slots=True)
@@ -47,7 +57,9 @@ def read(message: Message, house: House, author: str, writer: str) -> Own:
     answered = " ".join(message.fields.all("in-reply-to") + message.fields.all("references"))[:8000]
     own.reply = not own.forward and (bool(answered) or bool(_PREFIX.match(subject)))
     ours = any(house.owns(x.rpartition("@")[2].strip("<> ")) for x in answered.split())
-    own.to_mailing = ours or _quotes_us(own.body, house) or (bool(_PREFIX.match(subject)) and _is_title(_bare(subject), house))
+    own.to_mailing = (
+        ours or _quotes_us(own.body, house) or (bool(_PREFIX.match(subject)) and _is_title(_bare(subject), house))
+    )
     own.subject = _own_subject(subject, own, house)
     if writer.lower() in (a.lower() for a in house.form_addresses):
         _read_form(own)
@@ -64,11 +76,18 @@ def _readable(root: Part) -> tuple[str, bool, bool]:
     texts: list[str] = []
     unreadable = attachments = False
     for part in _chosen(root):
-        if part.content_type in ("application/pgp-encrypted", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"):
+        if part.content_type in (
+            "application/pgp-encrypted",
+            "multipart/encrypted",
+            "application/pkcs7-mime",
+            "application/x-pkcs7-mime",
+        ):
             unreadable = True
         elif part.content_type.startswith("text/") and not part.is_attachment and not part.parts:
             texts.append(_text(part))
-        elif not part.content_type.startswith(("multipart/", "application/pgp-signature", "application/pkcs7-signature")):
+        elif not part.content_type.startswith(
+            ("multipart/", "application/pgp-signature", "application/pkcs7-signature")
+        ):
             attachments = True
         if sum(map(len, texts)) > quoting.TEXT_LIMIT:
             break
@@ -77,7 +96,9 @@ def _readable(root: Part) -> tuple[str, bool, bool]:
 
 def _text(part: Part) -> str:
     text = part.text()
-    if part.content_type == "text/html" or (part.content_type == "text/plain" and text.lstrip()[:14].lower().startswith(("<html", "<!doctype html"))):
+    if part.content_type == "text/html" or (
+        part.content_type == "text/plain" and text.lstrip()[:14].lower().startswith(("<html", "<!doctype html"))
+    ):
         return markup.to_text(text)
     if part.content_type not in ("text/plain", "text/html", "text/enriched", "text/markdown"):
         return ""
@@ -90,7 +111,15 @@ def _unflowed(text: str) -> str:
     for line in text.split("\n"):
         if out and out[-1].endswith(" ") and out[-1] != "-- " and out[-1][:1] == ">" and line[:1] == ">":
             out.append(line)
-        elif out and out[-1].endswith(" ") and out[-1].strip() not in ("--", "") and line[:1] != ">" and out[-1][:1] != ">" and line.strip() and len(out[-1]) > 40:
+        elif (
+            out
+            and out[-1].endswith(" ")
+            and out[-1].strip() not in ("--", "")
+            and line[:1] != ">"
+            and out[-1][:1] != ">"
+            and line.strip()
+            and len(out[-1]) > 40
+        ):
             out[-1] += line
         else:
             out.append(line)
@@ -140,20 +169,41 @@ def _own_subject(subject: str, own: Own, house: House) -> str:
     quoted = [phrases.tokens(line.lstrip(" >|")) for line in own.body.quoted.split("\n")[:12]]
     if folded and any(line[: len(folded)] == folded for line in quoted):
         return ""
-    return "" if own.to_mailing and ({"you", "your"} & set(folded) and "have" in folded or "request" in folded) else bare
+    return (
+        "" if own.to_mailing and (({"you", "your"} & set(folded) and "have" in folded) or "request" in folded) else bare
+    )
 
 
 def _is_title(bare: str, house: House) -> bool:
     """Does a subject bear the name of a list, or our own name in front?"""
     words = phrases.tokens(bare)
-    names = [phrases.tokens(name) for x in house.lists for name in (x.title, *x.names) if name and " " in name.strip().replace("-", " ")]
+    names = [
+        phrases.tokens(name)
+        for x in house.lists
+        for name in (x.title, *x.names)
+        if name and " " in name.strip().replace("-", " ")
+    ]
     if not any(name and _holds(words, name) for name in names):
         return False
     return not _starts_with_request(words)
 
 
 def _starts_with_request(words: list[str]) -> bool:
-    return bool(words) and words[0] in ("unsubscribe", "remove", "stop", "please", "abmelden", "abbestellen", "cancel", "no", "bitte", "desabonner", "desinscription", "baja", "keine")
+    return bool(words) and words[0] in (
+        "unsubscribe",
+        "remove",
+        "stop",
+        "please",
+        "abmelden",
+        "abbestellen",
+        "cancel",
+        "no",
+        "bitte",
+        "desabonner",
+        "desinscription",
+        "baja",
+        "keine",
+    )
 
 
 def _holds(words: list[str], name: list[str]) -> bool:

@@ -23,9 +23,14 @@ from typing import Final
 from daemon.mail.patterns import pattern
 
 CLAUSE_LIMIT: Final = 80  # words of a clause that are looked at
-_MARKS: Final = {c: None for c in (*range(0x300, 0x370), *range(0x591, 0x5C8), *range(0x64B, 0x660), 0x640)}
-_LETTERS: Final = str.maketrans({"ø": "o", "æ": "ae", "œ": "oe", "ł": "l", "ı": "i", "đ": "d", "أ": "ا", "إ": "ا", "آ": "ا", "ى": "ي", "ة": "ه"})
-_WORD = pattern(r"@@\d{1,3}|[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+|[,()–—/|]|(?<=\s)-(?=\s)")
+_MARKS: Final = dict.fromkeys((*range(768, 880), *range(1425, 1480), *range(1611, 1632), 1600))
+_LETTERS: Final = str.maketrans(
+    {"ø": "o", "æ": "ae", "œ": "oe", "ł": "l", "ı": "i", "đ": "d", "أ": "ا", "إ": "ا", "آ": "ا", "ى": "ي", "ة": "ه"}
+)
+_WORD = pattern(
+    r"@@\d{1,3}|[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+|[,()–—/|]|"
+    r"(?<=\s)-(?=\s)"
+)
 _E_MAIL = pattern(r"(?<!\w)e[- ]?(mail|post|posta)(?=s?(?!\w)|[a-z])")
 _BREAKS: Final = frozenset(",()–—/|-")
 
@@ -189,7 +194,15 @@ def lexicon(language: str) -> Lexicon:
             vocabulary.update(text for what, text, _ in elements if what in ("word", "prefix"))
             for key in _keys(elements):
                 templates.setdefault(key, []).append((kind, template, elements))
-    return Lexicon(language, frozenset(tokens(data["stopwords"])), tuple(tokens(data.get("typos", ""))), frozenset(vocabulary), exact, prefixes, templates)
+    return Lexicon(
+        language,
+        frozenset(tokens(data["stopwords"])),
+        tuple(tokens(data.get("typos", ""))),
+        frozenset(vocabulary),
+        exact,
+        prefixes,
+        templates,
+    )
 
 
 def _phrase(written: str) -> list[tuple[bool, str, tuple[str, ...]]]:

@@ -4,6 +4,8 @@ Goes over the lines once, with a few lines of look-ahead. Answers between or bel
 knows the quoted lines it follows, so that "yes, do that" can be understood.
 """
 
+# ruff: noqa: E501  (field names and formulas in many languages are data)
+
 from __future__ import annotations
 
 import unicodedata
@@ -16,13 +18,10 @@ TEXT_LIMIT: Final = 400_000  # characters of readable text that are looked at
 WORDS_LIMIT: Final = 65_536  # characters of own words
 LINE_LIMIT: Final = 4_000  # characters of one line that patterns see
 
-_INVISIBLE: Final = {
-    c: None
-    for c in (0xAD, 0x34F, 0x61C, 0x180E, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2065), *range(0x2066, 0x2070), 0xFEFF)
-} | {0x00A0: " ", 0x202F: " ", 0x3000: " ", 0x2028: "\n", 0x2029: "\n", 0x85: "\n", 0x0B: "\n", 0x0C: "\n"}
+_INVISIBLE: Final = dict.fromkeys((173, 847, 1564, 6158, *range(8203, 8208), *range(8234, 8239), *range(8288, 8293), *range(8294, 8304), 65279)) | {0x00A0: " ", 0x202F: " ", 0x3000: " ", 0x2028: "\n", 0x2029: "\n", 0x85: "\n", 0x0B: "\n", 0x0C: "\n"}
 
 _QUOTED = pattern(r"\s{0,6}(?:[a-z]{1,4})?(?:>|\|\s|»\s)")
-_UNDERSCORES = pattern(r"\s{0,4}(?:_{10,}|\*{10,}|-{20,}|={20,})\s{0,4}$")
+_UNDERSCORES = pattern(r"\s{0,4}(?:_{10,200}|\*{10,200}|-{20,200}|={20,200})\s{0,4}$")
 _SEPARATOR = pattern(
     r"""^[\s>]{0,5}(?:[-_=*]{2,30}\s{0,3}(?:
       original(?:\s(?:message|appointment|email|nachricht)|nachricht|meddelande|e-mail|mail|)
@@ -43,66 +42,103 @@ _SEPARATOR = pattern(
     | reply\sabove\sthis\sline)[^\n]{0,40}$ )""",
     verbose=True,
 )
-FORWARDED = pattern(r"forward|weitergeleitet|transf[ée]r|reenviad|inoltrat|doorgestuurd|vidarebefordra|videresend|przekaz|přeposl|пересл|переадрес|転送|转发|välitetty|iletilen|encaminhad|réexp")
+FORWARDED = pattern(
+    r"forward|weitergeleitet|transf[ée]r|reenviad|inoltrat|doorgestuurd|vidarebefordra|videresend|przekaz|přeposl|"
+    r"пересл|переадрес|転送|转发|välitetty|iletilen|encaminhad|réexp"
+)
 
 # Field names in the header block of a quoted copy, in the languages of the mail programs that write one.
 _FROM: Final = (
-    "from von de da van från fra od lähettäjä от від kimden 差出人 送信元 发件人 寄件者 寄件人 보낸사람 보낸 사람 feladó expéditeur remitente mittente absender afzender"
+    "from von de da van från fra od lähettäjä от від kimden 差出人 送信元 发件人 寄件者 寄件人 보낸사람 보낸 사람 feladó expéditeur "
+    "remitente mittente absender afzender"
     " avsändare afsender nadawca odesílatel gönderen şuradan de la saatja pošiljatelj من מאת"
 ).split()
 _LABELS: Final = {
     "from": frozenset(_FROM) | {"보낸 사람", "de la"},
     "to": frozenset(
-        "to an à a para aan till til do komu pro vastaanottaja kime кому до alıcı 宛先 收件人 받는사람 címzett destinataire destinatario empfänger către catre za prejemnik إلى אל"
+        "to an à a para aan till til do komu pro vastaanottaja kime кому до alıcı 宛先 收件人 받는사람 címzett destinataire "
+        "destinatario empfänger către catre za prejemnik إلى אל"
         " saaja modtager mottaker"
         "".split()
     )
     | {"받는 사람"},
     "subject": frozenset(
-        "subject betreff objet asunto oggetto onderwerp ämne emne temat předmět předmet aihe тема konu 件名 主题 主旨 제목 tárgy assunto subiect predmet teema الموضوع נושא předmětem"
+        "subject betreff objet asunto oggetto onderwerp ämne emne temat předmět předmet aihe тема konu 件名 主题 主旨 제목 "
+        "tárgy assunto subiect predmet teema الموضوع נושא předmětem"
         "".split()
     ),
     "date": frozenset(
-        "sent date gesendet datum envoyé enviado inviato verzonden skickat sendt wysłano data wyslano odesláno lähetetty отправлено дата надіслано gönderildi tarih 送信日時 日付 发送时间 日期"
+        "sent date gesendet datum envoyé enviado inviato verzonden skickat sendt wysłano data wyslano odesláno "
+        "lähetetty отправлено дата надіслано gönderildi tarih 送信日時 日付 发送时间 日期"
         " 보낸날짜 elküldve dátum fecha enviada enviat trimis poslano päivämäärä fecha odoslané kuupäev saadetud التاريخ תאריך dato gönderilme".split()
     )
     | {"보낸 날짜", "gönderme tarihi", "gönderilme tarihi", "дата отправления"},
-    "cc": frozenset("cc kopie copie copia kopia bcc reply-to antwort-an priority importance attachments kopi kopio копия копія másolat".split()),
+    "cc": frozenset(
+        "cc kopie copie copia kopia bcc reply-to antwort-an priority importance attachments kopi kopio копия копія másolat".split()
+    ),
 }
 _LABEL_OF: Final = {name: kind for kind, names in _LABELS.items() for name in names}
-_LABEL = pattern(r"[\s>*_]{0,8}([^\s:*：<>@][^:*：<>@\n]{0,22}?)[\s*]{0,4}[:：]\*{0,2}(?:\s|$|(?=[^/\s]))([^\n]{0,2000})$")
+_LABEL = pattern(
+    r"[\s>*_]{0,8}([^\s:*：<>@][^:*：<>@\n]{0,22}?)[\s*]{0,4}[:：]\*{0,2}(?:\s|$|(?=[^/\s]))([^\n]{0,2000})$"
+)
 
 # "On <date>, <name> <address> wrote:" and its like; the verb or the shape must be there, at the end of the line.
 _WROTE = pattern(
-    r"(?:wrote|writes|schrieb(?:\s[^\n]{0,120})?|geschrieben|a\sécrit|a\secrit|écrit|escribió|escribio|ha\sscritto|scrive|scrisse|schreef(?:\s[^\n]{0,120})?|escreveu|skrev(?:\s[^\n]{0,120})?|napisał(?:\(a\)|a)?|napisal"
-    r"|pisze|napsal(?:\(a\)|a)?|kirjoitti|пишет|написал(?:\(а\)|а)?|писал(?:\(а\)|а)?|написав(?:\(ла\)|ла)?|пише|yazdı|yazdi|şunu\syazdı|írta|a\sscris|napisao(?:/la)?|je\snapisao|kirjutas|wrote\sthe\sfollowing|viết"
+    r"(?:wrote|writes|schrieb(?:\s[^\n]{0,120})?|geschrieben|a\sécrit|a\secrit|écrit|escribió|escribio|ha\sscritto|"
+    r"scrive|scrisse|schreef(?:\s[^\n]{0,120})?|escreveu|skrev(?:\s[^\n]{0,120})?|napisał(?:\(a\)|a)?|napisal"
+    r"|pisze|napsal(?:\(a\)|a)?|kirjoitti|пишет|написал(?:\(а\)|а)?|писал(?:\(а\)|а)?|написав(?:\(ла\)|ла)?|пише|"
+    r"yazdı|yazdi|şunu\syazdı|írta|a\sscris|napisao(?:/la)?|je\snapisao|kirjutas|wrote\sthe\sfollowing|viết"
     r"|のメール|が書きました|は書きました|さんは書きました|写道|寫道|님이\s작성|작성:|كتب|כתב(?:\(ה\))?|‫כתב)\s{0,3}[:：]?\s{0,3}$"
 )
 _ATTRIBUTION_START = pattern(
-    r"[\s>]{0,4}(?:on\s|am\s|le\s|el\s|il\s(?:giorno\s)?|op\s|em\s|den\s|d\.\s|på\s|w\sdniu|dnia|dne\s|в\s|\d{1,4}[./年-]|[a-zäöüéàèçřžščáíýůа-яіїє.]{2,12},?\s\d|"
-    r"[a-zäöüéàèçřžščáíýůа-яіїє]{2,10}\.?,\s|[^\n]{0,120}<[^\s<>@]{1,64}@[^\s<>@]{1,120}>|בתאריך|في\s|ב-|\"[^\"]{1,80}\"|[^\n:]{1,60}\s(?:wrote|schrieb))"
+    r"[\s>]{0,4}(?:on\s|am\s|le\s|el\s|il\s(?:giorno\s)?|op\s|em\s|den\s|d\.\s|på\s|w\sdniu|dnia|dne\s|в\s|"
+    r"\d{1,4}[./年-]|[a-zäöüéàèçřžščáíýůа-яіїє.]{2,12},?\s\d|"
+    r"[a-zäöüéàèçřžščáíýůа-яіїє]{2,10}\.?,\s|[^\n]{0,120}<[^\s<>@]{1,64}@[^\s<>@]{1,120}>|בתאריך|في\s|ב-|"
+    r"\"[^\"]{1,80}\"|[^\n:]{1,60}\s(?:wrote|schrieb))"
 )
 _HAS_DATE_OR_ADDRESS = pattern(r"\d{1,4}[./:年-]\d{1,2}|\d{4}|[^\s@]{1,64}@[^\s@]{1,100}|\bvia\b")
 _SIGNATURE_MARK = pattern(r"(?:--|—|–|-- |_{2,9}|- -|\*{3,9}|={3,19}|~{2,19})\s?$")
 _PS = pattern(r"\s{0,4}(?:p\.?\s?p?\.?s\b|n\.?b\b|post\s?scriptum|пс\b|p\.\s?d\b|з\.\s?і\.|追伸)")
 _MOBILE = pattern(
-    r"\s{0,4}(?:sent (?:from|via|with|by) (?:my|mail|outlook|yahoo|gmail|proton|the|a)|get outlook for|von (?:meinem?|unterwegs)[^\n]{0,60}gesendet|gesendet (?:von|mit|aus)"
-    r"|envoy[ée] (?:de|depuis|à partir)|enviado (?:desde|do|via|a partir)|inviato da|verstuurd vanaf|verzonden (?:met|vanaf)|skickat från|sendt fra|lähetetty|wysłane z|odesláno z"
-    r"|отправлено (?:с|из)|надіслано|iphone'?umdan|iphoneから送信|发自我的|從我的|나의 iphone|this (?:e-?mail|message) (?:was|has been) (?:sent|scanned|checked)|virus-free|virenfrei|diese e-?mail wurde von)"
+    r"\s{0,4}(?:sent (?:from|via|with|by) (?:my|mail|outlook|yahoo|gmail|proton|the|a)|get outlook for|von "
+    r"(?:meinem?|unterwegs)[^\n]{0,60}gesendet|gesendet (?:von|mit|aus)"
+    r"|envoy[ée] (?:de|depuis|à partir)|enviado (?:desde|do|via|a partir)|inviato da|verstuurd vanaf|verzonden "
+    r"(?:met|vanaf)|skickat från|sendt fra|lähetetty|wysłane z|odesláno z"
+    r"|отправлено (?:с|из)|надіслано|iphone'?umdan|iphoneから送信|发自我的|從我的|나의 iphone|this (?:e-?mail|message) (?:was|has "
+    r"been) (?:sent|scanned|checked)|virus-free|virenfrei|diese e-?mail wurde von)"
 )
 _CLOSING = pattern(
-    r"\s{0,4}(?:(?:with )?(?:(?:kind|best|warm|many|warmest|kindest) )?regards|(?:with )?best wishes[^\n]{0,60}|best|cheers|yours(?: (?:sincerely|faithfully|truly))?|sincerely(?: yours)?|respectfully|thanks(?: (?:and regards|in advance|a lot|again|so much))?|many thanks|thank you(?: (?:very much|in advance))?"
-    r"|thx|ta|tnx|rgds|br|kr|mit (?:freundlichen|besten|freundlichem|lieben|herzlichen) gr(?:ü|ue)(?:ß|ss)(?:en)?[^\n]{0,40}|(?:viele|liebe|beste|freundliche|sch(?:ö|oe)ne|herzliche) gr(?:ü|ue)(?:ß|ss)e[^\n]{0,30}|gr(?:u|ü)(?:ß|ss)e?|hochachtungsvoll|mfg|vg|lg|danke(?: (?:sehr|schön|im voraus|und gruß))?|vielen dank(?: im voraus)?"
-    r"|(?:bien )?cordialement|bien à vous|salutations(?: distingu[ée]es)?|sinc[èe]res salutations|cdlt|merci(?: (?:d['’]avance|beaucoup|bien))?|(?:un )?saludos?(?: cordiales)?|(?:un )?cordial saludo|atentamente|atte|(?:muchas )?gracias(?: de antemano)?"
-    r"|cordiali saluti|distinti saluti|saluti|grazie(?: mille)?|met vriendelijke groet(?:en)?|mvg|groet(?:en|jes)?|(?:alvast )?bedankt|atenciosamente|cumprimentos|com os melhores cumprimentos|obrigad[oa]|med vänlig(?:a)? hälsning(?:ar)?|vänliga hälsningar|mvh|hälsningar|(?:med )?venlig hilsen|vennlig hilsen|hilsen"
-    r"|z poważaniem|pozdrawiam|z wyrazami szacunku|s pozdravem|děkuji|ystävällisin terveisin|с уважением|з повагою|спасибо|saygılarımla|iyi günler|teşekkürler|敬具|よろしくお願いいたします。?|以上|此致|敬礼|谢谢|감사합니다\.?|مع التحية|بحترام|בברכה|תודה)[\s,.!–-]{0,5}$"
+    r"\s{0,4}(?:(?:with )?(?:(?:kind|best|warm|many|warmest|kindest) )?regards|(?:with )?best wishes[^\n]{0,60}|best|"
+    r"cheers|yours(?: (?:sincerely|faithfully|truly))?|sincerely(?: yours)?|respectfully|thanks(?: (?:and regards|in "
+    r"advance|a lot|again|so much))?|many thanks|thank you(?: (?:very much|in advance))?"
+    r"|thx|ta|tnx|rgds|br|kr|mit (?:freundlichen|besten|freundlichem|lieben|herzlichen) gr(?:ü|ue)(?:ß|"
+    r"ss)(?:en)?[^\n]{0,40}|(?:viele|liebe|beste|freundliche|sch(?:ö|oe)ne|herzliche) gr(?:ü|ue)(?:ß|ss)e[^\n]{0,30}|"
+    r"gr(?:u|ü)(?:ß|ss)e?|hochachtungsvoll|mfg|vg|lg|danke(?: (?:sehr|schön|im voraus|und gruß))?|vielen dank(?: im "
+    r"voraus)?"
+    r"|(?:bien )?cordialement|bien à vous|salutations(?: distingu[ée]es)?|sinc[èe]res salutations|cdlt|merci(?: "
+    r"(?:d['’]avance|beaucoup|bien))?|(?:un )?saludos?(?: cordiales)?|(?:un )?cordial saludo|atentamente|atte|"
+    r"(?:muchas )?gracias(?: de antemano)?"
+    r"|cordiali saluti|distinti saluti|saluti|grazie(?: mille)?|met vriendelijke groet(?:en)?|mvg|groet(?:en|jes)?|"
+    r"(?:alvast )?bedankt|atenciosamente|cumprimentos|com os melhores cumprimentos|obrigad[oa]|med vänlig(?:a)? "
+    r"hälsning(?:ar)?|vänliga hälsningar|mvh|hälsningar|(?:med )?venlig hilsen|vennlig hilsen|hilsen"
+    r"|z poważaniem|pozdrawiam|z wyrazami szacunku|s pozdravem|děkuji|ystävällisin terveisin|с уважением|з повагою|"
+    r"спасибо|saygılarımla|iyi günler|teşekkürler|敬具|よろしくお願いいたします。?|以上|此致|敬礼|谢谢|감사합니다\.?|مع التحية|بحترام|בברכה|"
+    r"תודה)[\s,.!–-]{0,5}$"
 )
 _DISCLAIMER = pattern(
-    r"\s{0,4}[*_]{0,3}(?:confidential(?:ity)?\s?(?:notice|note|:|and|information)|confidential\b[^\n]{0,40}$|disclaimer|legal notice|important notice|privileged|notice:|avis de confidentialit|aviso (?:legal|de confidencialidad)|vertraulichkeitshinweis|"
-    r"haftungsausschluss|rechtlicher hinweis|avvertenza|vertrouwelijk|this (?:e-?mail|message|communication|transmission)(?: message)?,? ?(?:\(?(?:and|including|together|with)[^\n]{0,80})?(?:is|are|may|contains?|transmission)\b[^\n]{0,120}(?:confidential|intended|privileged|addressee|recipient)|"
-    r"the (?:information|contents?)[^\n]{0,60}(?:e-?mail|message|transmission)[^\n]{0,80}(?:confidential|intended|privileged)|diese e-?mail[^\n]{0,60}(?:vertraulich|enth[äa]lt)|der inhalt dieser e-?mail|"
-    r"ce (?:message|courriel|courrier)[^\n]{0,80}(?:confidentiel|destin|exclusiv)|este (?:mensaje|correo|e-?mail|mensagem)[^\n]{0,80}(?:confidencial|destinat|dirigid|exclusiv)|questo messaggio[^\n]{0,80}(?:riservat|confidenzial)|"
-    r"if you (?:are not|have received|received)[^\n]{0,60}(?:intended|in error|by mistake)|please consider the environment|think before you print)"
+    r"\s{0,4}[*_]{0,3}(?:confidential(?:ity)?\s?(?:notice|note|:|and|information)|confidential\b[^\n]{0,40}$|"
+    r"disclaimer|legal notice|important notice|privileged|notice:|avis de confidentialit|aviso (?:legal|de "
+    r"confidencialidad)|vertraulichkeitshinweis|"
+    r"haftungsausschluss|rechtlicher hinweis|avvertenza|vertrouwelijk|this (?:e-?mail|message|communication|"
+    r"transmission)(?: message)?,? ?(?:\(?(?:and|including|together|with)[^\n]{0,80})?(?:is|are|may|contains?|"
+    r"transmission)\b[^\n]{0,120}(?:confidential|intended|privileged|addressee|recipient)|"
+    r"the (?:information|contents?)[^\n]{0,60}(?:e-?mail|message|transmission)[^\n]{0,80}(?:confidential|intended|"
+    r"privileged)|diese e-?mail[^\n]{0,60}(?:vertraulich|enth[äa]lt)|der inhalt dieser e-?mail|"
+    r"ce (?:message|courriel|courrier)[^\n]{0,80}(?:confidentiel|destin|exclusiv)|este (?:mensaje|correo|e-?mail|"
+    r"mensagem)[^\n]{0,80}(?:confidencial|destinat|dirigid|exclusiv)|questo messaggio[^\n]{0,80}(?:riservat|"
+    r"confidenzial)|"
+    r"if you (?:are not|have received|received)[^\n]{0,60}(?:intended|in error|by mistake)|please consider the "
+    r"environment|think before you print)"
 )
 
 
@@ -138,7 +174,7 @@ def clean(text: str) -> str:
 _FULL_WIDTH: Final = {c: c - 0xFEE0 for c in range(0xFF01, 0xFF5F)}
 
 
-def own_words(text: str, author: str = "") -> OwnWords:
+def own_words(text: str, author: str = "") -> OwnWords:  # noqa: C901  one branch for each kind of line
     """Sort the lines of a readable text. `author`: display name of From, which may stand alone above a signature."""
     lines = clean(text[:TEXT_LIMIT]).split("\n")
     out = OwnWords()
@@ -276,7 +312,9 @@ def _attribution(lines: list[str], n: int) -> int:
         return 0
     joined = ""
     for count in range(1, 5):
-        if n + count > len(lines) or (count > 1 and (not lines[n + count - 1].strip() or _QUOTED.match(lines[n + count - 1]))):
+        if n + count > len(lines) or (
+            count > 1 and (not lines[n + count - 1].strip() or _QUOTED.match(lines[n + count - 1]))
+        ):
             return 0
         joined = f"{joined} {lines[n + count - 1].strip()}".strip()[:600]
         if _WROTE.search(joined[-200:]) and _HAS_DATE_OR_ADDRESS.search(joined):
@@ -319,7 +357,11 @@ def _is_closing(lines: list[str], n: int, kept: list[str], author: str) -> bool:
 
 def _is_name(line: str) -> bool:
     words = line.strip(" ,.!").split()
-    return 0 < len(words) <= 4 and not line.endswith(("!", "?", ":")) and all(not w[0].islower() or w in ("von", "van", "de", "der", "la", "di", "da") for w in words)
+    return (
+        0 < len(words) <= 4
+        and not line.endswith(("!", "?", ":"))
+        and all(not w[0].islower() or w in ("von", "van", "de", "der", "la", "di", "da") for w in words)
+    )
 
 
 def _is_own_name(line: str, author: str) -> bool:
@@ -327,4 +369,8 @@ def _is_own_name(line: str, author: str) -> bool:
         return False
     name = {w for w in author.lower().replace(",", " ").replace('"', " ").split() if len(w) > 1}
     words = line.lower().strip(" ,.-–!").replace(",", " ").split()
-    return 0 < len(words) <= 5 and bool(name) and all(w in name or (len(w) <= 2 and w.endswith(".")) or w == "&" for w in words)
+    return (
+        0 < len(words) <= 5
+        and bool(name)
+        and all(w in name or (len(w) <= 2 and w.endswith(".")) or w == "&" for w in words)
+    )

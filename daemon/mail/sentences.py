@@ -15,7 +15,9 @@ FEW: Final = 8  # words: too few to tell the language by
 
 _END = pattern(r"(?<=[.!?;…:])[\"'”»)]{0,3}\s|(?<=[。！？؟])|\n")
 _URL = pattern(r"(?:https?://|www\.)[^\s<>\"]{1,2000}")
-_QUOTATION = pattern(r"[\"“”„«»](?=\S)([^\"“”„«»\n]{1,200})[\"“”„«»]|(?<!\w)['‘‚](?=\S)([^'‘’‚\n]{1,200})['’](?!\w)|「([^「」\n]{1,200})」")
+_QUOTATION = pattern(
+    r"[\"“”„«»](?=\S)([^\"“”„«»\n]{1,200})[\"“”„«»]|(?<!\w)['‘‚](?=\S)([^'‘’‚\n]{1,200})['’](?!\w)|「([^「」\n]{1,200})」"
+)
 _LETTER = pattern(r"[^\W\d_]")
 _SCRIPTS: Final = (
     ("ko", pattern(r"[\uac00-\ud7a3]")),
@@ -68,7 +70,9 @@ class Text:
         if "ja" in by_script and "zh" in by_script:
             by_script.remove("zh")
         words = [w for s in self.sentences for w in s.words][:3000]
-        score: dict[str, int] = {x: sum(w in lexicon(x).stopwords for w in words) for x in (*_LATIN, "ru", "uk") if x in phrases.languages()}
+        score: dict[str, int] = {
+            x: sum(w in lexicon(x).stopwords for w in words) for x in (*_LATIN, "ru", "uk") if x in phrases.languages()
+        }
         best = max(score.values(), default=0)
         latin = [x for x in _LATIN if x in score and (len(words) <= FEW or x == "en" or score[x] * 2 > best)]
         by_script.sort(key=lambda x: -score.get(x, 0))
@@ -107,7 +111,12 @@ def _unwrapped(text: str) -> str:
     for line in text.split("\n"):
         bare = line.strip()
         last = out[-1].rstrip() if out else ""
-        if bare and last and not last.endswith((".", "!", "?", ":", ";")) and (bare[0].islower() or len(last) >= 50 or last.endswith(",") and len(last) >= 30):
+        if (
+            bare
+            and last
+            and not last.endswith((".", "!", "?", ":", ";"))
+            and (bare[0].islower() or len(last) >= 50 or (last.endswith(",") and len(last) >= 30))
+        ):
             out[-1] = f"{last} {bare}" if not _SCRIPTS[1][1].search(last[-1]) else last + bare
         else:
             out.append(bare)
@@ -178,8 +187,12 @@ def _mend(text: Text) -> None:
 def _mended(word: str, known: frozenset[str], right: list[str]) -> str:
     if not 5 <= len(word) <= 20 or word in known or not word.isalpha():
         return word
-    near = sorted((d, candidate) for candidate in right if (d := _distance(word, candidate)) <= (2 if len(word) >= 8 else 1))
-    return near[0][1] if near and (len(near) == 1 or near[0][0] < near[1][0] or near[0][1][:5] == near[1][1][:5]) else word
+    near = sorted(
+        (d, candidate) for candidate in right if (d := _distance(word, candidate)) <= (2 if len(word) >= 8 else 1)
+    )
+    return (
+        near[0][1] if near and (len(near) == 1 or near[0][0] < near[1][0] or near[0][1][:5] == near[1][1][:5]) else word
+    )
 
 
 def _distance(a: str, b: str) -> int:

@@ -15,7 +15,19 @@ from daemon.mail import whom as whose
 from daemon.mail.message import Message, Part
 from daemon.mail.own import Own
 from daemon.mail.patterns import pattern
-from daemon.mail.reading import ALL, AutoReply, Bounce, Cause, Complaint, OptOut, Ordinary, Proof, Reading, Resubscribe, Review
+from daemon.mail.reading import (
+    ALL,
+    AutoReply,
+    Bounce,
+    Cause,
+    Complaint,
+    OptOut,
+    Ordinary,
+    Proof,
+    Reading,
+    Resubscribe,
+    Review,
+)
 from daemon.mail.wishes import Wish
 from storage.address import NotAnAddress, SiteKey, keys_of, parse
 
@@ -95,7 +107,9 @@ def _nobody_named(case: _Case) -> Reading:
 
 
 def _one_cause(report: dsn.Report) -> Cause:
-    causes = [f.diagnosis.cause for f in report.failures if not f.diagnosis.hard] or [report.failures[0].diagnosis.cause]
+    causes = [f.diagnosis.cause for f in report.failures if not f.diagnosis.hard] or [
+        report.failures[0].diagnosis.cause
+    ]
     return causes[0]
 
 
@@ -113,7 +127,11 @@ def _feedback_report(case: _Case) -> Reading | None:
 
 def _is_ours(original: Part, house: House) -> bool:
     """Is there a sender in our domain? A copy that shows no sender at all is not held against us."""
-    values = [v for name in ("from", "sender", "return-path", "resent-from", "x-original-from") for v in original.fields.all(name)]
+    values = [
+        v
+        for name in ("from", "sender", "return-path", "resent-from", "x-original-from")
+        for v in original.fields.all(name)
+    ]
     senders = [a for v in values for a in addresses.specs(v)]
     return not senders or any(house.owns(a.rpartition("@")[2]) for a in senders)
 
@@ -147,7 +165,9 @@ def _unsubscribe_address(case: _Case) -> Reading | None:
     rules: tuple[str, ...] = ("0.3-unsubscribe-address",)
     scope = (f"list:{tag}",) if tag and tag in {x.id for x in case.house.lists} else ALL
     wish = Wish("opt-out", rules[0], words=case.subject[:200])
-    return _doubt_about_author(case, wish, scope) or _opt_out(case, wish, whose.Whom((case.writer,), "3.1-writer"), lists.Scope(scope, (), "5-address"))
+    return _doubt_about_author(case, wish, scope) or _opt_out(
+        case, wish, whose.Whom((case.writer,), "3.1-writer"), lists.Scope(scope, (), "5-address")
+    )
 
 
 def _automatic_answer(case: _Case) -> Reading | None:
@@ -163,7 +183,14 @@ def _automatic_answer(case: _Case) -> Reading | None:
     wish = wording.understand("", text.body.text, [], is_answer=True, names=lists.names(case.house))
     kind, words = wording.automatic("", text.body.text)
     if wish.kind == "opt-out" and wish.rule == "2-opt-out" and kind != "ack":
-        return Review((case.writer,) if case.writer else (), ALL, case.writer or None, wish.language, ("0.3-asks-removal",), wish.words)
+        return Review(
+            (case.writer,) if case.writer else (),
+            ALL,
+            case.writer or None,
+            wish.language,
+            ("0.3-asks-removal",),
+            wish.words,
+        )
     return AutoReply(("0.3-automatic",), words)
 
 
@@ -199,7 +226,9 @@ def _persons_words(case: _Case) -> Reading:
     if not text.subject.strip() and not text.body.text.strip():
         return _nothing_said(case, text)
     kind, words = wording.automatic(text.subject, text.body.text)
-    wish = wording.understand(text.subject, text.body.text, text.body.answers, is_answer=text.to_mailing, names=lists.names(case.house))
+    wish = wording.understand(
+        text.subject, text.body.text, text.body.answers, is_answer=text.to_mailing, names=lists.names(case.house)
+    )
     if kind == "gone" and not text.to_mailing:
         kind = ""  # "Ben has left the company, give his seat to Sophie" is a person's mail
     if kind and not _is_form(case) and (wish.kind in ("ordinary", "review") or wish.rule == "2-one-word"):
@@ -229,9 +258,19 @@ def _asked(case: _Case, wish: Wish, text: Own) -> Reading:
         return Review((case.writer,), ALL, case.writer, wish.language, (wish.rule, "2-review-g-not-ours"), wish.words)
     whom = _whom(case, wish, text)
     if whom.doubt or not whom.addresses:
-        return Review(whom.addresses, scope.lists, case.writer or None, wish.language, (wish.rule, whom.rule), wish.words)
+        return Review(
+            whom.addresses, scope.lists, case.writer or None, wish.language, (wish.rule, whom.rule), wish.words
+        )
     if wish.kind == "resubscribe":
-        return Resubscribe(whom.addresses, scope.lists, case.writer or None, _proof(case), wish.language, (wish.rule, whom.rule, scope.rule), wish.words)
+        return Resubscribe(
+            whom.addresses,
+            scope.lists,
+            case.writer or None,
+            _proof(case),
+            wish.language,
+            (wish.rule, whom.rule, scope.rule),
+            wish.words,
+        )
     return _opt_out(case, wish, whom, scope)
 
 
@@ -240,7 +279,9 @@ def _whom(case: _Case, wish: Wish, text: Own) -> whose.Whom:
         found = text.form_address
         return whose.Whom((found,), "3.6-web-form") if found else whose.Whom((), "3.6-web-form", doubt=True)
     if case.house.owns(case.writer.rpartition("@")[2]):
-        return whose.Whom(tuple(a for a in wish.addresses if not case.house.is_ours(a)), "2-review-f-another", doubt=True)
+        return whose.Whom(
+            tuple(a for a in wish.addresses if not case.house.is_ours(a)), "2-review-f-another", doubt=True
+        )
     return whose.whom(wish, case.writer, case.house, text.body.copies, reply=text.reply, forward=text.forward)
 
 
@@ -262,13 +303,25 @@ def _doubt_about_author(case: _Case, wish: Wish, scope: tuple[str, ...]) -> Read
 
 def _opt_out(case: _Case, wish: Wish, whom: whose.Whom, scope: lists.Scope) -> OptOut:
     rules = (wish.rule, whom.rule, scope.rule)
-    return OptOut(whom.addresses, scope.lists, scope.keep, case.writer or None, _proof(case), wish.stays, wish.language, rules, wish.words[:200])
+    return OptOut(
+        whom.addresses,
+        scope.lists,
+        scope.keep,
+        case.writer or None,
+        _proof(case),
+        wish.stays,
+        wish.language,
+        rules,
+        wish.words[:200],
+    )
 
 
 def _review(case: _Case, wish: Wish, text: Own) -> Review:
     scope = lists.scope(wish, case.house).lists
     named = tuple(dict.fromkeys(a for a in wish.addresses if not case.house.is_ours(a)))[:20]
-    hints = named or ((text.form_address,) if text.form_address else (case.writer,) if case.writer and not _is_form(case) else ())
+    hints = named or (
+        (text.form_address,) if text.form_address else (case.writer,) if case.writer and not _is_form(case) else ()
+    )
     return Review(hints, scope, case.writer or None, wish.language, (wish.rule,), wish.words)
 
 
@@ -276,4 +329,3 @@ def _proof(case: _Case) -> Proof:
     if not case.house.authserv_id:
         return "unchecked"
     return "dmarc" if case.dmarc == "pass" else "none"
-

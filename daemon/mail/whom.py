@@ -51,7 +51,11 @@ def _domain(address: str) -> str:
 
 
 def _ours(address: str, house: House) -> bool:
-    return house.is_ours(address) or house.owns(_domain(address)) or any(x.sender.lower() == address.lower() for x in house.lists if x.sender)
+    return (
+        house.is_ours(address)
+        or house.owns(_domain(address))
+        or any(x.sender.lower() == address.lower() for x in house.lists if x.sender)
+    )
 
 
 def _writer(writer: str, house: House, copies: list[Copy], *, reply: bool, forward: bool) -> Whom:
@@ -117,4 +121,6 @@ def _from_here(wish: Wish) -> bool:
                for s in wish.sentences for c in s.clauses for n, w in enumerate(c.words))  # fmt: skip
 
 
-_MAILBOXES: Final = frozenset("address email mailbox account adresse postfach konto mail compte boite direccion correo cuenta buzon emailadresse mailadresse".split())
+_MAILBOXES: Final = frozenset(
+    "address email mailbox account adresse postfach konto mail compte boite direccion correo cuenta buzon emailadresse mailadresse".split()
+)

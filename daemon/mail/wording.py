@@ -21,7 +21,8 @@ _EXCERPT: Final = 200
 
 # Words of templates that say "not" themselves, in any language.
 _NOT: Final = frozenset(
-    "{no} {dont} {not_want} {no_more} {cannot} {negation} not no nothing never nicht nichts nie kein keine keinen keinem ohne ne n pas plus rien non ikke inte"
+    "{no} {dont} {not_want} {no_more} {cannot} {negation} not no nothing never nicht nichts nie kein keine keinen "
+    "keinem ohne ne n pas plus rien non ikke inte"
     " geen niet niets nao no nunca nie ne neposilejte nechci не ala en ei لا לא אל without despite still refrain trotz malgre".split()
 )
 
@@ -72,7 +73,16 @@ def _strongest(wishes: list[Wish]) -> Wish:
             return wish
     for kind in ("opt-out", "resubscribe", "review"):
         for n, wish in enumerate(wishes):
-            if wish.kind == kind and not (kind == "opt-out" and any(w.kind == "review" and w.rule != "2-review-a-unclear" and w.rule != "2-review-c-displeasure" and w.language != "en" for w in wishes[:n])):
+            if wish.kind == kind and not (
+                kind == "opt-out"
+                and any(
+                    w.kind == "review"
+                    and w.rule != "2-review-a-unclear"
+                    and w.rule != "2-review-c-displeasure"
+                    and w.language != "en"
+                    for w in wishes[:n]
+                )
+            ):
                 return wish
     return wishes[0]
 
@@ -111,7 +121,25 @@ def _covers(hit: Hit, clause: Clause) -> bool:
 
 def _judge(sentence: Sentence, n: int, found: _Found) -> None:
     """Say of one sentence what it is: adds its number under one or more names."""
-    for kind in ("machine", "join", "move", "fewer", "later", "angry", "privacy", "courtesy", "broken", "byhand", "offer", "them", "agent", "domain", "away", "gone", "ack"):
+    for kind in (
+        "machine",
+        "join",
+        "move",
+        "fewer",
+        "later",
+        "angry",
+        "privacy",
+        "courtesy",
+        "broken",
+        "byhand",
+        "offer",
+        "them",
+        "agent",
+        "domain",
+        "away",
+        "gone",
+        "ack",
+    ):
         if sentence.says(kind) or (kind in ("offer", "agent", "domain") and sentence.has(kind)):
             found.add(kind, n)
     if sentence.says("keep"):
@@ -123,7 +151,14 @@ def _judge(sentence: Sentence, n: int, found: _Found) -> None:
     if "ask" in verdicts and not verdicts & {"keep"}:
         found.add(_circumstance(sentence), n)
     elif verdicts:
-        found.add(next(v for v in ("keep", "renewal", "their", "channel", "product", "elsewhere", "other", "ask") if v in verdicts), n)
+        found.add(
+            next(
+                v
+                for v in ("keep", "renewal", "their", "channel", "product", "elsewhere", "other", "ask")
+                if v in verdicts
+            ),
+            n,
+        )
     elif maybes := [(sentence.clauses[c], hit) for c, hit in sentence.says("maybe")]:
         found.add(_maybe(sentence, maybes), n)
 
@@ -162,16 +197,26 @@ def _is_conditional(sentence: Sentence) -> bool:
 def _ask(sentence: Sentence, clause: Clause, hit: Hit) -> str:
     """ "ask", or what keeps this phrase from being one."""
     if _is_negated(clause, hit) or _is_negated_inside(clause, hit):
-        return "keep" if any(name in hit.template for name in ("{leave}", "{remove}", "{stop}", "{leave_me}", "{remove_me}")) else "other"
+        return (
+            "keep"
+            if any(name in hit.template for name in ("{leave}", "{remove}", "{stop}", "{leave_me}", "{remove_me}"))
+            else "other"
+        )
     spans = _spans(clause, ("list", "mail", "me"), hit.start)
-    if _free(clause, "theirs", spans, 0) or (sentence.has("theirs") and any(_free(c, "theirs", [], 0) for c in sentence.clauses) and not _has_me(clause, hit)):
+    if _free(clause, "theirs", spans, 0) or (
+        sentence.has("theirs") and any(_free(c, "theirs", [], 0) for c in sentence.clauses) and not _has_me(clause, hit)
+    ):
         return "their"
     if _free(clause, "renewal", [], hit.start, hit.end + 7):
         return "renewal"
     if _free(clause, "transactional", spans, hit.start, hit.end + 7):
         return "product"
     strong = any(hit.start <= a < hit.end + 8 for a, _ in _spans(clause, ("list", "mail"), hit.start))
-    if _free(clause, "channel", spans, max(0, hit.start - 3)) and not any(c.has("channel_mail") for c in sentence.clauses):
+    if (
+        _free(clause, "channel", spans, max(0, hit.start - 3))
+        and not sentence.has("threat")
+        and not any(c.has("channel_mail") for c in sentence.clauses)
+    ):
         return "channel"
     if _free(clause, "product", spans, hit.start, hit.end + 8) and not strong:
         return "product"
@@ -219,17 +264,47 @@ def _object_known(clause: Clause, hit: Hit) -> bool:
         return any(at in clause.found.get(name, {}) for name in ("list", "mail", "everything", "these") for at in near)
     ends_in_leave = hit.template.endswith(("{leave}", "{leave} $")) and not hit.template.startswith("{tried}")
     if ends_in_leave and hit.end not in clause.found.get("filler", {}):
-        return rest[0] in ("and", "or", "url", "anymore", "any", "here", "because", "from", "on", "with", "but", "und", "et", "y", "at", "by", "via", "for", "without", "in", "as", "when", "myself", "quotation")
+        return rest[0] in (
+            "and",
+            "or",
+            "url",
+            "anymore",
+            "any",
+            "here",
+            "because",
+            "from",
+            "on",
+            "with",
+            "but",
+            "und",
+            "et",
+            "y",
+            "at",
+            "by",
+            "via",
+            "for",
+            "without",
+            "in",
+            "as",
+            "when",
+            "myself",
+            "quotation",
+        )
     return True
 
 
 def _maybe(sentence: Sentence, maybes: list[tuple[Clause, Hit]]) -> str:
     """Unclear what is meant: "cancel my subscription", a mention of unsubscribing."""
     if any(_is_negated(clause, hit) for clause, hit in maybes):
-        return "keep" if any("{leave}" in hit.template or "unsubscribe" in hit.template for _, hit in maybes) else "other"
+        return (
+            "keep" if any("{leave}" in hit.template or "unsubscribe" in hit.template for _, hit in maybes) else "other"
+        )
     if sentence.has("theirs"):
         return "their"
-    if any(_free(clause, "product", _spans(clause, ("list",), 0), 0) or _free(clause, "transactional", [], 0) for clause, _ in maybes):
+    if any(
+        _free(clause, "product", _spans(clause, ("list",), 0), 0) or _free(clause, "transactional", [], 0)
+        for clause, _ in maybes
+    ):
         return "product"
     if sentence.has("renewal"):
         return "product"
@@ -252,7 +327,11 @@ def _decide(said: list[Sentence], found: _Found, size: int, *, is_answer: bool) 
         return _join(said, found, asks)
     if asks:
         return _asked(said, found, asks)
-    for doubt, rule in (("hypothetical", "2-review-d-conditional"), ("pause", "2-review-d-pause"), ("renewal", "2-review-g-renewal")):
+    for doubt, rule in (
+        ("hypothetical", "2-review-d-conditional"),
+        ("pause", "2-review-d-pause"),
+        ("renewal", "2-review-g-renewal"),
+    ):
         if found[doubt]:
             return "review", rule, found[doubt]
     if found["domain"] & found["them"]:
@@ -297,7 +376,11 @@ def _asked(said: list[Sentence], found: _Found, asks: set[int]) -> Decision:
         return "review", "2-review-contradiction", found["keep"] | asks
     if any(n in found["fewer"] for n in asks) or (found["fewer"] and not asks - found["fewer"]):
         return "review", "2-review-d-fewer", found["fewer"]
-    if found["courtesy"] and not any(said[n].says("byhand") for n in range(len(said))) and all(_is_report(said[n]) for n in asks):
+    if (
+        found["courtesy"]
+        and not any(said[n].says("byhand") for n in range(len(said)))
+        and all(_is_report(said[n]) for n in asks)
+    ):
         return "ordinary", "2-wants-to-stay", found["courtesy"]
     return "opt-out", "2-opt-out", asks
 
@@ -379,7 +462,10 @@ def _yes(answers: list[tuple[str, str]], language: str) -> str:
     """A short yes below a quoted unsubscribe line takes its meaning from that line."""
     for quoted, line in answers:
         last = [x for x in quoted.split("\n") if x.strip(" >|")][-2:]
-        asked = any(s.has("leave") or s.has("quote_word") for s in sentences.read("", "\n".join(x.lstrip(" >|") for x in last)).annotate(language))
+        asked = any(
+            s.has("leave") or s.has("quote_word")
+            for s in sentences.read("", "\n".join(x.lstrip(" >|") for x in last)).annotate(language)
+        )
         own = sentences.read("", line).annotate(language)
         if asked and len(own) == 1 and len(own[0].words) <= 9 and all(_only_yes(c) for c in own[0].clauses):
             return line.strip()[:_EXCERPT]
@@ -387,8 +473,15 @@ def _yes(answers: list[tuple[str, str]], language: str) -> str:
 
 
 def _only_yes(clause: Clause) -> bool:
-    known = {n for name in ("yes", "filler", "me") for at, ends in clause.found.get(name, {}).items() for n in range(at, max(ends))}
-    return "yes" in clause.found and all(n in known or clause.words[n] in ("for", "me") for n in range(len(clause.words)))
+    known = {
+        n
+        for name in ("yes", "filler", "me")
+        for at, ends in clause.found.get(name, {}).items()
+        for n in range(at, max(ends))
+    }
+    return "yes" in clause.found and all(
+        n in known or clause.words[n] in ("for", "me") for n in range(len(clause.words))
+    )
 
 
 def automatic(subject: str, body: str) -> tuple[str, str]:

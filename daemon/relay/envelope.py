@@ -16,7 +16,7 @@ from storage.address import Address, NotAnAddress, parse
 _PATH: Final = re.compile(r'\s*(?:<((?:"(?:[^"\\]|\\.)*"|[^<>"\s])*)>|([^<>"\s]+))(?:\s+(.*))?\Z', re.DOTALL)
 _ROUTE: Final = re.compile(r"@[^:\s]*:")
 _XTEXT: Final = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*\Z")
-_NOTIFY: Final = re.compile(r"(?i:NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY)){0,2})\Z")
+_NOTIFY: Final = re.compile(r"(?ai:NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY)){0,2})\Z")
 
 
 class Syntax(Exception):
@@ -65,7 +65,7 @@ def mail(argument: str, offered: dict[str, str], max_size: int) -> Mail:
     size, smtputf8, passed, needs = 0, False, [], set[str]()
     for word in words:
         keyword, _, value = word.partition("=")
-        match keyword.upper():
+        match keyword.upper() if word.isascii() else "":  # "\u017f".upper() is an S, and it would go out as it came
             case "SIZE" if value.isascii() and value.isdigit() and len(value) <= 20:
                 size = int(value)
             case "BODY" if "8BITMIME" in offered and value.upper() in ("7BIT", "8BITMIME"):
@@ -102,7 +102,8 @@ def rcpt(argument: str, offered: dict[str, str], smtputf8: bool) -> Rcpt:
         good = (keyword.upper() == "NOTIFY" and _NOTIFY.match(value)) or (
             keyword.upper() == "ORCPT" and ";" in value and len(value) <= 500 and value.isprintable()
         )
-        if keyword.upper() not in ("NOTIFY", "ORCPT") or "DSN" not in offered:
+        good = good and (value.isascii() or smtputf8)  # RFC 6533 3: an original recipient may be UTF-8
+        if not keyword.isascii() or keyword.upper() not in ("NOTIFY", "ORCPT") or "DSN" not in offered:
             raise Syntax(f"555 5.5.4 parameter not supported: {_shown(keyword)}")
         if not good:
             raise Syntax(f"501 5.5.4 bad parameter {_shown(keyword)}")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MAX_COMMAND: Final = 4096  # octets of a command line; RFC 5321 4.5.3.1.4 asks for 512, SMTPUTF8 and ORCPT for more
 MAX_ERRORS: Final = 50  # bad commands before 421
+_MAX_HELD: Final = 50  # replies held for pipelined commands: then others get their turn
+_LINGER_SECONDS: Final = 10  # for the client to read our last words
 _CHUNK: Final = 65_536
 _END: Final = b"\r\n.\r\n"
 
@@ -37,8 +39,8 @@ class Body:
     message past whoever treats it as a line end).
     """
 
-    def __init__(self, read: Callable[[], Awaitable[bytes]], put_back: Callable[[bytes], None]):
-        self._read, self._put_back = read, put_back
+    def __init__(self, read: Callable[[], Awaitable[bytes]], ended: Callable[[bytes], None]):
+        self._read, self._tell_ended = read, ended  # `ended` is told what came behind the dot
         self._held = b"\r\n"  # the CRLF of the DATA command: a first line of `.` ends the body too
         self._first = True
         self._ended = False
@@ -72,7 +74,7 @@ class Body:
         end = data.find(_END)
         if end >= 0:
             self._ended = True
-            self._put_back(data[end + len(_END) :])
+            self._tell_ended(data[end + len(_END) :])
             piece = data[: end + 2]
         else:  # hold back what could be the beginning of the end; so no CR LF is ever cut in two
             keep = next(n for n in (4, 3, 2, 1, 0) if data.endswith(_END[:n]))
@@ -89,6 +91,7 @@ class Protocol(SMTP):
     """One client. aiosmtpd reads its own state from `session` and `envelope`; ours is `transaction`."""
 
     line_length_limit = _CHUNK  # the reader's limit too: at 1001 the transport is paused all the time
+    _handler_coroutine: asyncio.Task[None]  # set by connection_made
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop):
         super().__init__(
@@ -115,6 +118,7 @@ class Protocol(SMTP):
         """A client: take it in, or say that there are too many."""
         super().connection_made(transport)
         self.server.connected(self)
+        self._handler_coroutine.add_done_callback(lambda _: self._part())
 
     def connection_lost(self, error: Exception | None) -> None:
         """aiosmtpd's own cancels the handler even in the middle of a hand-over, which must end and be told of."""
@@ -123,8 +127,12 @@ class Protocol(SMTP):
         asyncio.StreamReaderProtocol.connection_lost(self, error)
         self.transport = None
         if not self._handing_over:
-            if self._handler_coroutine is not None:
-                self._handler_coroutine.cancel()
+            self._handler_coroutine.cancel()
+        self._part()
+
+    def _part(self) -> None:
+        """Until the socket is closed and the task has ended we count as a client, and the server waits for us."""
+        if self.transport is None and self._handler_coroutine.done():
             self.server.disconnected(self)
 
     def eof_received(self) -> bool | None:
@@ -146,21 +154,27 @@ class Protocol(SMTP):
         left = self._active + self._timeout_duration - self.loop.time()
         if left > 0 or not self._waiting:  # while we work, the client has nothing to say
             self._timeout_handle = self.loop.call_later(max(left, 1.0), self._timeout_cb)
-        elif self.transport is not None:
+        else:
             self._say("421 4.4.2 nothing said for too long, closing")
-            self._flush()
-            self.transport.close()
+            self._close()
 
     def leave(self, *, at_once: bool = False) -> None:
         """The server is closing: say goodbye now if nothing is under way, else after the message."""
-        if self.transport is None:
-            return
         if at_once:
+            self._handler_coroutine.cancel()
             self._writer.transport.abort()
         elif self.transaction is None and self._waiting:
             self._say("421 4.3.2 closing")
-            self._flush()
+            self._close()
+
+    def _close(self) -> None:
+        """Send what there is to send and close; a client that does not read it would keep us open for ever."""
+        self._flush()
+        if self.transport is not None:
             self.transport.close()
+            if self._timeout_handle is not None:
+                self._timeout_handle.cancel()
+            self._timeout_handle = self.loop.call_later(_LINGER_SECONDS, self._writer.transport.abort)
 
     # ------------------------------------------------------------ replies
 
@@ -176,22 +190,33 @@ class Protocol(SMTP):
             self._writer.write(b"".join(self._out))
         self._out.clear()
 
+    async def _send(self) -> None:
+        """Flush, and wait for a client that does not read: its replies must not pile up."""
+        self._flush()
+        self._turn_to_client()
+        try:
+            await self._writer.drain()
+        finally:
+            self._waiting = False
+
+    def _turn_to_client(self) -> None:
+        """From now on it is the client who is silent; what the upstream took before does not count."""
+        self._waiting = True
+        self._active = self.loop.time()
+
     # ------------------------------------------------------------ the session
 
     async def _handle_client(self) -> None:
         try:
             await self._session()
-        except (Gone, ConnectionError, asyncio.IncompleteReadError):
+        except (Gone, OSError, asyncio.IncompleteReadError):
             pass  # the client left; `finally` forgets what was under way
         except Exception as error:  # noqa: BLE001 - the outermost loop of a door
             events.failed("relay", error)
             self._say("421 4.3.0 internal error, try again later")
         finally:
             self._end_transaction()
-            self._flush()
-            if self.transport is not None:
-                self.transport.close()
-            self.server.disconnected(self)
+            self._close()
 
     async def _session(self) -> None:
         refusal = self.server.refusal()
@@ -209,10 +234,14 @@ class Protocol(SMTP):
 
     async def _command(self) -> bytes | None:
         """The next command line without its end; None if there was something wrong with it (and it was told)."""
+        if self.transport is None:
+            raise Gone  # it left while its message was handed over
         if b"\n" not in getattr(self._reader, _BUFFER):
-            self._flush()
-            await self._writer.drain()
-        self._waiting = True
+            await self._send()
+        elif len(self._out) >= _MAX_HELD:
+            await self._send()
+            await asyncio.sleep(0)
+        self._turn_to_client()
         try:
             line: bytes = await self._reader.readuntil(b"\n")
         except asyncio.LimitOverrunError:
@@ -318,22 +347,20 @@ class Protocol(SMTP):
         self._flush()
         try:
             self._say(await self._message(self.transaction))
+            self._flush()  # at once: what follows may be slow, and a client that does not know sends it again
         finally:
             self._end_transaction()
 
     async def _message(self, transaction: Transaction) -> str:
-        refusal = await transaction.message(Body(self._read, self._put_back))
-        if refusal is not None:
-            return refusal
-        self._handing_over = True  # past the client's dot: from here a client that leaves changes nothing
         try:
-            return await transaction.finish()
+            refusal = await transaction.message(Body(self._read, self._past_the_dot))
+            return await transaction.finish() if refusal is None else refusal
         finally:
             self._handing_over = False
 
     async def _read(self) -> bytes:
         """Octets of a body; the idle timer runs meanwhile. Raises Gone."""
-        self._waiting = True
+        self._turn_to_client()
         try:
             data = await self._reader.read(_CHUNK)
         finally:
@@ -342,8 +369,9 @@ class Protocol(SMTP):
             raise Gone
         return data
 
-    def _put_back(self, rest: bytes) -> None:
-        """Commands pipelined after the dot."""
+    def _past_the_dot(self, rest: bytes) -> None:
+        """From here a client that leaves changes nothing. `rest`: commands pipelined behind the dot."""
+        self._handing_over = True
         if rest:
             buffer: bytearray = getattr(self._reader, _BUFFER)
             buffer[:0] = rest

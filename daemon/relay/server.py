@@ -28,10 +28,10 @@ from daemon.upstream import Delivery, Lost, Pool, Reply, told
 from storage.address import SiteKey, forms
 
 _HEADER_LIMIT: Final = 262_144  # octets of header in which we look for List-Id and Received
-_GROWN: Final = 512  # octets: a generous measure of the Received line, for SIZE
+_GROWN: Final = 1024  # octets: a generous measure of the Received line, for SIZE
 _MAX_HOPS: Final = 50
 _STOP_SECONDS: Final = 30
-_LIST_ID: Final = re.compile(rb"^List-Id:([^\r\n]*(?:\r\n[ \t][^\r\n]*){0,20})", re.IGNORECASE | re.MULTILINE)
+_LIST_ID: Final = re.compile(rb"^List-Id[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*){0,20})", re.IGNORECASE | re.MULTILINE)
 _HELO_ODD: Final = re.compile(r"[^A-Za-z0-9.:_\[\]-]")  # what a client calls itself must not break our own line
 _RECEIVED: Final = re.compile(rb"^Received:", re.IGNORECASE | re.MULTILINE)
 
@@ -112,7 +112,8 @@ class Transaction:
         """Read the message to its end and pass it on, all but its dot. A str is the reply that refuses it."""
         self._body = body
         head = await body.head(_HEADER_LIMIT)
-        reply = await self._pass_on(head, body)
+        # The verdict first: upstream must not see one octet of a piece with a bare LF, it may take it for the end.
+        reply = self._verdict_on(body) or await self._pass_on(head, body)
         await body.skip()
         refusal = self._verdict_on(body) or reply
         if refusal is not None:
@@ -137,7 +138,7 @@ class Transaction:
             data = await self._delivery.data()
             if data.code != 354:
                 self._delivery.forget()
-                return "451 4.4.2 the next mail server did not take the message" if data.good else str(data)
+                return str(data)
             await self._stream(head, body)
         except Lost as lost:
             self._delivery.drop()
@@ -226,7 +227,10 @@ class Transaction:
             reply = await self._delivery.dot()
         except Lost as lost:
             events.possibly_duplicated(lost)
-            return told(Lost("dot", lost))
+            return told(lost)
+        except asyncio.CancelledError:  # we are stopping, and 30 s were not enough
+            events.possibly_duplicated("stopped before the next mail server answered the dot")
+            raise
         return str(self._account(reply))
 
     def _account(self, reply: Reply) -> Reply:
@@ -302,14 +306,18 @@ class Server:
             server.close()
         for client in list(self._clients):
             client.leave()
-        if self._clients:
-            self._empty.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_STOP_SECONDS):
-                    await self._empty.wait()
+        await self._all_gone(_STOP_SECONDS)
         for client in list(self._clients):
             client.leave(at_once=True)
+        await self._all_gone(1)  # what they held of the pool is back before it is closed
         self.pool.close()
+
+    async def _all_gone(self, seconds: float) -> None:
+        self._empty.clear()
+        if self._clients:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._empty.wait()
 
     def take_over(self, fresh: Server) -> None:
         """Use the settings of another, not started, server from the next message on; listeners and pool stay."""
@@ -353,13 +361,13 @@ class Server:
         return Transaction(self, envelope.mail(argument, offered, limit), helo, peer, extended=extended)
 
     def list_of(self, block: bytes) -> str | None:
-        """The id of our list that the List-Id field (RFC 2919) of a header block names; None: no field, or not ours."""
-        found = _LIST_ID.search(block)
-        if not found:
-            return None
-        value = found[1].decode("ascii", "replace")
-        inside = re.search(r"<([^<>]*)>", value)
-        return self.lists.get((inside[1] if inside else value).strip().lower())
+        """The id of our list that a List-Id field (RFC 2919) of a header block names; None: no field, or not ours."""
+        for field in _LIST_ID.findall(block):
+            value = field.decode("ascii", "replace")
+            for name in re.findall(r"<([^<>]*)>", value) or [value]:  # brackets may also stand in the quoted phrase
+                if (found := self.lists.get(name.strip().lower())) is not None:
+                    return found
+        return None
 
 
 def _shown(address: Any) -> str:

@@ -13,15 +13,20 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from daemon.config import Relay
 from daemon.relay.server import Server
 from daemon.upstream import Lost, Pool
 from tests.ledgers import LISTS, Books
-from tests.sink import Sink
 
 BODY = b"Subject: offer\r\nFrom: news@quillpdf.example\r\n\r\nhello\r\n..dot\r\n"
+
+
+class Upstream(Protocol):
+    """Whatever listens."""
+
+    port: int
 
 
 @dataclass
@@ -66,7 +71,7 @@ async def reply(reader: asyncio.StreamReader) -> str:
 
 @contextlib.asynccontextmanager
 async def relay(
-    books: Books, upstream: Sink, *, timeout: float = 5, connections: int = 20, **options: Any
+    books: Books, upstream: Upstream, *, timeout: float = 5, connections: int = 20, **options: Any
 ) -> AsyncIterator[Desk]:
     """A relay with these options of [relay], in front of `upstream`."""
     settings = Relay.model_validate({"listen": ("127.0.0.1:0",), "hostname": "relay.quillpdf.example", **options})

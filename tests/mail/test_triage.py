@@ -1,0 +1,216 @@
+"""The open corpus, single wordings, and the rules one by one."""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+
+import pytest
+
+from daemon.config import House
+from daemon.mail import triage
+from daemon.mail.reading import Bounce, OptOut, Reading, Resubscribe, Review, addresses, label
+from daemon.mail.rules import RULES
+
+HERE = Path(__file__).parent
+CORPUS = HERE.parent / "corpus"
+PLAIN = "Content-Type: text/plain; charset=utf-8\n\n"
+
+
+def mail(body: str, subject: str = "Hello", author: str = "Ann Writer <ann@writer.example>", extra: str = "") -> bytes:
+    head = f"From: {author}\nTo: support@quillpdf.example\nSubject: {subject}\nMIME-Version: 1.0\n{extra}"
+    return (head + (PLAIN if "Content-Type" not in extra else "\n") + body + "\n").encode()
+
+
+def scope(reading: Reading) -> str:
+    match reading:
+        case OptOut() | Resubscribe():
+            return ";".join(reading.scope)
+        case Bounce():
+            return "hard" if reading.hard else "soft"
+        case _:
+            return ""
+
+
+def truth() -> list[dict[str, str]]:
+    with (CORPUS / "truth.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_open_corpus_has_no_false_opt_out_and_loses_little(house: House) -> None:
+    rows, right, found, wrong = truth(), 0, 0, []
+    for row in rows:
+        reading = triage.read((CORPUS / "mail" / row["file"]).read_bytes(), house)
+        said = {a.lower() for a in addresses(reading)}
+        told = set(filter(None, row["addresses"].split(";")))
+        right += label(reading) == row["label"]
+        if label(reading) == "opt-out":
+            if row["label"] != "opt-out" or said - told:
+                wrong.append((row["file"], reading))
+            found += row["label"] == "opt-out" and said == told and scope(reading) == row["scope"]
+        if row["label"] in ("bounce", "complaint"):
+            assert (label(reading), said, scope(reading)) == (row["label"], told, row["scope"]), row["file"]
+    assert not wrong
+    assert found >= 0.95 * sum(row["label"] == "opt-out" for row in rows)
+    assert right >= 0.95 * len(rows)
+
+
+def test_wordings_of_our_own(house: House) -> None:
+    lines = (HERE / "wording_cases.csv").read_text(encoding="utf-8").splitlines()[1:]
+    cases = [line.partition("|")[::2] for line in lines]
+    false = [text for want, text in cases if want == "no" and isinstance(triage.read(mail(text), house), OptOut)]
+    lost = [
+        text for want, text in cases if want == "opt-out" and not isinstance(triage.read(mail(text), house), OptOut)
+    ]
+    assert len(cases) >= 160
+    assert not false
+    assert len(lost) <= 4, lost
+
+
+def test_every_reported_rule_is_explained(house: House) -> None:
+    for row in truth():
+        reading = triage.read((CORPUS / "mail" / row["file"]).read_bytes(), house)
+        assert reading.rules
+        assert set(reading.rules) <= set(RULES)
+
+
+@pytest.mark.parametrize(
+    ("author", "rule"),
+    [
+        ("", "4-no-sender"),
+        ("Ann <a@x.example>, Bert <b@y.example>", "4-no-sender"),
+        ("Ann", "4-no-sender"),
+        ("support@quillpdf.example", "4-our-own"),
+    ],
+)
+def test_untrustworthy_senders_go_to_review(house: House, author: str, rule: str) -> None:
+    reading = triage.read(mail("unsubscribe me from your list", author=author), house)
+    assert isinstance(reading, Review)
+    assert rule in reading.rules
+
+
+AUTH = "Authentication-Results: {by}; dmarc={result} header.from=writer.example\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "proof"),
+    [
+        (AUTH.format(by="mx1.quillpdf.example", result="pass"), "opt-out", "dmarc"),
+        (AUTH.format(by="mx1.quillpdf.example", result="fail"), "review", ""),
+        (AUTH.format(by="mx.elsewhere.example", result="fail"), "opt-out", "none"),
+        (
+            "Received: from a by mx.elsewhere.example; today\n" + AUTH.format(by="mx1.quillpdf.example", result="pass"),
+            "opt-out",
+            "none",
+        ),
+        (
+            "Received: from a by mx1.quillpdf.example; today\n" + AUTH.format(by="mx1.quillpdf.example", result="pass"),
+            "opt-out",
+            "dmarc",
+        ),
+    ],
+)
+def test_only_our_own_servers_results_count(house: House, fields: str, kind: str, proof: str) -> None:
+    reading = triage.read(fields.encode() + mail("unsubscribe"), house)
+    assert label(reading) == kind
+    assert getattr(reading, "proof", "") == proof
+
+
+def test_without_an_authserv_id_nobody_is_proven(house: House) -> None:
+    reading = triage.read(mail("unsubscribe"), house.model_copy(update={"authserv_id": ""}))
+    assert isinstance(reading, OptOut)
+    assert reading.proof == "unchecked"
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ("Please remove my old address ann.old@else.example from your mailing list.", {"ann.old@else.example"}),
+        ("Please remove my other address ann (at) else (dot) example from your mailing list.", {"ann@else.example"}),
+        (
+            "Please unsubscribe both my old address old@else.example and this one from your list.",
+            {"old@else.example", "ann@writer.example"},
+        ),
+        ("Please unsubscribe our accountant bob@writer.example from your list.", {"bob@writer.example"}),
+        ("Please unsubscribe me. It is support@quillpdf.example that writes to me.", {"ann@writer.example"}),
+    ],
+)
+def test_which_address(house: House, body: str, named: set[str]) -> None:
+    reading = triage.read(mail(body), house)
+    assert isinstance(reading, OptOut), reading
+    assert set(reading.addresses) == named
+
+
+def test_somebody_else_elsewhere_is_for_a_person(house: House) -> None:
+    assert isinstance(
+        triage.read(mail("Please unsubscribe my neighbour jo@else.example from your list."), house), Review
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "expected", "keep"),
+    [
+        ("Please unsubscribe me from the Quill Academy mails.", ("list:webinars",), ()),
+        ("Please stop the Quill Offers, but keep the release notes coming.", ("list:offers",), ("product-updates",)),
+        ("Please unsubscribe me from everything.", ("all",), ()),
+        ("Please unsubscribe me from the newsletter.", ("all",), ()),
+    ],
+)
+def test_scope(house: House, body: str, expected: tuple[str, ...], keep: tuple[str, ...]) -> None:
+    reading = triage.read(mail(body), house)
+    assert isinstance(reading, OptOut), reading
+    assert (reading.scope, reading.keep) == (expected, keep)
+
+
+def test_a_request_in_passing_stays_with_support(house: House) -> None:
+    reading = triage.read(
+        mail(
+            "My licence key was lost in the crash, could you send the key again?\n\nAnd please unsubscribe me from "
+            "your newsletter."
+        ),
+        house,
+    )
+    assert isinstance(reading, OptOut)
+    assert reading.stays
+
+
+def test_unsubscribe_addresses(house: House) -> None:
+    raw = mail("").replace(b"support@", b"support+unsubscribe-offers@")
+    reading = triage.read(raw, house)
+    assert isinstance(reading, OptOut)
+    assert reading.scope == ("list:offers",)
+
+
+NESTED = "".join(f"Content-Type: multipart/mixed; boundary=n{n}x\n\n--n{n}x\n" for n in range(400))
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (mail("Please end all mailings to me.\n" + "y" * 10_000_000), "opt-out"),
+        (mail("Why does Merge need so much memory?\n" + "> unsubscribe me please\n" * 400_000), "ordinary"),
+        (mail("unsubscribe", extra="X-Long: " + "a" * 1_000_000 + "\n"), "review"),
+        (mail("unsubscribe", extra="X: 1\n" * 60_000), "review"),
+        (mail("").replace(b"Content-Type: text/plain; charset=utf-8\n\n", NESTED.encode()), "review"),
+        (mail("", extra="Content-Type: multipart/mixed; boundary=p\n") + b"--p\n\nz\n" * 20_000, "review"),
+        (mail("hi", extra="Cc: " + ",\n ".join(f"u{n}@example.org" for n in range(30_000)) + "\n"), "review"),
+        (mail("hello", subject="=?utf-8?q?" + "=41" * 20_000 + "?="), "ordinary"),
+        (mail("unsubscribescribescribe " * 100_000), "ordinary"),
+        (
+            mail(
+                "<div>" * 100_000 + "Please end all mailings to me." + "</div>" * 100_000,
+                extra="Content-Type: text/html\n",
+            ),
+            "opt-out",
+        ),
+        (b"", "ordinary"),
+        (b"\n\n\n", "ordinary"),
+        (mail("Where is \0 the key?").replace(b"utf-8", b"x-nonsense") + b"\r\r\r\n\x80\xff\xfe", "ordinary"),
+    ],
+)
+def test_hostile_messages_are_read_in_time(house: House, raw: bytes, expected: str) -> None:
+    start = time.monotonic()
+    reading = triage.read(raw, house)
+    assert time.monotonic() - start < 8
+    assert label(reading) == expected

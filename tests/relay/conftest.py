@@ -1,0 +1,59 @@
+"""What the relay's tests share: a ledger, and an eye on what nobody looks at."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon import events
+from tests.ledgers import Books, books
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Books:
+    """A new one, with two lists."""
+    return books(tmp_path)
+
+
+@pytest.fixture
+async def nothing_unexpected(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """No exception reached the outermost loop of the door or asyncio's handler, and no session's task is left."""
+    seen: list[object] = []
+    monkeypatch.setattr(events, "failed", lambda where, error: seen.append((where, error)))
+    monkeypatch.setattr(events, "_log", Log(seen))
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: seen.append(context))
+    yield
+    gc.collect()  # a task or future that was forgotten speaks up only now
+    assert [t for t in asyncio.all_tasks() if "Protocol." in repr(t)] == []
+    assert seen == []
+
+
+class Log:
+    """Stands where structlog stood: keeps the names of events, and all errors."""
+
+    said: list[str] = []  # noqa: RUF012 - one test at a time; `logged` empties it
+
+    def __init__(self, errors: list[object]):
+        self._errors = errors
+        self.said.clear()
+
+    def info(self, event: str, **facts: Any) -> None:
+        """An event."""
+        self.said.append(event)
+
+    warning = info
+
+    def error(self, event: str, **facts: Any) -> None:
+        """An event that no test here expects."""
+        self._errors.append((event, facts))
+
+
+@pytest.fixture
+def logged(nothing_unexpected: None) -> list[str]:
+    """The names of the events so far."""
+    return Log.said

@@ -1,0 +1,130 @@
+"""The one decision, and the words of a refusal (CONTRACT 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.gate import Gate, Pass, Refused, Unknown
+from storage.address import parse
+from storage.lookup import Verdict
+from storage.models import ALL, Reason
+from tests.ledgers import Books, books
+
+ANN = parse("ann@example.com")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Books]:
+    it = books(tmp_path / "ledger")
+    yield it
+    it.ledger.close()
+
+
+def reply(gate: Gate, address: str, list_id: str | None = None) -> str:
+    answer = gate.may(parse(address), list_id)
+    assert isinstance(answer, Refused)
+    return answer.reply(address)
+
+
+def test_whoever_is_not_on_the_list_may_be_mailed(ledger: Books) -> None:
+    ledger.suppress("bob@example.com")
+    assert ledger.gate().may(ANN) == Pass()
+
+
+def test_an_opt_out_is_told_with_its_reference(ledger: Books) -> None:
+    ref = ledger.suppress("ann@example.com").evidence
+    assert reply(ledger.gate(), "Ann+x@Example.com") == f"550 5.7.1 <Ann+x@Example.com> has opted out (ref {ref})"
+
+
+def test_an_opt_out_of_a_list_stops_that_list_and_names_it(ledger: Books) -> None:
+    ref = ledger.suppress("ann@example.com", "offers").evidence
+    gate = ledger.gate()
+    assert reply(gate, "ann@example.com", "offers") == f"550 5.7.1 <ann@example.com> has opted out of offers (ref {ref})"
+    for other in (None, "newsletter", "a-list-nobody-knows"):
+        assert gate.may(ANN, other) == Pass()
+
+
+def test_an_opt_out_of_everything_is_no_opt_out_of_the_list_it_was_asked_for(ledger: Books) -> None:
+    ref = ledger.suppress("ann@example.com").evidence
+    assert reply(ledger.gate(), "ann@example.com", "offers") == f"550 5.7.1 <ann@example.com> has opted out (ref {ref})"
+    assert isinstance(ledger.gate().may(ANN, "a-list-nobody-knows"), Refused)
+
+
+@pytest.mark.parametrize("reason", [Reason.COMPLAINT, Reason.OPERATOR, Reason.HARD_BOUNCE, Reason.SOFT_BOUNCE])
+def test_other_reasons_are_named(ledger: Books, reason: Reason) -> None:
+    ref = ledger.suppress("ann@example.com", reason=reason).evidence
+    assert reply(ledger.gate(), "ann@example.com") == f"550 5.7.1 <ann@example.com> is suppressed: {reason.word} (ref {ref})"
+
+
+def test_a_domain_is_named_as_such(ledger: Books) -> None:
+    ref = ledger.suppress("@example.com", reason=Reason.OPERATOR).evidence
+    assert reply(ledger.gate(), "ann@mail.example.com") == (
+        f"550 5.7.1 <ann@mail.example.com> is suppressed: domain (ref {ref})"
+    )
+
+
+@given(st.text(max_size=80), st.sampled_from(list(Reason)), st.sampled_from(["exact", "domain"]), st.none() | st.just("offers"))
+def test_a_refusal_is_one_line_of_ascii_whatever_the_recipient(
+    rcpt_to: str, reason: Reason, matched: str, of: str | None
+) -> None:
+    said = Refused(Verdict(reason, ALL, matched, 0, 7), of).reply(rcpt_to)  # type: ignore[arg-type]
+    assert said.isascii()
+    assert said.isprintable()
+    assert said.startswith("550 5.7.1 ")
+    assert said.endswith(" (ref 7)")
+
+
+def test_a_recipient_that_is_not_ascii_is_left_out(ledger: Books) -> None:
+    ref = ledger.suppress("josé@example.com").evidence
+    assert reply(ledger.gate(), "josé@example.com") == f"550 5.7.1 has opted out (ref {ref})"
+
+
+def test_the_next_question_after_a_commit_knows(ledger: Books) -> None:
+    gate = ledger.gate()
+    for _ in range(20):
+        assert gate.may(ANN) == Pass()
+        ledger.suppress("ann@example.com")
+        assert isinstance(gate.may(ANN), Refused)
+        ledger.lift("ann@example.com")
+
+
+def test_all_at_once_is_the_same_as_one_by_one(ledger: Books) -> None:
+    ledger.suppress("ann@example.com")
+    ledger.suppress("bob@example.com", "offers")
+    gate = ledger.gate()
+    people = [parse(f"{n}@example.com") for n in ("ann", "bob", "cem", "ann")]
+    for list_id in (None, "offers"):
+        assert gate.may_all(people, list_id) == [gate.may(p, list_id) for p in people]
+
+
+def test_without_a_database_nobody_knows(ledger: Books) -> None:
+    gate = ledger.gate()
+    assert gate.may(ANN) == Pass()
+    ledger.ledger.path.rename(ledger.ledger.path.with_name("away"))
+    answers = [gate.may(ANN), *gate.may_all([ANN, ANN], "offers")]
+    assert len(answers) == 3
+    for answer in answers:
+        assert isinstance(answer, Unknown)
+        assert answer.reply == "451 4.3.0 cannot tell whether this recipient has opted out, try again later"
+        assert "No such file" in answer.why
+    ledger.ledger.path.with_name("away").rename(ledger.ledger.path)
+    assert gate.may(ANN) == Pass()
+
+
+def test_with_another_sites_key_nobody_knows(ledger: Books, tmp_path: Path) -> None:
+    other = books(tmp_path / "other")
+    other.ledger.path.rename(ledger.ledger.path)
+    assert isinstance(ledger.gate().may(ANN), Unknown)
+    other.ledger.close()
+
+
+def test_what_stands_is_told_by_list(ledger: Books) -> None:
+    ledger.suppress("ann@example.com", "offers")
+    gate = ledger.gate()
+    assert gate.list_ids(r.scope for r in gate.rows(ANN)) == ["offers"]
+    assert gate.list_ids([ALL, 99]) == []
