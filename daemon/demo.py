@@ -311,8 +311,8 @@ def _where_to_look(console: Console, home: Path, imap_port: int, relay_port: int
         f"  {program} check carla@example.net\n\n"
         "Mail Carla through the relay, then suppress her, and try again:\n\n"
         f"  curl smtp://127.0.0.1:{relay_port} --mail-from letter@quillpdf.example \\\n"
-        "      --mail-rcpt carla@example.net -T bob.eml\n"
-        f"  {program} suppress carla@example.net --note 'said so on the phone'\n\n"
+        "      --mail-rcpt carla@example.net --crlf -T bob.eml\n"
+        f"  {program} suppress carla@example.net --note 'by phone'\n\n"
         "Write to support as Bob (edit bob.eml, say it in your own words):\n\n"
         f"  curl imap://127.0.0.1:{imap_port}/INBOX -u support:{_PASSWORD} -T bob.eml\n\n"
         "What the daemon records shows up below. For your own mailbox: README.md.",

@@ -339,7 +339,9 @@ def test_a_house_owns_its_domains_and_what_is_below_them(tmp_path: Path, domain:
     assert house.owns(domain) is ours
 
 
-@pytest.mark.parametrize("address", ["support@q.example", "SUPPORT@Q.example", "support+u-abc@q.example", "f@q.example"])
+@pytest.mark.parametrize(
+    "address", ["support@q.example", "SUPPORT@Q.example", "support+u-abc@q.example", "f@q.example"]
+)
 def test_our_own_addresses_are_known_in_every_spelling(tmp_path: Path, address: str) -> None:
     house = loaded(
         tmp_path, HOUSE + 'addresses = ["Support@q.example"]\nform_addresses = ["f@q.example"]\n'

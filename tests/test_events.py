@@ -76,7 +76,9 @@ def test_every_event_is_a_line_of_json_without_an_address(
     assert "example" not in json.dumps(line).lower().replace(Path(__file__).name, "")
 
 
-@pytest.mark.parametrize("event", [f for f in EVENTS if "who" in inspect.signature(f).parameters], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "event", [f for f in EVENTS if "who" in inspect.signature(f).parameters], ids=lambda f: f.__name__
+)
 def test_a_person_is_twelve_hex_digits_unless_the_operator_wants_addresses(
     event: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:

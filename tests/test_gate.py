@@ -44,7 +44,9 @@ def test_an_opt_out_is_told_with_its_reference(ledger: Books) -> None:
 def test_an_opt_out_of_a_list_stops_that_list_and_names_it(ledger: Books) -> None:
     ref = ledger.suppress("ann@example.com", "offers").evidence
     gate = ledger.gate()
-    assert reply(gate, "ann@example.com", "offers") == f"550 5.7.1 <ann@example.com> has opted out of offers (ref {ref})"
+    assert (
+        reply(gate, "ann@example.com", "offers") == f"550 5.7.1 <ann@example.com> has opted out of offers (ref {ref})"
+    )
     for other in (None, "newsletter", "a-list-nobody-knows"):
         assert gate.may(ANN, other) == Pass()
 
@@ -58,7 +60,10 @@ def test_an_opt_out_of_everything_is_no_opt_out_of_the_list_it_was_asked_for(led
 @pytest.mark.parametrize("reason", [Reason.COMPLAINT, Reason.OPERATOR, Reason.HARD_BOUNCE, Reason.SOFT_BOUNCE])
 def test_other_reasons_are_named(ledger: Books, reason: Reason) -> None:
     ref = ledger.suppress("ann@example.com", reason=reason).evidence
-    assert reply(ledger.gate(), "ann@example.com") == f"550 5.7.1 <ann@example.com> is suppressed: {reason.word} (ref {ref})"
+    assert (
+        reply(ledger.gate(), "ann@example.com")
+        == f"550 5.7.1 <ann@example.com> is suppressed: {reason.word} (ref {ref})"
+    )
 
 
 def test_a_domain_is_named_as_such(ledger: Books) -> None:
@@ -68,7 +73,12 @@ def test_a_domain_is_named_as_such(ledger: Books) -> None:
     )
 
 
-@given(st.text(max_size=80), st.sampled_from(list(Reason)), st.sampled_from(["exact", "domain"]), st.none() | st.just("offers"))
+@given(
+    st.text(max_size=80),
+    st.sampled_from(list(Reason)),
+    st.sampled_from(["exact", "domain"]),
+    st.none() | st.just("offers"),
+)
 def test_a_refusal_is_one_line_of_ascii_whatever_the_recipient(
     rcpt_to: str, reason: Reason, matched: str, of: str | None
 ) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 
 from daemon import events
 from daemon.config import House, MailingList
-from daemon.intake import Done, Envelope, Intake, NobodyNamed, scope_numbers
+from daemon.intake import Done, Envelope, Intake, NobodyNamed, Shelf, scope_numbers
 from daemon.mail.reading import (
     AutoReply,
     Bounce,
@@ -34,7 +36,7 @@ from tests.ledgers import Books, books
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 ANN, BOB = "ann@example.com", "bob@example.com"
-TARGETS = {"processed": "Opt-outs", "machine": "Machines"}
+TARGETS: dict[Shelf, str] = {"processed": "Opt-outs", "machine": "Machines"}
 HOUSE = House(
     name="Quill",
     domains=("quillpdf.example",),
@@ -54,11 +56,22 @@ def ledger(tmp_path: Path) -> Iterator[Books]:
 
 
 @pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Iterator[pytest.CaptureFixture[str]]:
+    """What is logged once the test has configured it; nobody logs into a closed stream afterwards."""
+    handlers = list(logging.getLogger().handlers)
+    yield capsys
+    structlog.reset_defaults()
+    logging.getLogger().handlers[:] = handlers
+
+
+@pytest.fixture
 def desk(ledger: Books) -> Intake:
     return Intake(ledger.ledger, HOUSE, ledger.numbers)
 
 
-def envelope(uid: int = 1, *, mailbox: str = "support", message_id: str = "", sender: str = ANN, date: datetime = NOW) -> Envelope:
+def envelope(
+    uid: int = 1, *, mailbox: str = "support", message_id: str = "", sender: str = ANN, date: datetime = NOW
+) -> Envelope:
     return Envelope(
         place=Place(mailbox, "INBOX", 1, uid),
         digest=b"%d" % uid,
@@ -282,7 +295,9 @@ def test_soft_bounces_outside_the_window_do_not_count(desk: Intake) -> None:
 
 
 def test_soft_bounces_of_the_spellings_of_one_person_count_together(desk: Intake) -> None:
-    for day, spelling in enumerate(("ann@gmail.com", "a.nn@gmail.com", "ann+1@gmail.com", "ann+2@googlemail.com", "ann@gmail.com")):
+    for day, spelling in enumerate(
+        ("ann@gmail.com", "a.nn@gmail.com", "ann+1@gmail.com", "ann+2@googlemail.com", "ann@gmail.com")
+    ):
         desk.act(bounce(spelling, hard=False, cause="mailbox"), envelope(day, sender=""), NOW + timedelta(days=day))  # fmt: skip
     assert rows(desk, "ann@gmail.com") == [(ALL, Reason.SOFT_BOUNCE)]
 
@@ -449,7 +464,7 @@ def test_a_message_whose_reading_did_not_end_is_for_a_person(desk: Intake) -> No
 
 @pytest.mark.parametrize("reading", [opt_out(), opt_out(proof="none"), bounce(), complaint(ANN), Ordinary(("9",))])
 def test_nothing_is_recorded_or_said_while_the_database_is_away(
-    desk: Intake, reading: Reading, capsys: pytest.CaptureFixture[str]
+    desk: Intake, reading: Reading, said: pytest.CaptureFixture[str]
 ) -> None:
     events.configure(format="json")
     away = desk.ledger.path.with_name("away")
@@ -458,19 +473,19 @@ def test_nothing_is_recorded_or_said_while_the_database_is_away(
         desk.act(reading, envelope(), NOW)
     away.rename(desk.ledger.path)
     assert [count(desk, t) for t in ("incoming", "evidence", "audit", "suppression", "review")] == [0] * 5
-    assert capsys.readouterr().err == ""
+    assert said.readouterr().err == ""
 
 
-def test_what_is_said_names_nobody(desk: Intake, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_said_names_nobody(desk: Intake, said: pytest.CaptureFixture[str]) -> None:
     events.configure(format="json")
     desk.act(opt_out(ANN, BOB), envelope(1), NOW)
     desk.act(opt_out(), envelope(2), NOW)
     desk.decide(queue(desk)[0], True, "", NOW, "cli root")
-    said = capsys.readouterr().err
-    assert [json.loads(line)["event"] for line in said.splitlines()] == [
+    lines = said.readouterr().err
+    assert [json.loads(line)["event"] for line in lines.splitlines()] == [
         "opt_out_recorded",
         "review_opened",
         "opt_out_repeated",
         "review_decided",
     ]
-    assert "example.com" not in said
+    assert "example.com" not in lines

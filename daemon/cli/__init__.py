@@ -66,6 +66,8 @@ def invoke(arguments: Sequence[str]) -> int:
         code = app(list(arguments), standalone_mode=False, prog_name="optoutd")
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the outermost loop of a door
         code = _told(error)
+    finally:
+        common.at_end.close()
     return _flushed(code if isinstance(code, int) else OK)
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -42,6 +42,7 @@ ListOption = Annotated[str | None, typer.Option("--list", metavar="ID", help="Of
 
 USUAL_GC: Final = gc.get_threshold()  # for commands that stay up: __main__ sets another for a quick start
 chosen_config: str | None = None  # of -c; set once per invocation
+at_end: Final = ExitStack()  # what is to be closed when the command has ended
 
 
 class Stop(Exception):
@@ -77,13 +78,15 @@ def ledger(config: Loaded, *, writes: bool = False) -> Ledger:
     from storage.engine import open_ledger  # as service.open_for does, without importing the whole daemon
 
     storage = config.config.storage
-    return open_ledger(
+    opened = open_ledger(
         config.database,
         config.key_file,
         same_person=storage.same_person,
         keep_addresses=storage.keep_addresses,
         allow_create=writes and storage.create,
     )
+    at_end.callback(opened.close)
+    return opened
 
 
 def list_numbers(of: Ledger) -> dict[str, int]:

@@ -81,7 +81,9 @@ def _gate(config: Loaded, list_id: str | None) -> tuple[Gate | None, str]:
     except Unavailable as why:
         return None, str(why)
     common.scope_of(list_id, config, numbers)
-    return Gate(Lookup(ledger.path, ledger.site_key), numbers), ""
+    lookup = Lookup(ledger.path, ledger.site_key)
+    common.at_end.callback(lookup.close)
+    return Gate(lookup, numbers), ""
 
 
 def _check(gate: Gate | None, why_not: str, text: str, list_id: str | None) -> tuple[int, dict[str, Any]]:

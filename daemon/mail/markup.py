@@ -79,7 +79,7 @@ class _Text:
     def end_line(self, *, paragraph: bool = False) -> None:
         line = "".join(self.line).replace("\xa0", " ").strip()
         self.line.clear()
-        if line or not paragraph:
+        if line or (not paragraph and self.lines[-2:] != ["", ""]):  # thousands of empty blocks are one gap
             self.lines.append(("> " if self.quoted else "") + line)
         if paragraph and self.lines and self.lines[-1] not in ("", "> "):
             self.lines.append("> " if self.quoted else "")

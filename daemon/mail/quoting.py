@@ -18,7 +18,9 @@ TEXT_LIMIT: Final = 400_000  # characters of readable text that are looked at
 WORDS_LIMIT: Final = 65_536  # characters of own words
 LINE_LIMIT: Final = 4_000  # characters of one line that patterns see
 
-_INVISIBLE: Final = dict.fromkeys((173, 847, 1564, 6158, *range(8203, 8208), *range(8234, 8239), *range(8288, 8293), *range(8294, 8304), 65279)) | {0x00A0: " ", 0x202F: " ", 0x3000: " ", 0x2028: "\n", 0x2029: "\n", 0x85: "\n", 0x0B: "\n", 0x0C: "\n"}
+_INVISIBLE: Final = dict.fromkeys(
+    (173, 847, 1564, 6158, *range(8203, 8208), *range(8234, 8239), *range(8288, 8293), *range(8294, 8304), 65279)
+) | {0x00A0: " ", 0x202F: " ", 0x3000: " ", 0x2028: "\n", 0x2029: "\n", 0x85: "\n", 0x0B: "\n", 0x0C: "\n"}
 
 _QUOTED = pattern(r"\s{0,6}(?:[a-z]{1,4})?(?:>|\|\s|»\s)")
 _UNDERSCORES = pattern(r"\s{0,4}(?:_{10,200}|\*{10,200}|-{20,200}|={20,200})\s{0,4}$")
@@ -93,7 +95,7 @@ _WROTE = pattern(
 _ATTRIBUTION_START = pattern(
     r"[\s>]{0,4}(?:on\s|am\s|le\s|el\s|il\s(?:giorno\s)?|op\s|em\s|den\s|d\.\s|på\s|w\sdniu|dnia|dne\s|в\s|"
     r"\d{1,4}[./年-]|[a-zäöüéàèçřžščáíýůа-яіїє.]{2,12},?\s\d|"
-    r"[a-zäöüéàèçřžščáíýůа-яіїє]{2,10}\.?,\s|[^\n]{0,120}<[^\s<>@]{1,64}@[^\s<>@]{1,120}>|בתאריך|في\s|ב-|"
+    r"[a-zäöüéàèçřžščáíýůа-яіїє]{2,10}\.?,\s|בתאריך|في\s|ב-|"
     r"\"[^\"]{1,80}\"|[^\n:]{1,60}\s(?:wrote|schrieb))"
 )
 _HAS_DATE_OR_ADDRESS = pattern(r"\d{1,4}[./:年-]\d{1,2}|\d{4}|[^\s@]{1,64}@[^\s@]{1,100}|\bvia\b")
@@ -308,7 +310,7 @@ def _attribution(lines: list[str], n: int) -> int:
     as well, and the text then counts as quoted through `_mark_rest`.
     """
     line = lines[n][:LINE_LIMIT]
-    if not line.strip() or len(line) > 400 or not _ATTRIBUTION_START.match(line):
+    if not line.strip() or len(line) > 400 or not (_ATTRIBUTION_START.match(line) or ("<" in line and "@" in line)):
         return 0
     joined = ""
     for count in range(1, 5):

@@ -202,6 +202,8 @@ def _ask(sentence: Sentence, clause: Clause, hit: Hit) -> str:
             if any(name in hit.template for name in ("{leave}", "{remove}", "{stop}", "{leave_me}", "{remove_me}"))
             else "other"
         )
+    if clause.has("report", 0, hit.end) and not clause.has("i_want", 0, hit.start + 1):
+        return "other"  # "I get no mails from you any more": a complaint, the other way round
     spans = _spans(clause, ("list", "mail", "me"), hit.start)
     if _free(clause, "theirs", spans, 0) or (
         sentence.has("theirs") and any(_free(c, "theirs", [], 0) for c in sentence.clauses) and not _has_me(clause, hit)
@@ -209,6 +211,8 @@ def _ask(sentence: Sentence, clause: Clause, hit: Hit) -> str:
         return "their"
     if _free(clause, "renewal", [], hit.start, hit.end + 7):
         return "renewal"
+    if _free(clause, "product", spans, hit.start, hit.end) or _is_inside_product(clause, hit):
+        return "product"
     if _free(clause, "transactional", spans, hit.start, hit.end + 7):
         return "product"
     strong = any(hit.start <= a < hit.end + 8 for a, _ in _spans(clause, ("list", "mail"), hit.start))
@@ -236,6 +240,14 @@ def _is_negated_inside(clause: Clause, hit: Hit) -> bool:
     if "_" not in hit.template or any(word in _NOT for word in hit.template.split()):
         return False
     return any(hit.start < at and max(ends) <= hit.end for at, ends in clause.found.get("negation", {}).items())
+
+
+def _is_inside_product(clause: Clause, hit: Hit) -> bool:
+    """ "no advertising in the program": where it shows, not how it comes."""
+    products = clause.found.get("product", {})
+    return any(
+        at + n in products for at in clause.found.get("inside", {}) if hit.end <= at < hit.end + 3 for n in (1, 2)
+    )
 
 
 def _has_me(clause: Clause, hit: Hit) -> bool:
@@ -401,7 +413,7 @@ def _one_word(said: list[Sentence], found: _Found, size: int, *, is_answer: bool
         return "ordinary", "2-wants-to-stay" if found["keep"] else "2-other-matter", found["keep"] | found["their"]
     if found["privacy"]:
         return "review", "2-review-b-privacy", found["privacy"]
-    if not others or (size <= _BRIEF and not any(said[n].has("product") or said[n].is_question for n in others)):
+    if not others:
         return "opt-out", "2-one-word", found["bare"]
     if all(_is_displeasure(said[n]) for n in others):
         return "opt-out", "2-one-word", found["bare"]

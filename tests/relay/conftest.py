@@ -29,7 +29,7 @@ async def nothing_unexpected(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[N
     asyncio.get_running_loop().set_exception_handler(lambda _, context: seen.append(context))
     yield
     gc.collect()  # a task or future that was forgotten speaks up only now
-    assert [t for t in asyncio.all_tasks() if "Protocol." in repr(t)] == []
+    assert [t for t in asyncio.all_tasks() if "_handle_client" in repr(t)] == []
     assert seen == []
 
 

@@ -34,31 +34,41 @@ class Puppet:
     messages: list[tuple[tuple[str, ...], bytes]] = field(default_factory=list)  # recipients, octets still stuffed
     commands: list[str] = field(default_factory=list)
     open: set[asyncio.StreamWriter] = field(default_factory=set)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
     connections: int = 0
-    greedy: asyncio.Event = field(default_factory=asyncio.Event)  # cleared: it does not read bodies
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
         self.connections += 1
         self.open.add(writer)
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            await self._answer("GREETING", writer)
-            rcpts: list[str] = []
-            while True:
-                line = (await reader.readuntil(b"\r\n"))[:-2].decode()
-                self.commands.append(line)
-                verb = line.partition(" ")[0].upper()
-                if verb in ("MAIL", "RSET", "EHLO"):
-                    rcpts = []
-                good = await self._answer(verb, writer, line)
-                if verb == "RCPT" and good:
-                    rcpts.append(line[8:].partition(" ")[0])
-                elif verb == "DATA" and good:
-                    await self._body(reader, writer, tuple(rcpts))
-                elif verb == "QUIT":
-                    break
-        self.open.discard(writer)
-        writer.close()
+        task = asyncio.current_task()
+        assert task
+        self.tasks.add(task)
+        try:
+            await self._converse(reader, writer)
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            writer.transport.abort()
+        finally:
+            self.tasks.discard(task)
+            self.open.discard(writer)
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._answer("GREETING", writer)
+        rcpts: list[str] = []
+        while True:
+            line = (await reader.readuntil(b"\r\n"))[:-2].decode()
+            self.commands.append(line)
+            verb = line.partition(" ")[0].upper()
+            if verb in ("MAIL", "RSET", "EHLO"):
+                rcpts = []
+            good = await self._answer(verb, writer, line)
+            if verb == "RCPT" and good:
+                rcpts.append(line[8:].partition(" ")[0])
+            elif verb == "DATA" and good:
+                await self._body(reader, writer, tuple(rcpts))
+            elif verb == "QUIT":
+                break
 
     async def _body(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rcpts: tuple[str, ...]) -> None:
         data = bytearray(b"\r\n")
@@ -66,7 +76,6 @@ class Puppet:
             data += await reader.readexactly(1)
             await self.does["BODY"](writer)
         while not data.endswith(b"\r\n.\r\n"):
-            await self.greedy.wait()
             data += await reader.readuntil(b"\n")
         if await self._answer("DOT", writer):
             self.messages.append((rcpts, bytes(data[2:-3])))
@@ -86,18 +95,16 @@ class Puppet:
 async def puppet() -> AsyncIterator[Puppet]:
     """One that behaves, so far."""
     made = Puppet()
-    made.greedy.set()
     server = await asyncio.start_server(made.converse, "127.0.0.1", 0, limit=1 << 20)
     made.port = server.sockets[0].getsockname()[1]
     try:
         yield made
     finally:
         server.close()
-        for writer in list(made.open):
-            writer.transport.abort()
-        made.greedy.set()
-        while made.open:
-            await asyncio.sleep(0.001)
+        tasks = tuple(made.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def hang_up(writer: asyncio.StreamWriter) -> None:

@@ -42,7 +42,9 @@ def below_received(data: bytes) -> bytes:
 
 async def test_a_message_passes_byte_for_byte(ledger: Books, upstream: Sink) -> None:
     async with relay(ledger, upstream) as desk:
-        await desk.talk(HELLO + "C: RCPT TO:<ann@example.com>\nS: 250\nC: DATA\nS: 354\nC: ...\nS: 250\nC: QUIT\nS: 221")
+        await desk.talk(
+            HELLO + "C: RCPT TO:<ann@example.com>\nS: 250\nC: DATA\nS: 354\nC: ...\nS: 250\nC: QUIT\nS: 221"
+        )
     assert below_received(upstream.messages[0].data) == BODY.replace(b"\r\n..dot", b"\r\n.dot")
     assert upstream.messages[0].rcpt_to == ("<ann@example.com>",)
 
@@ -69,7 +71,10 @@ async def test_a_suppressed_recipient_is_refused_and_the_others_are_not(ledger: 
 async def test_all_refused_then_data(ledger: Books, upstream: Sink) -> None:
     ledger.suppress("ann@example.com")
     async with relay(ledger, upstream) as desk:
-        await desk.talk(HELLO + "C: RCPT TO:<ann@example.com>\nS: 550 5.7.1\nC: DATA\nS: 554 5.5.1\nC: RSET\nS: 250\nC: NOOP\nS: 250")
+        await desk.talk(
+            HELLO
+            + "C: RCPT TO:<ann@example.com>\nS: 550 5.7.1\nC: DATA\nS: 554 5.5.1\nC: RSET\nS: 250\nC: NOOP\nS: 250"
+        )
     assert not upstream.messages
 
 
@@ -77,7 +82,8 @@ async def test_strip_mode_says_how_many_it_left_out(ledger: Books, upstream: Sin
     ledger.suppress("ann@example.com")
     async with relay(ledger, upstream, mode="strip") as desk:
         said = await desk.talk(
-            HELLO + "C: RCPT TO:<ann@example.com>\nS: 250\nC: RCPT TO:<bob@example.com>\nS: 250\nC: DATA\nS: 354\nC: ...\nS: 250"
+            HELLO
+            + "C: RCPT TO:<ann@example.com>\nS: 250\nC: RCPT TO:<bob@example.com>\nS: 250\nC: DATA\nS: 354\nC: ...\nS: 250"
         )
         assert said[-1].endswith(" (1 of 2 recipients left out: opted out)")
         said = await desk.talk(HELLO + "C: RCPT TO:<ann@example.com>\nS: 250\nC: DATA\nS: 354\nC: ...\nS: 250")
@@ -89,7 +95,9 @@ async def test_the_list_is_known_from_the_message(ledger: Books, upstream: Sink)
     ref = ledger.suppress("ann@example.com", "newsletter").evidence
     body = b"List-Id: The Quill Letter\r\n <Newsletter.QuillPDF.example>\r\n" + BODY
     one = HELLO + "C: RCPT TO:<ann@example.com>\nS: 250\nC: DATA\nS: 354\nC: ...\n"
-    both = HELLO + "C: RCPT TO:<ann@example.com>\nS: 250\nC: RCPT TO:<bob@example.com>\nS: 250\nC: DATA\nS: 354\nC: ...\n"
+    both = (
+        HELLO + "C: RCPT TO:<ann@example.com>\nS: 250\nC: RCPT TO:<bob@example.com>\nS: 250\nC: DATA\nS: 354\nC: ...\n"
+    )
     async with relay(ledger, upstream) as desk:
         await desk.talk(one + f"S: 550 5.7.1 <ann@example.com> has opted out of newsletter (ref {ref})", body)
         said = await desk.talk(both + "S: 250", body)
@@ -119,7 +127,9 @@ async def test_a_worse_answer_at_the_replay_sends_nothing(ledger: Books, upstrea
 async def test_a_late_opt_out_withdraws_the_message(ledger: Books, upstream: Sink) -> None:
     async with relay(ledger, upstream) as desk:
         reader, writer = await asyncio.open_connection("127.0.0.1", desk.port)
-        writer.write(b"EHLO x\r\nMAIL FROM:<n@quillpdf.example>\r\nRCPT TO:<ann@example.com>\r\nRCPT TO:<bob@example.com>\r\nDATA\r\n")
+        writer.write(
+            b"EHLO x\r\nMAIL FROM:<n@quillpdf.example>\r\nRCPT TO:<ann@example.com>\r\nRCPT TO:<bob@example.com>\r\nDATA\r\n"
+        )
         while not (await reader.readline()).startswith(b"354"):
             pass
         writer.write(BODY)
@@ -127,8 +137,15 @@ async def test_a_late_opt_out_withdraws_the_message(ledger: Books, upstream: Sin
         ledger.suppress("ann@example.com")
         writer.write(b".\r\n")
         assert (await reader.readline()).startswith(b"451 4.7.1")
-        writer.write(b"MAIL FROM:<n@quillpdf.example>\r\nRCPT TO:<ann@example.com>\r\nRCPT TO:<bob@example.com>\r\nDATA\r\n")
-        assert [(await reader.readline())[:9] for _ in range(4)] == [b"250 2.1.0", b"550 5.7.1", b"250 2.1.5", b"354 end d"]
+        writer.write(
+            b"MAIL FROM:<n@quillpdf.example>\r\nRCPT TO:<ann@example.com>\r\nRCPT TO:<bob@example.com>\r\nDATA\r\n"
+        )
+        assert [(await reader.readline())[:9] for _ in range(4)] == [
+            b"250 2.1.0",
+            b"550 5.7.1",
+            b"250 2.1.5",
+            b"354 end d",
+        ]
         writer.write(BODY + b".\r\n")
         assert (await reader.readline()).startswith(b"250")
         writer.close()
@@ -153,10 +170,15 @@ async def test_bodies_that_are_refused(ledger: Books, upstream: Sink, body: byte
     assert not upstream.transactions
 
 
-@pytest.mark.parametrize("body", [b"", b"\r\n", b"x" * 70_000 + b"\r\n", b"\r\nno header\r\n", b"..\r\n", b"S: x\r\n\r\n" + b"..\r\n" * 40_000])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\r\n", b"x" * 70_000 + b"\r\n", b"\r\nno header\r\n", b"..\r\n", b"S: x\r\n\r\n" + b"..\r\n" * 40_000],
+)
 async def test_bodies_that_pass(ledger: Books, upstream: Sink, body: bytes) -> None:
     async with relay(ledger, upstream) as desk:
-        await desk.talk(HELLO + "C: RCPT TO:<bob@example.com>\nS: 250\nC: DATA\nS: 354\nC: ...\nS: 250\nC: NOOP\nS: 250", body)
+        await desk.talk(
+            HELLO + "C: RCPT TO:<bob@example.com>\nS: 250\nC: DATA\nS: 354\nC: ...\nS: 250\nC: NOOP\nS: 250", body
+        )
     unstuffed = b"\r\n".join(line[1:] if line.startswith(b".") else line for line in body.split(b"\r\n"))
     received_end = upstream.messages[0].data.index(b"\r\n\t", 60)
     assert upstream.messages[0].data[received_end:].partition(b"\r\n")[2].endswith(unstuffed)
@@ -249,6 +271,7 @@ async def test_parameters_pass_octet_for_octet(ledger: Books, upstream: Sink) ->
 async def test_ehlo_offers_what_upstream_has(ledger: Books) -> None:
     with sink(keywords=("PIPELINING", "SIZE 1000000")) as upstream:
         async with relay(ledger, upstream) as desk:
+
             def ask() -> dict[str, str]:
                 with smtplib.SMTP("127.0.0.1", desk.port) as client:
                     client.ehlo()
@@ -257,7 +280,9 @@ async def test_ehlo_offers_what_upstream_has(ledger: Books) -> None:
             features = await asyncio.to_thread(ask)
             assert set(features) == {"pipelining", "enhancedstatuscodes", "size"}
             assert int(features["size"]) <= 1_000_000
-            await desk.talk("C: EHLO x\nS: 250\nC: MAIL FROM:<n@x.example> RET=HDRS\nS: 501 5.5.4\nC: MAIL FROM:<ü@x.example> SMTPUTF8\nS: 553 5.6.7")
+            await desk.talk(
+                "C: EHLO x\nS: 250\nC: MAIL FROM:<n@x.example> RET=HDRS\nS: 501 5.5.4\nC: MAIL FROM:<ü@x.example> SMTPUTF8\nS: 553 5.6.7"
+            )
 
 
 async def test_too_many_recipients(ledger: Books, upstream: Sink) -> None:

@@ -146,7 +146,10 @@ def test_a_deleted_row_is_found_though_the_numbers_close_up(kept: Books) -> None
 
 
 def test_an_inserted_row_is_found(kept: Books) -> None:
-    tamper(kept, "INSERT INTO audit SELECT 7, at, actor, event, key, scope, reason, source, evidence, digest, standing, mac FROM audit WHERE seq = 6")
+    tamper(
+        kept,
+        "INSERT INTO audit SELECT 7, at, actor, event, key, scope, reason, source, evidence, digest, standing, mac FROM audit WHERE seq = 6",
+    )
     assert broken(kept)[0] == 7
 
 

@@ -173,25 +173,27 @@ def test_the_database_of_another_site_put_in_place_is_refused(ledger: Books, tmp
             lookup.rows(CLEAR)
 
 
-def test_a_write_into_a_file_that_is_taken_away_meanwhile_is_not_acknowledged(
-    ledger: Books, tmp_path: Path
-) -> None:
-    said = []
-    with pytest.raises(Unavailable), write(ledger.ledger, datetime.now(UTC), "test") as w:
+def write_while(ledger: Books, happens: Callable[[], object], said: list[str]) -> None:
+    """Something happens before the commit."""
+    with write(ledger.ledger, datetime.now(UTC), "test") as w:
         w.job_ran("test")
         w.after_commit(lambda: said.append("done"))
-        remove(ledger.ledger.path, tmp_path)
+        happens()
+
+
+def test_a_write_into_a_file_that_is_taken_away_meanwhile_is_not_acknowledged(ledger: Books, tmp_path: Path) -> None:
+    said = list[str]()
+    with pytest.raises(Unavailable):
+        write_while(ledger, lambda: remove(ledger.ledger.path, tmp_path), said)
     assert said == []
 
 
 def test_a_write_into_a_file_that_is_replaced_meanwhile_is_not_acknowledged(ledger: Books, saved: Path) -> None:
     """The copy in its place is a good one, but what was committed is not in it."""
-    said = []
-    with pytest.raises(Unavailable, match="took its place"), write(ledger.ledger, datetime.now(UTC), "test") as w:
-        w.job_ran("test")
-        w.after_commit(lambda: said.append("done"))
-        shutil.copy(saved, saved.with_name("copy"))
-        saved.with_name("copy").rename(ledger.ledger.path)
+    said = list[str]()
+    copy = Path(shutil.copy(saved, saved.with_name("copy")))
+    with pytest.raises(Unavailable, match="took its place"):
+        write_while(ledger, lambda: copy.rename(ledger.ledger.path), said)
     assert said == []
 
 

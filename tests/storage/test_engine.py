@@ -72,7 +72,7 @@ def test_creating_again_changes_nothing(database: Path, key: Path) -> None:
 
 
 def test_what_only_reads_creates_nothing(database: Path, key: Path) -> None:
-    with pytest.raises(Unavailable, match="no database at .* yet: `optoutd run` creates it"):
+    with pytest.raises(Unavailable, match=r"no database at .* yet: `optoutd run` creates it"):
         open_ledger(database, key)
     assert listing(database.parent) == []
 
@@ -122,7 +122,7 @@ def test_a_failure_on_the_way_leaves_neither_half(
 
     with monkeypatch.context() as patch:
         patch.setattr(engine, step, failing)
-        with pytest.raises(Unusable, match="cannot create .*No space left"):
+        with pytest.raises(Unusable, match=r"cannot create .*No space left"):
             create(database, key)
     assert not database.exists()
     assert not key.exists()
@@ -186,7 +186,7 @@ def test_a_key_file_has_a_key_a_line_newest_first(key: Path, text: str, keys: tu
 def test_a_file_that_is_no_key_is_refused_and_not_shown(key: Path, content: bytes) -> None:
     key.write_bytes(content)
     key.chmod(0o600)
-    with pytest.raises(Unusable, match="64 hex digits|not text") as told:
+    with pytest.raises(Unusable, match=r"64 hex digits|not text") as told:
         read_site_key(key)
     assert content.decode("latin1").strip() == "" or content.decode("latin1") not in str(told.value)
 
@@ -233,12 +233,12 @@ def test_a_reference_once_given_never_means_something_else(ledger: Books) -> Non
     assert ledger.suppress("bob@example.com").evidence > first
 
 
-def test_a_migration_keeps_a_copy_of_what_was_there(
-    database: Path, key: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_migration_keeps_a_copy_of_what_was_there(database: Path, key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     create(database, key)
     change(database, "UPDATE alembic_version SET version_num = '0000'")
-    monkeypatch.setattr(engine, "_migrate", lambda path: change(path, "UPDATE alembic_version SET version_num = '0001'"))
+    monkeypatch.setattr(
+        engine, "_migrate", lambda path: change(path, "UPDATE alembic_version SET version_num = '0001'")
+    )
     old = os.umask(0)
     try:
         assert migrate(database) == ("0000", REVISION)

@@ -13,7 +13,9 @@ NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 PLACE = Place("support", "INBOX", 1, 7)
 
 
-def record(it: Books, place: Place = PLACE, *, message_id: str = "<1@x>", digest: bytes = b"d", state: State = "done") -> int:
+def record(
+    it: Books, place: Place = PLACE, *, message_id: str = "<1@x>", digest: bytes = b"d", state: State = "done"
+) -> int:
     with write(it.ledger, NOW, "test") as w:
         return incoming.record(
             w, place, digest=digest, size=9, message_id=message_id, internaldate=NOW, label="opt-out", state=state, target="Opt-outs"
@@ -92,7 +94,10 @@ def test_an_accepted_message_is_owed_its_filing_and_a_rejected_one_is_not(ledger
     with ledger.ledger.connect() as db:
         assert [s.place.uid for s in incoming.owed(db, "support")] == [7]
         assert incoming.reviews(db) == []
-        assert [(i.state, i.note) for i in incoming.reviews(db, None)] == [("accepted", "because"), ("rejected", "because")]
+        assert [(i.state, i.note) for i in incoming.reviews(db, None)] == [
+            ("accepted", "because"),
+            ("rejected", "because"),
+        ]
 
 
 def test_a_review_needs_no_message(ledger: Books) -> None:

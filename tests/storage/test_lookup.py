@@ -65,7 +65,10 @@ def test_rows_of_another_list_are_nothing_to_this_one(rows: list[Row]) -> None:
 def test_a_verdict_is_explained_by_a_row_that_stands(rows: list[Row], number: int | None) -> None:
     found = verdict(rows, number)
     if found:
-        assert any((r.reason, r.scope, r.since, r.evidence) == (found.reason, found.scope, found.since, found.evidence) for r in rows)
+        assert any(
+            (r.reason, r.scope, r.since, r.evidence) == (found.reason, found.scope, found.since, found.evidence)
+            for r in rows
+        )
         assert found.reason != Reason.WANTED
         assert found.scope in (ALL, number)
 

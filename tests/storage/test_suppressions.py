@@ -99,7 +99,10 @@ def test_a_repeated_wish_makes_no_evidence_and_no_audit_row(ledger: Books) -> No
     add(ledger, "ann@example.com")
     add(ledger, "ann@example.com")
     with ledger.ledger.connect() as db:
-        assert db.exec_driver_sql("SELECT (SELECT count(*) FROM audit), (SELECT count(*) FROM evidence)").one() == (1, 1)
+        assert db.exec_driver_sql("SELECT (SELECT count(*) FROM audit), (SELECT count(*) FROM evidence)").one() == (
+            1,
+            1,
+        )
 
 
 def test_plain_addresses_are_kept_only_if_the_operator_wants_it(ledger: Books) -> None:
@@ -119,10 +122,19 @@ def test_plain_addresses_are_kept_only_if_the_operator_wants_it(ledger: Books) -
         (("tag", "alias"), {"a.nn+x@gmail.com", "a.nn@gmail.com", "a.nn+y@gmail.com", "ann@gmail.com", "ann@googlemail.com"}),
     ],
 )  # fmt: skip
-def test_the_operator_says_how_far_a_tagged_opt_out_reaches(tmp_path: Path, same: tuple[str, ...], covered: set[str]) -> None:
+def test_the_operator_says_how_far_a_tagged_opt_out_reaches(
+    tmp_path: Path, same: tuple[str, ...], covered: set[str]
+) -> None:
     it = books(tmp_path / "narrow", same_person=same)
     add(it, "a.nn+x@gmail.com")
-    asked = ["a.nn+x@gmail.com", "a.nn@gmail.com", "a.nn+y@gmail.com", "ann@gmail.com", "ann@googlemail.com", "bob@gmail.com"]
+    asked = [
+        "a.nn+x@gmail.com",
+        "a.nn@gmail.com",
+        "a.nn+y@gmail.com",
+        "ann@gmail.com",
+        "ann@googlemail.com",
+        "bob@gmail.com",
+    ]
     assert {a for a in asked if rows(it, a)} == covered
     it.ledger.close()
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from storage import audit, engine, suppressions
 from storage.address import parse
 from storage.engine import Unavailable
 from storage.models import ALL, Reason
-from storage.write import write
+from storage.write import Write, write
 from tests.ledgers import Books, books
 from tests.storage.another import another, hear, tell
 
@@ -32,6 +32,13 @@ def counts(it: Books) -> dict[str, int]:
 def verified(it: Books) -> audit.Head:
     with it.ledger.reading() as db:
         return audit.verify(db, it.ledger.site_key)
+
+
+def add_ann_and(it: Books, then: Callable[[Write], object]) -> None:
+    """A transaction that suppresses somebody, and then..."""
+    with write(it.ledger, NOW, "test") as w:
+        suppressions.add(w, parse("ann@example.com"), ALL, Reason.OPT_OUT, "mail", {})
+        then(w)
 
 
 def holding_the_lock(seconds: float) -> str:
@@ -54,10 +61,13 @@ input()
 
 def test_an_exception_undoes_all_of_it_and_nothing_is_said(ledger: Books) -> None:
     before, said = counts(ledger), list[str]()
-    with pytest.raises(KeyboardInterrupt), write(ledger.ledger, NOW, "test") as w:
-        suppressions.add(w, parse("ann@example.com"), ALL, Reason.OPT_OUT, "mail", {})
+
+    def interrupted(w: Write) -> None:
         w.after_commit(lambda: said.append("recorded"))
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        add_ann_and(ledger, interrupted)
     assert counts(ledger) == before
     assert said == []
     assert ledger.suppress("ann@example.com").outcome == "new"
@@ -74,9 +84,8 @@ def test_what_is_said_is_said_after_the_commit(ledger: Books) -> None:
 
 def test_an_error_of_the_database_in_the_middle_undoes_all_of_it(ledger: Books) -> None:
     before = counts(ledger)
-    with pytest.raises(Unavailable, match="no such table"), write(ledger.ledger, NOW, "test") as w:
-        suppressions.add(w, parse("ann@example.com"), ALL, Reason.OPT_OUT, "mail", {})
-        w.db.exec_driver_sql("INSERT INTO nowhere VALUES (1)")
+    with pytest.raises(Unavailable, match="no such table"):
+        add_ann_and(ledger, lambda w: w.db.exec_driver_sql("INSERT INTO nowhere VALUES (1)"))
     assert counts(ledger) == before
 
 
@@ -88,7 +97,10 @@ def test_rows_cannot_change_without_an_audit_row(ledger: Books) -> None:
 
 
 def test_a_naive_clock_is_refused(ledger: Books) -> None:
-    with pytest.raises(ValueError, match="without a time zone"), write(ledger.ledger, NOW.replace(tzinfo=None), "t") as w:
+    with (
+        pytest.raises(ValueError, match="without a time zone"),
+        write(ledger.ledger, NOW.replace(tzinfo=None), "t") as w,
+    ):
         suppressions.add(w, parse("ann@example.com"), ALL, Reason.OPT_OUT, "mail", {})
 
 
@@ -228,9 +240,13 @@ def _prefix(process: subprocess.Popen[str]) -> str:
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     directory = tmp_path / "small"
     directory.mkdir()
-    mounted = os.geteuid() == 0 and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)], capture_output=True
-    ).returncode == 0
+    mounted = (
+        os.geteuid() == 0
+        and subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)], capture_output=True
+        ).returncode
+        == 0
+    )
     if not mounted:
         pytest.skip("cannot mount a small file system here")
     yield directory
@@ -247,11 +263,16 @@ def test_a_full_disk_is_doubt_writes_no_half_and_heals(small_disk: Path) -> None
                     pass
         except OSError:
             pass
-    stood = 0
-    with pytest.raises(Unavailable, match=r"full|disk I/O"):
+    done = list[int]()
+
+    def fill() -> None:
         for n in range(10_000):
             it.suppress(f"person{n}@example.com")
-            stood += 1
+            done.append(n)
+
+    with pytest.raises(Unavailable, match=r"full|disk I/O"):
+        fill()
+    stood = len(done)
     lookup = it.lookup()
     assert all(lookup.rows(parse(f"person{n}@example.com")) for n in range(stood))
     assert lookup.rows(parse(f"person{stood}@example.com")) == []
@@ -265,13 +286,16 @@ def test_a_full_disk_is_doubt_writes_no_half_and_heals(small_disk: Path) -> None
 
 def test_a_full_database_is_doubt_and_heals(ledger: Books) -> None:
     """The same without root: SQLite is told that the file may not grow."""
-    ledger.suppress("ann@example.com")
     before = counts(ledger)
-    with pytest.raises(Unavailable, match="full"), write(ledger.ledger, NOW, "test") as w:
+
+    def fill(w: Write) -> None:
         pages = w.db.exec_driver_sql("PRAGMA page_count").scalar_one()
         w.db.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
         for n in range(10_000):
             suppressions.add(w, parse(f"person{n}@example.com"), ALL, Reason.OPT_OUT, "mail", {})
+
+    with pytest.raises(Unavailable, match="full"):
+        add_ann_and(ledger, fill)
     assert counts(ledger) == before
     ledger.ledger.engine.dispose()
     assert ledger.suppress("bob@example.com").outcome == "new"
