@@ -71,10 +71,12 @@ class _Sink:
 
 
 def play(*, once: bool) -> None:
-    """Tell the story; without `once`, stay up until Ctrl-C. Raises DemoFailed."""
+    """Tell the story; without `once`, stay up until Ctrl-C. Raises DemoFailed, and KeyboardInterrupt before the end."""
     events.configure("auto", "error")
-    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+    try:
         asyncio.run(_play(once=once, console=Console(highlight=False)))
+    except asyncio.CancelledError:  # SIGTERM in the middle of the story
+        raise KeyboardInterrupt from None
 
 
 async def _play(*, once: bool, console: Console) -> None:
@@ -89,7 +91,9 @@ async def _play(*, once: bool, console: Console) -> None:
         await _story(console, daemon, sink, imap_port, relay_port)
         if not once:
             _where_to_look(console, home, imap_port, relay_port)
-            await _tell_what_happens(console, daemon)
+            with contextlib.suppress(asyncio.CancelledError):
+                await _tell_what_happens(console, daemon)
+            console.print("\nEnded. Nothing is left behind.")
 
 
 def _end_tidily() -> None:

@@ -84,7 +84,9 @@ def _trace(error: BaseException | None) -> list[str]:
     lines: list[str] = []
     while error is not None:
         lines.append(type(error).__name__)
-        lines += [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)[-8:]]
+        lines += [
+            f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)[-8:]
+        ]
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return lines
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal
 
 from daemon import events
@@ -30,10 +31,10 @@ from daemon.mail.reading import (
     label,
 )
 from storage import incoming, suppressions
-from storage.address import Address, NotAnAddress, parse
+from storage.address import Address, NotAnAddress, Who, parse
 from storage.engine import Ledger
 from storage.incoming import Item, Place
-from storage.models import ALL, Reason
+from storage.models import ALL, REASONS, Reason, seconds
 from storage.write import Write, write
 
 Shelf = Literal["processed", "machine"]  # what filed messages are filed as
@@ -92,7 +93,7 @@ class Intake:
             return _Act(self, w, envelope).by_hand(reading)
 
     def decide(self, item: Item, accepted: bool, note: str, now: datetime, actor: str) -> list[suppressions.Added]:
-        """Carry out a decision on a doubtful message. Raises NobodyNamed if accepting would concern nobody."""
+        """Carry out a decision on a doubtful message. Raises NobodyNamed, Outdated."""
         with write(self.ledger, now, actor) as w:
             added = _close(w, item, self, accepted=accepted, note=note)
         events.review_decided(item.id, accepted)
@@ -117,6 +118,10 @@ class Intake:
 
 class NobodyNamed(Exception):
     """Accepting this item would suppress nobody."""
+
+
+class Outdated(Exception):
+    """The person has opted out again after this wish to come back: the later word counts (DESIGN 7.7)."""
 
 
 class _Act:
@@ -180,23 +185,30 @@ class _Act:
     # ---- machines
 
     def _bounce(self, reading: Bounce) -> Done:
-        people = self._intake.people(reading.recipients)
-        if reading.proof != "token":
+        """Hard and about the address: suppressed, if it is provably of our mail. A full mailbox is counted.
+
+        A policy or spam block says nothing about the address, and an unproven soft bounce would change nothing:
+        neither is worth a person's time.
+        """
+        hard = reading.hard and reading.cause == "address"
+        if reading.proof != "token" and hard:
             return self._doubt(reading, reading.recipients, unproven=True)
-        for person in people:
-            if reading.hard and reading.cause == "address":
-                self._suppress(person, ALL, Reason.HARD_BOUNCE, "dsn", lambda: self._evidence(reading))
-            elif reading.cause == "mailbox":
-                self._soft(person, reading)
+        for person in self._intake.people(reading.recipients):
+            suppressed = False
+            if hard:
+                suppressed = self._suppress(person, ALL, Reason.HARD_BOUNCE, "dsn", lambda: self._evidence(reading))
+            elif reading.cause == "mailbox" and reading.proof == "token":
+                suppressed = self._soft(person, reading)
+            self._say(partial(events.bounce_recorded, hard=hard, cause=reading.cause, suppressed=suppressed), person)
         return self._record("bounce", target="machine")
 
-    def _soft(self, person: Address, reading: Bounce) -> None:
-        """Only a full or absent mailbox counts: a policy or spam block says nothing about the address."""
+    def _soft(self, person: Address, reading: Bounce) -> bool:
         ledger, limits = self._intake.ledger, self._intake.limits
         key = ledger.site_key.address_key(suppressions.form_of(self._w, person))
-        days = incoming.count_soft_bounce(self._w, key, limits.soft_window_days)
-        if days >= limits.soft_limit:
-            self._suppress(person, ALL, Reason.SOFT_BOUNCE, "dsn", lambda: self._evidence(reading))
+        days = incoming.count_soft_bounce(self._w, key, self._envelope.internaldate, limits.soft_window_days)
+        if days < limits.soft_limit:
+            return False
+        return self._suppress(person, ALL, Reason.SOFT_BOUNCE, "dsn", lambda: self._evidence(reading))
 
     def _complaint(self, reading: Complaint) -> Done:
         people = self._intake.people(reading.recipients)
@@ -204,6 +216,7 @@ class _Act:
             return self._doubt(reading, reading.recipients, unproven=True)
         for person in people:
             self._suppress(person, ALL, Reason.COMPLAINT, "arf", lambda: self._evidence(reading))
+            self._say(partial(events.complaint_recorded, ref=self._refs[-1]), person)
         return self._record("complaint", target="machine")
 
     # ---- doubt
@@ -229,7 +242,7 @@ class _Act:
             scope=scope,
             rules=rules,
             words=reading.words,
-            wish=label(reading),
+            wish=_wish(reading),
             language=getattr(reading, "language", ""),
             excerpt=self._envelope.excerpt,
         )
@@ -269,20 +282,29 @@ class _Act:
 
     def _suppress(
         self, person: Address, scope: int, reason: Reason, source: str, evidence: Callable[[], tuple[int, bytes]]
-    ) -> None:
-        w, envelope = self._w, self._envelope
-        added = suppressions.add(w, person, scope, reason, source, {}, since=envelope.internaldate, evidence=evidence)
-        who = self._intake.ledger.site_key.who(person)
-        name = suppressions.scope_word(w.db, scope)
+    ) -> bool:
+        """True: a new row stands."""
+        w = self._w
+        since = self._envelope.internaldate
+        added = suppressions.add(w, person, scope, reason, source, {}, since=since, evidence=evidence)
         if added.evidence:
             self._refs.append(added.evidence)
-        match added.outcome:
-            case "new":
-                w.after_commit(lambda: events.opt_out_recorded(who, name, added.evidence, source))
-            case "repeated":
-                w.after_commit(lambda: events.opt_out_repeated(who, name, added.evidence, source))
-            case "outdated":
-                w.after_commit(lambda: events.opt_out_outdated(who, name))
+        if reason == Reason.OPT_OUT:
+            name = suppressions.scope_word(w.db, scope)
+            match added.outcome:
+                case "new":
+                    say = partial(events.opt_out_recorded, scope=name, ref=added.evidence, source=source)
+                case "repeated":
+                    say = partial(events.opt_out_repeated, scope=name, ref=added.evidence, source=source)
+                case "outdated":
+                    say = partial(events.opt_out_outdated, scope=name)
+            self._say(say, person)
+        return added.outcome == "new"
+
+    def _say(self, event: Callable[[Who], object], person: Address) -> None:
+        """Log it once it is true."""
+        who = self._intake.ledger.site_key.who(person)
+        self._w.after_commit(lambda: event(who))
 
     def _record(self, word: str, *, state: incoming.State | None = None, target: Shelf | Literal[""] = "") -> Done:
         """The sighting, and what is owed to the message."""
@@ -301,6 +323,11 @@ class _Act:
             evidence=self._refs[0] if self._refs else None,
         )
         return Done(word, number, tuple(self._refs), self._review, folder if state is None else "")
+
+
+def _wish(reading: Reading) -> str:
+    """What accepting it would do."""
+    return ("hard-bounce" if reading.hard else "soft-bounce") if isinstance(reading, Bounce) else label(reading)
 
 
 def scope_numbers(words: Sequence[str], numbers: Mapping[str, int]) -> list[int]:
@@ -330,15 +357,23 @@ def _carry_out(w: Write, item: Item, intake: Intake, note: str) -> list[suppress
         raise NobodyNamed
     scopes = scope_numbers(item.scope.split(";"), intake.numbers)
     if item.wish == "resubscribe":
-        for person in people:
-            for scope in scopes:
-                suppressions.lift(
-                    w, person, scope, note or f"asked for it by mail (review {item.id})", only=Reason.OPT_OUT
-                )
+        _take_back(w, item, people, scopes, note)
         return []
-    reason = {"bounce": Reason.HARD_BOUNCE, "complaint": Reason.COMPLAINT}.get(item.wish, Reason.OPT_OUT)
-    source = {"bounce": "dsn", "complaint": "arf"}.get(item.wish, "mail")
+    reason = REASONS.get(item.wish, Reason.OPT_OUT)
+    source = {"hard-bounce": "dsn", "soft-bounce": "dsn", "complaint": "arf"}.get(item.wish, "mail")
     detail: dict[str, Any] = {"review": item.id, "words": item.words, "rules": list(item.rules), "note": note}
     if item.place:
         detail |= {"mailbox": item.place.mailbox, "uid": item.place.uid}
     return [suppressions.add(w, p, s, reason, source, detail, since=item.at) for p in people for s in scopes]
+
+
+def _take_back(w: Write, item: Item, people: Sequence[Address], scopes: Sequence[int], note: str) -> None:
+    """Lift the opt-outs that this wish takes back. Raises Outdated where the person has asked again since."""
+    because = note or f"asked for it by mail (review {item.id})"
+    for person in people:
+        for _, scope, reason, since, evidence in suppressions.standing(w.db, w.ledger.site_key, person):
+            asked = incoming.last_asked(w.db, evidence) or item.at
+            if reason == Reason.OPT_OUT and scope in scopes and max(since, seconds(asked)) > seconds(item.at):
+                raise Outdated
+        for scope in scopes:
+            suppressions.lift(w, person, scope, because, only=Reason.OPT_OUT)

@@ -81,7 +81,10 @@ def open_for_run(loaded: Loaded) -> Ledger:
         with suppress(Unavailable):  # garbled: the opening below says so
             revision(loaded.database)
             migrate(loaded.database)
-    return open_for(loaded, allow_create=loaded.config.storage.create)
+    create = loaded.config.storage.create
+    if not create and not loaded.database.exists() and not loaded.key_file.exists():
+        raise Unusable(f"no database at {loaded.database}, and storage.create = false: put database and key in place")
+    return open_for(loaded, allow_create=create)
 
 
 def number_lists(ledger: Ledger, config: Config) -> dict[str, int]:

@@ -228,6 +228,7 @@ class Pool:
         self.features: dict[str, str] = {}  # what the upstream offered last: what our own EHLO may offer
         self._idle: deque[Connection] = deque()
         self._places = asyncio.Semaphore(connections)
+        self._closed = False
 
     async def probe(self) -> None:
         """Ask the upstream what it offers, so that the first EHLO knows. Raises Lost."""
@@ -288,7 +289,7 @@ class Pool:
         self._places.release()
         if not connection.in_step:
             connection.drop("left in the middle of a command")
-        if connection.gone or connection.errors >= _MAX_ERRORS or connection.rsets >= _MAX_RSETS:
+        if self._closed or connection.gone or connection.errors >= _MAX_ERRORS or connection.rsets >= _MAX_RSETS:
             connection.quit()
             return
         if reset:
@@ -302,7 +303,8 @@ class Pool:
         connection.drop()
 
     def close(self) -> None:
-        """Say goodbye on all idle connections."""
+        """Say goodbye on all idle connections, and on the others as they come back."""
+        self._closed = True
         while self._idle:
             self._idle.pop().quit()
 

@@ -110,17 +110,18 @@ class Chain:
             return after  # the tail was cut before us: the old record stays, so that every later check still finds it
         db.exec_driver_sql(
             "INSERT INTO meta (name, value) VALUES ('head', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            (self._seal(after),),
+            (self.seal(after),),
         )
         return after
 
-    def _seal(self, head: Head) -> bytes:
+    def seal(self, head: Head) -> bytes:
+        """The head record: kept from the very beginning, or an emptied ledger would look like a new one."""
         body = head.seq.to_bytes(8) + head.mac
         return body + hashlib.blake2b(body, key=self._head, digest_size=16).digest()
 
     def sealed(self, head: Head, record: bytes | None) -> bool:
         """Is this the head that the last writer left?"""
-        return _same(self._seal(head), record) if head.seq or record is not None else True
+        return _same(self.seal(head), record)
 
 
 # ------------------------------------------------------------------ verifying

@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from storage.address import SiteKey
+from storage.audit import Chain
 
 REVISION: Final = "0001"  # the migration this code needs (tests hold it to the newest in migrations/)
 WRITE_SECONDS: Final = 5  # how long a writer waits for another process' writer (CONTRACT 9)
@@ -100,16 +101,16 @@ def create(database: Path, key_file: Path) -> None:
 
 
 def _create_both(database: Path, key_file: Path) -> None:
-    new = database.with_name(
-        database.name + ".new"
-    )  # complete before it has its name: a crash leaves nothing half made
+    new = database.with_name(database.name + ".new")  # complete before it has its name: no crash leaves half of it
     new.unlink(missing_ok=True)
     os.close(os.open(new, os.O_CREAT | os.O_EXCL, 0o600))
     _migrate(new)
     site_key = _write_site_key(key_file)
     try:
         with closing(sqlite3.connect(new)) as db:
-            db.execute("INSERT INTO meta (name, value) VALUES ('check', ?)", (check_value(site_key),))
+            chain = Chain(site_key)
+            facts = [("check", check_value(site_key)), ("head", chain.seal(chain.start))]
+            db.executemany("INSERT INTO meta (name, value) VALUES (?, ?)", facts)
             db.commit()
             db.execute("PRAGMA journal_mode = DELETE")  # so that the one file is all there is to rename
         new.rename(database)
@@ -149,6 +150,8 @@ def _migrate(database: Path) -> None:
     from alembic.util import CommandError
 
     engine = create_engine(URL.create("sqlite", database=str(database)))
+    event.listen(engine, "connect", _leave_transactions_to_us)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
     try:
@@ -159,6 +162,11 @@ def _migrate(database: Path) -> None:
         raise Unusable(f"the schema of {database} is not one this version knows: {why}") from None
     finally:
         engine.dispose()
+
+
+def _leave_transactions_to_us(connection: sqlite3.Connection, _record: object) -> None:
+    """Python's sqlite3 begins no transaction for CREATE and ALTER: a migration that fails would leave half of it."""
+    connection.isolation_level = None
 
 
 def revision(database: Path) -> str:

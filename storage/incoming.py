@@ -147,6 +147,13 @@ def twins(db: Connection, message_id: str, digest: bytes, *, mailbox: str | None
     return [_seen(r) for r in db.exec_driver_sql(f"{_SEEN} WHERE {where} AND state <> 'reading' ORDER BY id", values)]
 
 
+def last_asked(db: Connection, evidence: int) -> datetime | None:
+    """When the latest message came that asked for what this evidence is about (a repeated request moves no row)."""
+    query = "SELECT max(internaldate) FROM incoming WHERE evidence = ?"
+    found = db.exec_driver_sql(query, (evidence,)).scalar()
+    return None if found is None else datetime.fromtimestamp(found, UTC)
+
+
 def first_sight(db: Connection, mailbox: str, folder: str, uidvalidity: int) -> FirstSight | None:
     """Where our reading of this folder began; None if we have not seen it (under this UIDVALIDITY)."""
     query = "SELECT uidnext, since FROM watched_folder WHERE mailbox = ? AND folder = ? AND uidvalidity = ?"
@@ -174,14 +181,12 @@ def begin_folder(w: Write, mailbox: str, folder: str, uidvalidity: int, uidnext:
 # ------------------------------------------------------------------ soft bounces
 
 
-def count_soft_bounce(w: Write, key: bytes, window_days: int) -> int:
-    """Note that an address bounced softly today; returns on how many days of the window it did."""
-    today = w.at // 86_400
-    w.db.exec_driver_sql("INSERT INTO soft_bounce (key, day) VALUES (?, ?) ON CONFLICT DO NOTHING", (key, today))
-    found = w.db.exec_driver_sql(
-        "SELECT count(*) FROM soft_bounce WHERE key = ? AND day > ?", (key, today - window_days)
-    ).scalar_one()
-    return int(found)
+def count_soft_bounce(w: Write, key: bytes, day: datetime, window_days: int) -> int:
+    """Note that an address bounced softly on a day; returns on how many days of the window that ends there it did."""
+    last = seconds(day) // 86_400
+    w.db.exec_driver_sql("INSERT INTO soft_bounce (key, day) VALUES (?, ?) ON CONFLICT DO NOTHING", (key, last))
+    query = "SELECT count(*) FROM soft_bounce WHERE key = ? AND day > ? AND day <= ?"
+    return int(w.db.exec_driver_sql(query, (key, last - window_days, last)).scalar_one())
 
 
 def forget_soft_bounces(w: Write, window_days: int) -> None:

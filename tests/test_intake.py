@@ -14,7 +14,7 @@ import structlog
 
 from daemon import events
 from daemon.config import House, MailingList
-from daemon.intake import Done, Envelope, Intake, NobodyNamed, Shelf, scope_numbers
+from daemon.intake import Done, Envelope, Intake, NobodyNamed, Outdated, Shelf, scope_numbers
 from daemon.mail.reading import (
     AutoReply,
     Bounce,
@@ -264,7 +264,7 @@ def test_a_bounce_without_our_token_waits_for_a_person(desk: Intake, proof: Proo
     desk.act(bounce(proof=proof), envelope(sender=""), NOW)
     assert rows(desk) == []
     (item,) = queue(desk)
-    assert item.wish == "bounce"
+    assert item.wish == "hard-bounce"
     desk.decide(item, True, "", NOW, "cli root")
     assert rows(desk) == [(ALL, Reason.HARD_BOUNCE)]
     assert owed(desk) == [(1, "Machines")]
@@ -279,18 +279,23 @@ def test_a_policy_bounce_says_nothing_of_the_address(desk: Intake, hard: bool) -
     assert count(desk, "soft_bounce") == 0
 
 
+LATE = NOW + timedelta(days=80)  # days count by when the bounce came, not by when we got to read it
+
+
 def test_soft_bounces_suppress_on_the_fifth_day(desk: Intake) -> None:
     uid = 0
     for day in range(5):
         for _ in range(3):  # many on one day are one
             uid += 1
-            desk.act(bounce(hard=False, cause="mailbox"), envelope(uid, sender=""), NOW + timedelta(days=day))
+            desk.act(
+                bounce(hard=False, cause="mailbox"), envelope(uid, sender="", date=NOW + timedelta(days=day)), LATE
+            )
             assert rows(desk) == ([(ALL, Reason.SOFT_BOUNCE)] if day == 4 else [])
 
 
 def test_soft_bounces_outside_the_window_do_not_count(desk: Intake) -> None:
     for n in range(8):
-        desk.act(bounce(hard=False, cause="mailbox"), envelope(n, sender=""), NOW + timedelta(days=8 * n))
+        desk.act(bounce(hard=False, cause="mailbox"), envelope(n, sender="", date=NOW + timedelta(days=8 * n)), LATE)
     assert rows(desk) == []
 
 
@@ -298,7 +303,8 @@ def test_soft_bounces_of_the_spellings_of_one_person_count_together(desk: Intake
     for day, spelling in enumerate(
         ("ann@gmail.com", "a.nn@gmail.com", "ann+1@gmail.com", "ann+2@googlemail.com", "ann@gmail.com")
     ):
-        desk.act(bounce(spelling, hard=False, cause="mailbox"), envelope(day, sender=""), NOW + timedelta(days=day))  # fmt: skip
+        date = NOW + timedelta(days=day)
+        desk.act(bounce(spelling, hard=False, cause="mailbox"), envelope(day, sender="", date=date), LATE)
     assert rows(desk, "ann@gmail.com") == [(ALL, Reason.SOFT_BOUNCE)]
 
 
@@ -404,12 +410,33 @@ def test_accepting_for_nobody_is_refused_and_leaves_it_open(desk: Intake, sender
 
 
 def test_a_wish_to_come_back_waits_and_lifts_opt_outs_only(desk: Intake, ledger: Books) -> None:
-    ledger.suppress(ANN)
+    ledger.suppress(ANN, since=NOW - timedelta(days=9))
     ledger.suppress(ANN, reason=Reason.COMPLAINT)
     desk.act(Resubscribe((ANN,), ("all",), ANN, "dmarc", "en", ("4-back",), "again please"), envelope(), NOW)
     assert len(rows(desk)) == 2
     desk.decide(queue(desk)[0], True, "", NOW, "cli root")
     assert rows(desk) == [(ALL, Reason.COMPLAINT)]
+
+
+def test_an_old_wish_to_come_back_lifts_no_newer_opt_out(desk: Intake) -> None:
+    back = Resubscribe((ANN,), ("all",), ANN, "dmarc", "en", ("4-back",), "again please")
+    desk.act(opt_out(), envelope(1, date=NOW - timedelta(days=9)), LATE)
+    desk.act(back, envelope(2, date=NOW), LATE)
+    desk.act(opt_out(), envelope(3, date=NOW + timedelta(days=1)), LATE)  # a repeated request moves no row
+    with pytest.raises(Outdated):
+        desk.decide(queue(desk)[0], True, "", LATE, "cli root")
+    assert rows(desk) == [(ALL, Reason.OPT_OUT)]
+    assert len(queue(desk)) == 1
+
+
+def test_bounces_are_not_logged_as_opt_outs(desk: Intake, said: pytest.CaptureFixture[str]) -> None:
+    events.configure("json", "info")
+    desk.act(bounce(ANN), envelope(1, sender=""), NOW)
+    desk.act(bounce(BOB, hard=False, cause="policy", proof="none"), envelope(2, sender=""), NOW)
+    desk.act(complaint(ANN), envelope(3, sender=""), NOW)
+    said = [json.loads(line)["event"] for line in said.readouterr().err.splitlines()]
+    assert said == ["bounce_recorded", "bounce_recorded", "complaint_recorded"]
+    assert not queue(desk)
 
 
 # ------------------------------------------------------------------ what people do

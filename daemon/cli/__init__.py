@@ -88,14 +88,15 @@ def _told(error: BaseException) -> int:
     match error:
         case ConfigError():
             for problem in error.problems:
-                common.note(str(problem))
+                common.note(str(problem) if problem.path else f"optoutd: {problem}")
             return CONFIG
         case Unusable():
             return _say(str(error), CONFIG)
         case Unavailable():
             return _say(str(error), TEMPFAIL)
         case OSError(filename=str() as name):
-            return _say(f"{name}: {error.strerror}", CONFIG)
+            who = " (run it as the daemon's user, or as root)" if isinstance(error, PermissionError) else ""
+            return _say(f"{name}: {error.strerror}{who}", CONFIG)
         case OSError():
             return _say(f"{error.strerror or error}", TEMPFAIL)
     where = _where(error)

@@ -7,6 +7,7 @@ import getpass
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
@@ -145,7 +146,9 @@ def address(text: str) -> Address:
 
 def not_an_address(text: str, problem: Exception) -> str:
     """The sentence about a malformed ADDR."""
-    return f"{text!r} is not an address: {problem}"
+    named = re.search(r"<([^<>\s]+@[^<>\s]+)>", text)
+    hint = f"give only what is in the brackets: {named[1]}" if named else problem
+    return f"{text[:80]!r} is not an address: {hint}"
 
 
 def arguments(given: Iterable[str]) -> Iterator[str]:

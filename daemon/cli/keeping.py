@@ -12,6 +12,7 @@ import typer
 from daemon.cli import common
 from daemon.cli.common import NO, TEMPFAIL, USAGE, AsJson, Stop, note, tell, when
 
+_CHANGED = "somebody changed the record from outside: keep a copy of this database, and compare it with your backups"
 group = typer.Typer(no_args_is_help=True, help="The record of every change: is it whole?")
 
 
@@ -47,7 +48,7 @@ def verify(
         except ChainBroken as broken:
             fact = {"ok": False, "rows": total, "head": None, "error": str(broken), "row": broken.seq or None}
             tell(fact, as_json, str(broken))
-            note("optoutd: the record was changed from outside: keep a copy of this database, and look at your backups")
+            note(f"optoutd: {_CHANGED}" + ("; or --head is not of this database" if noted else ""))
             raise typer.Exit(NO) from None
     fact = {"ok": True, "rows": found.seq, "head": str(found), "error": None, "row": None}
     tell(fact, as_json, f"ok, {found.seq} rows, head {found}")

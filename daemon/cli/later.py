@@ -20,7 +20,7 @@ OPTIONS: Final = {
 
 
 class Group(TyperGroup):
-    """The commands of `optoutd`, in the order of the contract; those to come are known by name."""
+    """The commands of `optoutd`; those to come are known by name."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that was asked for. Raises Stop(64) for one that is still to come."""

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from daemon.config import Loaded
     from daemon.gate import Gate
     from storage.address import Address
+    from storage.engine import Ledger
     from storage.suppressions import Fact, RawRow
 
-Addresses = Annotated[list[str], typer.Argument(metavar="ADDR...", help="E-mail addresses; - reads them from stdin.")]
+Addresses = Annotated[list[str], typer.Argument(metavar="ADDR", help="E-mail addresses; - reads them from stdin.")]
 _ONE_OF_REASONS = f"One of: {', '.join(REASONS)}."
 _ONE_OF_SOURCES = f"One of: {', '.join(SOURCES)}."
 
@@ -131,9 +132,9 @@ def _checked(fact: dict[str, Any]) -> str:
 def suppress(
     addresses: Addresses,
     list_id: ListOption = None,
-    reason: Annotated[str, typer.Option(help=_ONE_OF_REASONS)] = "operator",
-    source: Annotated[str, typer.Option(help=f"How it came to us. {_ONE_OF_SOURCES}")] = "operator",
-    note: Annotated[str, typer.Option(help="Kept with it, and shown by `optoutd show`.")] = "",
+    reason: Annotated[str, typer.Option(metavar="R", help=_ONE_OF_REASONS)] = "operator",
+    source: Annotated[str, typer.Option(metavar="S", help=f"How it came to us. {_ONE_OF_SOURCES}")] = "operator",
+    note: Annotated[str, typer.Option(metavar="TEXT", help="Kept with it, and shown by `optoutd show`.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Even a whole public mail provider.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -156,7 +157,12 @@ def suppress(
     scope, word = _scope_to_write(list_id, config, ledger)
     with write(ledger, common.now(), common.actor()) as w:
         done = [(p, suppressions.add(w, p, scope, BY_WORD[reason], source, {"note": note})) for p in people]
-    states = {"new": "suppressed", "repeated": "was suppressed already", "outdated": "was lifted later"}
+    done_now = "wants it all the same from now on" if reason == "wanted" else "suppressed"
+    states = {
+        "new": done_now,
+        "repeated": "was so already" if reason == "wanted" else "was suppressed already",
+        "outdated": "nothing done: it was lifted later",
+    }
     for person, added in done:
         fact = {
             "address": str(person),
@@ -198,7 +204,7 @@ def _people(given: list[str], *, force: bool) -> tuple[list[Address], int]:
     return people, bad
 
 
-def _scope_to_write(list_id: str | None, config: Loaded, ledger: Any) -> tuple[int, str]:
+def _scope_to_write(list_id: str | None, config: Loaded, ledger: Ledger) -> tuple[int, str]:
     """Number and word of a scope, in which a list of the config has its number from now on."""
     if list_id is None:
         return common.scope_of(None, config, {}), "all"
@@ -209,7 +215,7 @@ def _scope_to_write(list_id: str | None, config: Loaded, ledger: Any) -> tuple[i
 
 
 def lift(
-    address: Annotated[str, typer.Argument(metavar="ADDR")],
+    address: Annotated[str, typer.Argument(metavar="ADDR", help="Whose suppression to end.")],
     because: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept in the record.")],
     list_id: ListOption = None,
     as_json: AsJson = False,
@@ -232,10 +238,7 @@ def lift(
     scope = common.scope_of(list_id, config, numbers)
     with write(ledger, common.now(), common.actor()) as w:
         gone = suppressions.lift(w, person, scope, because)
-    with ledger.connect() as db:
-        left = suppressions.standing(db, ledger.site_key, person)
-    others = ", ".join(dict.fromkeys(common.scope_word(r[1], numbers) for r in left if r[2] != Reason.WANTED))
-    hint = f"still suppressed: {others} (see `optoutd show {person}`)" if others else ""
+    hint = _left(ledger, person, numbers)
     word = "all" if list_id is None else f"list:{list_id}"
     if not gone:
         raise Stop(f"no such suppression: {person} ({word})" + (f"; {hint}" if hint else ""), NO)
@@ -249,11 +252,25 @@ def lift(
         note(f"optoutd: {hint}")
 
 
+def _left(ledger: Ledger, person: Address, numbers: dict[str, int]) -> str:
+    """What still stands against somebody, as a sentence; "" if nothing does."""
+    from storage import suppressions
+    from storage.address import keys_of
+    from storage.models import Reason
+
+    kinds = dict(reversed(keys_of(ledger.site_key, person)))
+    with ledger.connect() as db:
+        rows = suppressions.standing(db, ledger.site_key, person)
+    through = {key: " as part of a whole domain" for key, kind in kinds.items() if kind == "domain"}
+    left = [common.scope_word(r[1], numbers) + through.get(r[0], "") for r in rows if r[2] != Reason.WANTED]
+    return f"still suppressed: {', '.join(dict.fromkeys(left))} (see `optoutd show {person}`)" if left else ""
+
+
 # ------------------------------------------------------------------ show, list
 
 
 def show(
-    address: Annotated[str | None, typer.Argument(metavar="[ADDR]")] = None,
+    address: Annotated[str | None, typer.Argument(metavar="ADDR", help="Whose story.")] = None,
     ref: Annotated[int | None, typer.Option(metavar="N", help="The (ref N) of a refusal.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -354,8 +371,8 @@ def _past(past: dict[str, Any]) -> list[str]:
 
 def list_(
     list_id: ListOption = None,
-    reason: Annotated[str | None, typer.Option(help=_ONE_OF_REASONS)] = None,
-    source: Annotated[str | None, typer.Option(help=_ONE_OF_SOURCES)] = None,
+    reason: Annotated[str | None, typer.Option(metavar="R", help=_ONE_OF_REASONS)] = None,
+    source: Annotated[str | None, typer.Option(metavar="S", help=_ONE_OF_SOURCES)] = None,
     since: Annotated[
         str | None, typer.Option(metavar="DATE", help="YYYY-MM-DD, or RFC 3339; UTC unless it says so.")
     ] = None,

@@ -44,7 +44,7 @@ class _CannotOpen(Exception):
 
 def read(
     paths: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help=".eml files, directories, Maildirs, mboxes; - is stdin.")
+        list[str], typer.Argument(metavar="PATH", help=".eml files, directories, Maildirs, mboxes; - is stdin.")
     ],
     explain: Annotated[bool, typer.Option("--explain", help="Say which rules decided, and on which words.")] = False,
     as_json: AsJson = False,

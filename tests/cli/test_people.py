@@ -155,6 +155,12 @@ def test_the_good_rows_are_done_and_the_bad_ones_are_65(desk: Desk) -> None:
     assert said.err.count("is not an address: ") == 2
 
 
+def test_an_address_with_its_name(desk: Desk) -> None:
+    assert desk("suppress", "Ann <ann@example.com>").err == (
+        "optoutd: 'Ann <ann@example.com>' is not an address: give only what is in the brackets: ann@example.com\n"
+    )
+
+
 def test_words_that_are_none(desk: Desk) -> None:
     assert desk("suppress", "a@b.example", "--reason", "spam").sentence.startswith("--reason 'spam': must be one of ")
     assert desk("suppress", "a@b.example", "--source", "fax").code == 64
@@ -164,8 +170,8 @@ def test_words_that_are_none(desk: Desk) -> None:
 
 
 def test_the_words_are_those_of_the_storage() -> None:
-    assert common.REASONS == tuple(REASONS)
-    assert common.SOURCES == SOURCES
+    assert tuple(REASONS) == common.REASONS
+    assert SOURCES == common.SOURCES
 
 
 def test_a_whole_domain(desk: Desk) -> None:
@@ -205,6 +211,12 @@ def test_lift_of_nobody_says_what_stands(desk: Desk) -> None:
     desk.books().suppress("ann@example.com", "offers")
     assert "list:offers" in desk("lift", "ann@example.com", "--because", "x").sentence
     assert desk("lift", "bob@example.org", "--because", "x").sentence == "no such suppression: bob@example.org (all)"
+
+
+def test_lift_of_one_of_a_domain_says_so(desk: Desk) -> None:
+    desk.books().suppress("@example.com", reason=Reason.OPERATOR)
+    assert "all as part of a whole domain" in desk("lift", "ann@example.com", "--because", "x").sentence
+    assert desk("lift", "@example.com", "--because", "x").code == 0
 
 
 def test_lift_wants_a_reason_and_an_address(desk: Desk) -> None:

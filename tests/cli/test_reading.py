@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mailbox
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ import pytest
 from storage import incoming
 from storage.incoming import Place
 from storage.write import write
-from tests.cli.desk import Desk
+from tests.cli.desk import CONFIG, Desk
 from tests.ledgers import Books
 
 READ = ["file", "label", "addresses", "scope", "keep", "rules", "stays"]
@@ -145,14 +146,23 @@ def test_what_cannot_be_opened_is_66_and_the_rest_is_read(desk: Desk) -> None:
     ]
 
 
-def test_an_unreadable_path_is_66_an_unreadable_file_in_a_directory_a_line(desk: Desk) -> None:
-    box = desk.directory / "box"
-    box.mkdir()
+@pytest.fixture
+def open_directory(desk: Desk) -> Iterator[Path]:
+    """A directory that everybody may enter, unlike those of pytest."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        config = Path(name) / "optoutd.toml"
+        config.write_text(CONFIG)
+        desk.monkeypatch.setenv("OPTOUTD_CONFIG", str(config))
+        yield Path(name)
+
+
+def test_an_unreadable_path_is_66_an_unreadable_file_in_a_directory_a_line(desk: Desk, open_directory: Path) -> None:
+    box = open_directory / "box"
+    box.mkdir(0o755)
     file = box / "a.eml"
     file.write_bytes(REQUEST)
-    desk("read", str(file))  # imports what it needs while we may read it
-    for directory in (box, *list(desk.directory.parents)[:-2], desk.directory):
-        directory.chmod(0o755)
+    assert desk("read", str(file)).code == 0  # imports what it needs while we may read it
     with unreadable(file):
         one, all_ = desk("read", str(file)), desk("read", str(box), "--json")
     assert (one.code, one.sentence) == (66, f"{file}: Permission denied")

@@ -36,6 +36,7 @@ class Puppet:
     open: set[asyncio.StreamWriter] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     connections: int = 0
+    keeps: bool = True  # the octets of messages
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
@@ -75,8 +76,13 @@ class Puppet:
         if "BODY" in self.does:
             data += await reader.readexactly(1)
             await self.does["BODY"](writer)
-        while not data.endswith(b"\r\n.\r\n"):
-            data += await reader.readuntil(b"\n")
+        while not data.endswith(b"\r\n.\r\n"):  # the relay sends nothing behind its dot before it has our answer
+            piece = await reader.read(65_536)
+            if not piece:
+                raise ConnectionResetError
+            data += piece
+            if not self.keeps:
+                del data[:-5]
         if await self._answer("DOT", writer):
             self.messages.append((rcpts, bytes(data[2:-3])))
 

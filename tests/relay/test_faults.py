@@ -506,14 +506,14 @@ async def test_a_client_that_never_reads_fills_nothing_holds_up_nobody_and_is_cu
 
 @contextlib.asynccontextmanager
 async def longest_stall() -> AsyncIterator[list[float]]:
-    """Seconds for which nobody else could have had a turn: in [0], at the end."""
+    """Seconds of work during which nobody else could have had a turn: in [0], at the end."""
     worst = [0.0]
 
     async def watch() -> None:
-        last = time.perf_counter()
+        last = time.thread_time()  # of this thread: what else the machine does is no stall of ours
         while True:
             await asyncio.sleep(0.001)
-            worst[0], last = max(worst[0], time.perf_counter() - last), time.perf_counter()
+            worst[0], last = max(worst[0], time.thread_time() - last), time.thread_time()
 
     watching = asyncio.create_task(watch())
     try:
@@ -523,10 +523,10 @@ async def longest_stall() -> AsyncIterator[list[float]]:
 
 
 FLOODS = {
-    "RSET": b"RSET\r\n" * 100_000,
-    "NOOP": b"noop\n" * 100_000,
-    "refused recipients": b"RCPT TO:<a@b.de>\n" * 16_000,
-    "EHLO": b"EHLO x\n" * 30_000,
+    "RSET": b"RSET\r\n" * 40_000,
+    "NOOP": b"noop\n" * 40_000,
+    "refused recipients": b"RCPT TO:<a@b.de>\n" * 10_000,
+    "EHLO": b"EHLO x\n" * 20_000,
 }
 
 
@@ -534,15 +534,14 @@ FLOODS = {
 async def test_a_flood_of_commands_leaves_others_their_turn(ledger: Books, upstream: Puppet, flood: str) -> None:
     """A pipelined flood is answered in portions; and a reply comes for each command."""
     ledger.suppress("a@b.de")
+    sent = FLOODS[flood]
     async with relay(ledger, upstream) as desk, connected(desk) as (reader, writer):
         await ask(reader, writer, "EHLO x", "MAIL FROM:<n@x.example>")
-        async with longest_stall() as worst:
-            writer.write(FLOODS[flood])
-            got = 0
-            async with asyncio.timeout(60):
-                while got < FLOODS[flood].count(b"\n"):
-                    got += len([x for x in (await reader.readline(),) if x[3:4] == b" "])
-        assert worst[0] < 0.25  # 0.9 s before there were portions; noise of this machine included
+        async with longest_stall() as worst, asyncio.timeout(60):
+            writer.write(sent)
+            for _ in range(sent.count(b"\n")):
+                await reply(reader)
+    assert worst[0] < 0.1
 
 
 # ------------------------------------------------------------------ bodies that nobody should send
@@ -567,13 +566,13 @@ async def send_body(desk: Desk, pieces: Iterator[bytes]) -> str:
         (b"x\r\n" * 20_000, 160, "250"),  # 10 MB of lines of one octet
         (b"X-H: 1\r\n" * 8_000, 160, "250"),  # a header of 10 MB
         (b"\r\n.\r" * 13_000, 160, "550 5.6.11"),
-        (b".\r\n.." * 13_000, 160, "250"),
+        (b"..\r\n..x\r\n" * 8_000, 160, "250"),
     ],
 )
 async def test_huge_bodies_cost_little_memory_and_stall_nobody(
     ledger: Books, upstream: Puppet, piece: bytes, times: int, answer: str
 ) -> None:
-    upstream.does["DATA"] = swallow
+    upstream.keeps = False
     async with relay(ledger, upstream, max_size=20_000_000) as desk:
         tracemalloc.start()
         try:
@@ -584,12 +583,7 @@ async def test_huge_bodies_cost_little_memory_and_stall_nobody(
             tracemalloc.stop()
     assert said.startswith(answer)
     assert peak < 6_000_000
-    assert worst[0] < 0.25
-
-
-async def swallow(writer: asyncio.StreamWriter) -> None:
-    """Say go ahead, and read the body without looking at it."""
-    writer.write(b"354 go ahead\r\n")
+    assert worst[0] < 0.1
 
 
 @pytest.mark.parametrize(
@@ -630,7 +624,7 @@ async def test_a_name_in_helo_cannot_break_our_received_line(ledger: Books, upst
     async with relay(ledger, upstream) as desk, connected(desk) as client:
         await play(client, 'C: EHLO (x) by evil; "\\, <a@b> \tz\nS: 501\n')
         await play(client, 'C: EHLO (x) by evil; "\\, <a@b>\nS: 250\n' + ENVELOPE + "C: DATA\nS: 354\nC: ...\nS: 250")
-    assert upstream.messages[0][1].startswith(b"Received: from ?x??by?evil??????a?b? ([127.0.0.1])\r\n\tby ")
+    assert upstream.messages[0][1].startswith(b"Received: from ?x??by?evil???????a?b? ([127.0.0.1])\r\n\tby ")
 
 
 async def test_the_longest_names_still_fit_the_size_we_announce(ledger: Books, upstream: Puppet) -> None:

@@ -218,9 +218,9 @@ def test_an_emptied_ledger_is_found_by_a_head_kept_elsewhere(kept: Books) -> Non
     assert broken(kept, (noted.seq, noted.mac.hex()))[0] == 1
 
 
-def test_an_emptied_log_is_found_by_the_suppressions_that_stand(kept: Books) -> None:
+def test_an_emptied_log_is_found(kept: Books) -> None:
     tamper(kept, "DELETE FROM audit", "DELETE FROM meta WHERE name = 'head'")
-    assert broken(kept)[0] == 0
+    assert broken(kept)[0] == 1
 
 
 # ------------------------------------------------------------------ suppression rows
@@ -346,3 +346,14 @@ def test_an_address_is_found_in_its_evidence(kept: Books) -> None:
     with kept.ledger.connect() as db:
         facts = suppressions.history(db, kept.ledger.site_key, parse("ann@example.com"))
     assert [f.detail and f.detail["address"] for f in facts] == ["ann@example.com"]
+
+
+def test_an_emptied_ledger_is_not_a_new_one(kept: Books) -> None:
+    tamper(
+        kept,
+        "DELETE FROM audit",
+        "DELETE FROM suppression",
+        "DELETE FROM evidence",
+        "DELETE FROM meta WHERE name = 'head'",
+    )
+    assert "end of the log is missing" in broken(kept)[1]

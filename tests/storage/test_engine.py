@@ -325,3 +325,14 @@ def test_a_copy_of_both_halves_is_a_whole_ledger(ledger: Books, tmp_path: Path) 
     again = books(tmp_path / "copy")
     assert again.suppress("ann@example.com").outcome == "repeated"
     again.ledger.close()
+
+
+def test_a_migration_that_fails_leaves_nothing_half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half_way(*_: object, **__: object) -> None:
+        raise RuntimeError("power")
+
+    monkeypatch.setattr("alembic.op.create_index", half_way)
+    with pytest.raises(RuntimeError):
+        engine._migrate(tmp_path / "new.db")
+    with closing(sqlite3.connect(tmp_path / "new.db")) as db:
+        assert db.execute("SELECT name FROM sqlite_master").fetchall() == []

@@ -132,7 +132,7 @@ def test_soft_bounces_count_by_the_day_within_the_window(ledger: Books) -> None:
     counts = []
     for day in (0, 0, 1, 5, 29, 30, 31):
         with write(ledger.ledger, NOW + timedelta(days=day), "test") as w:
-            counts.append(incoming.count_soft_bounce(w, bytes(16), 30))
+            counts.append(incoming.count_soft_bounce(w, bytes(16), NOW + timedelta(days=day), 30))
     assert counts == [1, 1, 2, 3, 4, 4, 4]
     with write(ledger.ledger, NOW + timedelta(days=31), "test") as w:
         incoming.forget_soft_bounces(w, 30)
