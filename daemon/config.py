@@ -1,14 +1,11 @@
-"""Every option: its type, default and limit. `load(path)` reports all problems at once.
+"""The config file: finding it, reading it, and telling all that is wrong with it at once.
 
-A section is a frozen pydantic model; its fields are the options of the TOML file, in the order of config.example.toml
-(tests/test_config.py holds the two together). Options that the project promises but this version does not have are
-listed in LATER and refused with a sentence that says so, unless they are given the value this version lives by anyway.
+The options themselves stand in daemon/options.py; they are re-exported here, where the rest of the daemon gets them.
 """
 
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import os
 import re
 import stat
@@ -16,258 +13,53 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args, get_origin
+from typing import Any, Final, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
-from storage.address import NotAnAddress, a_label, parse
+from daemon.options import (
+    CLEAR_TEXT,
+    FILED_IN_CIRCLES,
+    LATER,
+    LATER_CHOICES,
+    LATER_SECTIONS,
+    Bounce,
+    Config,
+    House,
+    Log,
+    Mailbox,
+    MailingList,
+    Relay,
+    Section,
+    Storage,
+    Upstream,
+    as_tuple,
+    host_port,
+    is_loopback,
+)
+
+__all__ = [
+    "Bounce",
+    "Config",
+    "ConfigError",
+    "House",
+    "Loaded",
+    "Log",
+    "Mailbox",
+    "MailingList",
+    "Problem",
+    "Relay",
+    "Section",
+    "Storage",
+    "Upstream",
+    "find",
+    "host_port",
+    "is_loopback",
+    "load",
+    "load_house",
+]
 
 DEFAULT_PATHS: Final = (Path("optoutd.toml"), Path("/etc/optoutd/config.toml"))
-
-
-# ------------------------------------------------------------------ kinds of values
-
-
-def _domain(text: str) -> str:
-    try:
-        return a_label(text.lower())
-    except NotAnAddress as problem:
-        raise ValueError(f"{text!r}: {problem}") from None
-
-
-def _address(text: str) -> str:
-    try:
-        return str(parse(text)) if text else ""
-    except NotAnAddress as problem:
-        raise ValueError(f"{text!r}: {problem}") from None
-
-
-def _listen(text: str) -> str:
-    if not is_loopback(host_port(text)[0]):
-        raise ValueError("TLS and AUTH are not in this version yet, so only a loopback address is allowed")
-    return text
-
-
-def _loopback(host: str) -> str:
-    if not is_loopback(host):
-        raise ValueError("TLS to the upstream is not in this version yet, so it must be on loopback")
-    return host
-
-
-def _sqlite(url: str) -> str:
-    if url.startswith(("postgresql:", "postgres:")):
-        raise ValueError("PostgreSQL is not in this version yet; use sqlite:///FILE")
-    if not re.match(r"sqlite:///.", url):
-        raise ValueError("must be sqlite:///FILE (three slashes and a relative path, or four and an absolute one)")
-    return url
-
-
-def _as_tuple(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-Domain = Annotated[str, AfterValidator(_domain)]
-EMail = Annotated[str, AfterValidator(_address)]
-Listen = Annotated[str, AfterValidator(_listen)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-ListId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-
-
-def host_port(text: str) -> tuple[str, int]:
-    """`127.0.0.1:2525`, `[::1]:2525` or `localhost:0` -> (host, port). Raises ValueError."""
-    found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\s\[\]]+):(\d{1,5})", text)
-    if not found or int(found[2]) > 65535:
-        raise ValueError(f'{text!r} is not HOST:PORT (for example "127.0.0.1:2525" or "[::1]:2525")')
-    return found[1].strip("[]"), int(found[2])
-
-
-def is_loopback(host: str) -> bool:
-    """Can only this machine reach it? Names other than localhost are not resolved and count as reachable."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-_CLEAR_TEXT: Final = '"none" is for loopback hosts only; use "implicit" or "starttls"'
-_FILED_IN_CIRCLES: Final = "processed_folder and machine_folder must not be among the watched folders"
-
-
-class Section(BaseModel):
-    """A table of the file. Frozen, no unknown keys, no silent conversions ("30" is not 30)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
-
-
-# ------------------------------------------------------------------ the sections
-
-
-class MailingList(Section):
-    """A named kind of marketing mail. Its id is for ever; a list gone from here keeps its rows."""
-
-    id: ListId
-    list_id: str = ""  # RFC 2919 value, as in the List-Id of its mailings
-    title: str = ""
-    names: tuple[str, ...] = ()  # what people call it
-    sender: EMail = ""
-
-
-class House(Section):
-    """Who we are: what reading a message needs to know."""
-
-    name: Annotated[str, Field(min_length=1)]
-    domains: tuple[Domain, ...] = ()  # ours, with subdomains
-    addresses: tuple[EMail, ...] = ()  # mailboxes people write to
-    form_addresses: tuple[EMail, ...] = ()  # senders of our own web forms
-    authserv_id: str = ""  # whose Authentication-Results we trust; "" = nobody's
-    lists: tuple[MailingList, ...] = Field((), exclude=True)  # filled in by load(); not an option
-
-    def owns(self, domain: str) -> bool:
-        """Is this domain one of ours, or below one of ours?"""
-        domain = domain.lower().removesuffix(".")
-        return any(domain == d or domain.endswith("." + d) for d in self.domains)
-
-    def is_ours(self, address: str) -> bool:
-        """Is this one of the addresses people write to (plus tags aside), or of our own web forms?"""
-        local, _, domain = address.lower().rpartition("@")
-        bare = f"{local.partition('+')[0]}@{domain}"
-        return any(a.lower() in (bare, address.lower()) for a in (*self.addresses, *self.form_addresses))
-
-
-class Storage(Section):
-    """Where the ledger and its key are."""
-
-    url: Annotated[str, AfterValidator(_sqlite)] = "sqlite:///optoutd.db"
-    key_file: str = "site.key"
-    create: bool = True  # may `run` create database and key when both are missing?
-    keep_addresses: bool = True
-    same_person: tuple[Literal["tag", "alias"], ...] = ("tag", "alias")
-
-
-class Mailbox(Section):
-    """An IMAP account that people write to (role support), or that our bounces return to (role bounces)."""
-
-    name: Name
-    host: Annotated[str, Field(min_length=1)]
-    port: Port = 993
-    tls: Literal["implicit", "starttls", "none"] = "implicit"
-    ca_file: str = ""
-    username: Annotated[str, Field(min_length=1)]
-    password_file: Annotated[str, Field(min_length=1)]
-    folders: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = ("INBOX",)
-    role: Literal["support", "bounces"] = "support"
-    processed_folder: str = "Opt-outs"  # "" leaves honoured requests in place
-    machine_folder: str = ""  # "" leaves recorded bounces and complaints
-    first_days: Annotated[int, Field(ge=0, le=3650)] = 30
-    poll_seconds: Annotated[int, Field(ge=1, le=540)] = 60  # Office 365 forgets an IDLE after about ten minutes
-
-    @model_validator(mode="before")
-    @classmethod
-    def _folder_is_folders(cls, data: object) -> object:
-        if isinstance(data, dict) and "folder" in data:
-            if "folders" in data:
-                raise ValueError("folder: give either folder or folders")
-            data = {**{k: v for k, v in data.items() if k != "folder"}, "folders": data["folder"]}
-        return data
-
-    @model_validator(mode="after")
-    def _no_clear_text(self) -> Mailbox:
-        if self.tls == "none" and not is_loopback(self.host):
-            raise ValueError(f"tls: {_CLEAR_TEXT}")
-        if {self.processed_folder, self.machine_folder} & set(self.folders):
-            raise ValueError(_FILED_IN_CIRCLES)
-        return self
-
-
-class Bounce(Section):
-    """When temporary failures become a suppression, and for how long."""
-
-    soft_limit: Annotated[int, Field(ge=1)] = 5  # on different days
-    soft_window_days: Annotated[int, Field(ge=1)] = 30
-    soft_days: Annotated[int, Field(ge=1)] = 30
-
-
-class Relay(Section):
-    """The SMTP door. Loopback only in this version, so that it cannot become an open relay."""
-
-    listen: Annotated[tuple[Listen, ...], BeforeValidator(_as_tuple)] = ("127.0.0.1:2525",)
-    hostname: Domain = "localhost"
-    mode: Literal["refuse", "strip"] = "refuse"
-    max_size: Annotated[int, Field(ge=1024)] = 36_700_160  # octets
-    max_recipients: Annotated[int, Field(ge=1)] = 1000
-    max_connections: Annotated[int, Field(ge=1)] = 1000
-    idle_timeout: Annotated[int, Field(ge=1)] = 300  # seconds; RFC 5321 4.5.3.2.7 asks for 300
-
-
-class Upstream(Section):
-    """The MTA that takes the mail from us."""
-
-    host: Annotated[str, Field(min_length=1), AfterValidator(_loopback)] = "127.0.0.1"
-    port: Port = 25
-    timeout: Annotated[int, Field(ge=1)] = 60  # seconds for one reply; the reply to the dot: 570
-    connections: Annotated[int, Field(ge=1)] = 20
-
-
-class Log(Section):
-    """What is logged, and how."""
-
-    format: Literal["auto", "json", "text"] = "auto"
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    addresses: Literal["digest", "plain"] = "digest"
-
-
-class Config(Section):
-    """The whole file. Only `service`, `doctor`, `demo` and `cli` see it; a door gets its own section plus house and lists."""
-
-    house: House
-    list: tuple[MailingList, ...] = ()
-    storage: Storage = Storage()
-    mailbox: tuple[Mailbox, ...] = ()
-    bounce: Bounce = Bounce()
-    relay: Relay = Relay()
-    upstream: Upstream | None = None
-    log: Log = Log()
-
-
-# What CONTRACT promises and this version lacks: path -> the values that are true of this version all the same.
-LATER: Final[dict[str, tuple[object, ...]]] = {
-    "house.operators_mail": ("",),
-    "house.language": (),
-    "storage.backup_dir": ("",),
-    "mailbox.oauth2": (),
-    "mailbox.subaddress": ("",),
-    "mailbox.trusted_only": (True,),
-    "mailbox.observe": (False,),
-    "intake.unproven_per_hour": (0,),
-    "relay.listener": (),
-    "relay.tls": ("none",),
-    "relay.cert_file": ("",),
-    "relay.key_file": ("",),
-    "relay.auth": (False,),
-    "relay.senders": ([],),
-    "relay.stamp": (False,),
-    "relay.existing": ("keep",),
-    "relay.bare_newline": ("refuse",),
-    "relay.credential": (),
-    "upstream.tls": ("none",),
-    "upstream.ca_file": ("",),
-    "upstream.username": ("",),
-    "upstream.password_file": ("",),
-    "notices.confirm": (False,),
-    "notices.sender": ("",),
-    "web": (),
-    "postfix": (),
-    "retention.evidence": (0,),
-    "retention.refusals": (),
-    "retention.ordinary": (0,),
-    "retention.review_excerpt": (0,),
-}
-_LATER_CHOICES: Final = {"relay.mode": ("observe",)}
-_LATER_SECTIONS: Final = frozenset(p.partition(".")[0] for p in LATER if "." in p) - Config.model_fields.keys()
-
-
-# ------------------------------------------------------------------ loading
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,12 +236,12 @@ def _later(data: dict[str, Any]) -> Iterator[Problem]:
         ):
             hint = f" (this version: {' or '.join(map(_toml, true_now))})" if true_now else ""
             yield Problem(here, f"not in this version yet{hint}")
-        if isinstance(value, str) and value in _LATER_CHOICES.get(plain, ()):
+        if isinstance(value, str) and value in LATER_CHOICES.get(plain, ()):
             yield Problem(here, f"{value!r} is not in this version yet")
-        if plain in _LATER_SECTIONS and not isinstance(value, dict):
+        if plain in LATER_SECTIONS and not isinstance(value, dict):
             yield Problem(here, "must be a [table]")
         section, _, option = plain.partition(".")
-        if section in _LATER_SECTIONS and option and plain not in LATER:
+        if section in LATER_SECTIONS and option and plain not in LATER:
             yield _unknown(here, option, _later_options(section))
 
 
@@ -464,8 +256,8 @@ def _without_later(data: dict[str, Any], name: str = "") -> dict[str, Any]:
         plain = f"{name}.{key}".lstrip(".")
         if (
             plain in LATER
-            or plain in _LATER_SECTIONS
-            or (isinstance(value, str) and value in _LATER_CHOICES.get(plain, ()))
+            or plain in LATER_SECTIONS
+            or (isinstance(value, str) and value in LATER_CHOICES.get(plain, ()))
         ):
             continue
         if isinstance(value, dict):
@@ -557,11 +349,11 @@ def _across(data: dict[str, Any]) -> Iterator[Problem]:
             given += [table[key]] if key in table else []
     for at, box in _tables(data, "mailbox"):
         if box.get("tls") == "none" and isinstance(box.get("host"), str) and not is_loopback(box["host"]):
-            yield Problem(f"{at}.tls", _CLEAR_TEXT)
-        watched = _as_tuple(box.get("folders", box.get("folder", "INBOX")))
+            yield Problem(f"{at}.tls", CLEAR_TEXT)
+        watched = as_tuple(box.get("folders", box.get("folder", "INBOX")))
         filed = box.get("processed_folder", "Opt-outs"), box.get("machine_folder", "")
         if isinstance(watched, tuple) and any(f in watched for f in filed):
-            yield Problem(at, _FILED_IN_CIRCLES)
+            yield Problem(at, FILED_IN_CIRCLES)
     if isinstance(data.get("house"), dict) and "lists" in data["house"]:
         yield Problem("house.lists", "unknown key")
 

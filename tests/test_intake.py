@@ -434,8 +434,8 @@ def test_bounces_are_not_logged_as_opt_outs(desk: Intake, said: pytest.CaptureFi
     desk.act(bounce(ANN), envelope(1, sender=""), NOW)
     desk.act(bounce(BOB, hard=False, cause="policy", proof="none"), envelope(2, sender=""), NOW)
     desk.act(complaint(ANN), envelope(3, sender=""), NOW)
-    said = [json.loads(line)["event"] for line in said.readouterr().err.splitlines()]
-    assert said == ["bounce_recorded", "bounce_recorded", "complaint_recorded"]
+    told = [json.loads(line)["event"] for line in said.readouterr().err.splitlines()]
+    assert told == ["bounce_recorded", "bounce_recorded", "complaint_recorded"]
     assert not queue(desk)
 
 

@@ -659,3 +659,4 @@ async def test_the_reply_to_the_dot_does_not_wait_for_the_commands_behind_it(led
         writer.write(BODY + b".\r\nMAIL FROM:<n@x.example>\r\nRCPT TO:<slow@example.com>\r\n")
         async with asyncio.timeout(1):
             assert (await reply(reader)).startswith("250 2.0.0")
+        reset_on_close(writer)

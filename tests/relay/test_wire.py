@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
@@ -330,3 +331,111 @@ def test_any_pipelined_session_goes_as_the_model_says(
 
     in_front_of_a_puppet(ledger, go, mode="strip" if strip else "refuse", max_recipients=3, max_size=2048)
     assert errors == []
+
+
+# ------------------------------------------------------------------ the promise
+
+NAMES = ("ann", "bob", "carl")
+STEP = st.one_of(
+    st.sampled_from([("RCPT", name) for name in NAMES] * 2 + [("RSET", ""), ("EHLO", ""), ("upstream goes", "")]),
+    st.tuples(st.sampled_from(["opts out", "leaves the list"]), st.sampled_from(NAMES)),
+    st.tuples(st.just("message"), st.sampled_from(["", "ann", "bob", "carl"])),  # who opts out before its dot
+    st.tuples(st.just("message of the list"), st.sampled_from(["", "ann", "bob", "carl"])),
+)
+
+
+@dataclass
+class Story:
+    """A client that waits for every reply, people who opt out meanwhile, and what upstream got in the end."""
+
+    ledger: Books
+    upstream: Puppet
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    domain: str
+    gone: set[str] = field(default_factory=set)
+    left: set[str] = field(default_factory=set)
+
+    async def ask(self, line: str) -> str:
+        self.writer.write(line.encode() + b"\r\n")
+        return await reply(self.reader)
+
+    def opts_out(self, name: str, list_id: str | None = None) -> None:
+        (self.left if list_id else self.gone).add(name)
+        self.ledger.suppress(f"{name}@{self.domain}", list_id)
+
+    async def step(self, what: str, name: str) -> None:
+        match what:
+            case "RCPT":
+                await self.ask("MAIL FROM:<n@x.example>")  # 503 if there is one
+                await self.ask(f"RCPT TO:<{name}@{self.domain}>")
+            case "opts out":
+                self.opts_out(name)
+            case "leaves the list":
+                self.opts_out(name, "newsletter")
+            case "upstream goes":
+                for connection in list(self.upstream.open):
+                    connection.transport.abort()
+                await asyncio.sleep(0.002)
+            case "message" | "message of the list":
+                await self.message(LISTED if "list" in what else BODY, name)
+            case _:
+                await self.ask(f"{what} x")
+
+    async def message(self, body: bytes, late: str) -> None:
+        before = len(self.upstream.messages)
+        if not (await self.ask("DATA")).startswith("354"):
+            return
+        self.writer.write(body[:-3])
+        if late:
+            await asyncio.sleep(0.002)
+            self.opts_out(late)
+        self.writer.write(body[-3:])
+        answer = await reply(self.reader)
+        sent = self.upstream.messages[before:]
+        assert len(sent) == (answer.startswith("250") and "nothing sent" not in answer)
+        refused = self.gone | (self.left if body == LISTED else set())
+        for rcpts, _ in sent:
+            assert rcpts
+            assert {rcpt[1:].partition("@")[0] for rcpt in rcpts} & refused == set()
+
+
+@settings(by_the_way, max_examples=80)
+@given(st.lists(STEP, max_size=12), st.booleans())
+@example(
+    [("RCPT", "ann"), ("upstream goes", ""), ("RCPT", "bob"), ("opts out", "ann"), ("RCPT", "carl"), ("message", "")],
+    True,
+)
+@example([("RCPT", "ann"), ("RCPT", "bob"), ("leaves the list", "ann"), ("message of the list", "bob")], False)
+@example(
+    [
+        ("RCPT", "ann"),
+        ("RCPT", "bob"),
+        ("leaves the list", "ann"),
+        ("message of the list", ""),
+        ("RCPT", "ann"),
+        ("message", ""),
+    ],
+    False,
+)
+def test_nobody_who_opted_out_before_the_dot_gets_the_message(
+    ledger: Books, errors: list[object], steps: list[tuple[str, str]], strip: bool
+) -> None:
+    """Whatever is said in between; and 250 is heard exactly for what upstream took."""
+    domain = f"{next(NUMBERS)}.example.com"
+
+    async def go(desk: Desk, upstream: Puppet) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", desk.port)
+        await reply(reader)
+        story = Story(ledger, upstream, reader, writer, domain)
+        await story.ask("EHLO x")
+        for what, name in steps:
+            await story.step(what, name)
+        writer.close()
+        await writer.wait_closed()
+
+    in_front_of_a_puppet(ledger, go, mode="strip" if strip else "refuse")
+    assert errors == []
+
+
+NUMBERS = itertools.count()
