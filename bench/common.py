@@ -23,7 +23,7 @@ from typing import Final
 from storage import suppressions
 from storage.address import SiteKey, parse, person
 from storage.engine import Ledger, open_ledger
-from storage.models import ALL, Reason, seconds
+from storage.terms import ALL, Reason, seconds
 from storage.write import write
 
 HOST: Final = "127.0.0.1"

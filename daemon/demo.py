@@ -30,8 +30,9 @@ from rich.panel import Panel
 from rich.rule import Rule
 from rich.text import Text
 
-from daemon import events, service
+from daemon import events
 from daemon.config import load
+from daemon.opening import number_lists, open_for_run
 from daemon.service import Service
 from storage import audit, suppressions
 from storage.address import parse
@@ -184,9 +185,9 @@ port = {smtp_port}
     )
     config.chmod(0o600)
     loaded = load(config)
-    ledger = await asyncio.to_thread(service.open_for_run, loaded)
+    ledger = await asyncio.to_thread(open_for_run, loaded)
     stack.callback(ledger.close)
-    daemon = Service(loaded, ledger, service.number_lists(ledger, loaded.config))
+    daemon = Service(loaded, ledger, number_lists(ledger, loaded.config))
     await daemon.start(stack)
     return daemon
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from storage.address import Address
 from storage.engine import Unavailable, Unusable
 from storage.lookup import Lookup, Row, Verdict, verdict
-from storage.models import ALL, Reason
+from storage.terms import ALL, Reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from storage import incoming, suppressions
 from storage.address import Address, NotAnAddress, Who, parse
 from storage.engine import Ledger
 from storage.incoming import Item, Place
-from storage.models import ALL, REASONS, Reason, seconds
+from storage.terms import ALL, REASONS, Reason, seconds
 from storage.write import Write, write
 
 Shelf = Literal["processed", "machine"]  # what filed messages are filed as

@@ -8,15 +8,13 @@ Only this file, doctor and demo know the whole config; a part gets its own secti
 from __future__ import annotations
 
 import asyncio
-import fcntl
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
 from daemon import events, jobs, systemd
 from daemon.config import Config, ConfigError, House, Loaded, Mailbox, host_port, load
@@ -26,76 +24,16 @@ from daemon.mail.reading import Reading
 from daemon.mail.triage import read
 from daemon.mailbox.session import Session, connect
 from daemon.mailbox.watcher import Means, Watcher
+from daemon.opening import Busy, now, number_lists, open_for_run, sole_owner
 from daemon.relay.server import Server
 from daemon.upstream import Lost, Pool
-from storage import suppressions
-from storage.engine import Ledger, Unavailable, Unusable, migrate, open_ledger, revision
+from storage.engine import Ledger, Unavailable, Unusable
 from storage.lookup import Lookup
-from storage.write import write
 
-_ASK_AGAIN_SECONDS = 5
-
-
-class Busy(Exception):
-    """Another daemon has this database, or a port is taken: exit 75."""
+_ASK_AGAIN_SECONDS = (1.0, 60.0)  # doubling from the first to the last
 
 
-def now() -> datetime:
-    """The clock of the whole daemon."""
-    return datetime.now(UTC)
-
-
-# ------------------------------------------------------------------ opening
-
-
-@contextmanager
-def sole_owner(database: Path) -> Iterator[None]:
-    """Hold the lock beside the database: one daemon, and no restore under it. Raises Busy."""
-    database.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(database.with_name(database.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy(f"another optoutd is running on {database}") from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def open_for(loaded: Loaded, *, allow_create: bool = False) -> Ledger:
-    """The ledger of a config. Raises Unavailable, Unusable."""
-    storage = loaded.config.storage
-    return open_ledger(
-        loaded.database,
-        loaded.key_file,
-        same_person=storage.same_person,
-        keep_addresses=storage.keep_addresses,
-        allow_create=allow_create,
-    )
-
-
-def open_for_run(loaded: Loaded) -> Ledger:
-    """As `open_for`, creating both halves if both are missing and bringing an older schema up to date."""
-    if loaded.database.exists() and loaded.key_file.exists():
-        with suppress(Unavailable):  # garbled: the opening below says so
-            revision(loaded.database)
-            migrate(loaded.database)
-    create = loaded.config.storage.create
-    if not create and not loaded.database.exists() and not loaded.key_file.exists():
-        raise Unusable(f"no database at {loaded.database}, and storage.create = false: put database and key in place")
-    return open_for(loaded, allow_create=create)
-
-
-def number_lists(ledger: Ledger, config: Config) -> dict[str, int]:
-    """List id -> number, every list of the config numbered. Raises Unavailable."""
-    ids = [x.id for x in config.list]
-    with ledger.connect() as db:
-        known = suppressions.list_numbers(db)
-    if all(i in known for i in ids):
-        return known
-    with write(ledger, now(), "service") as w:
-        return suppressions.number_lists(w, ids)
+# ------------------------------------------------------------------ building
 
 
 def build_relay(config: Config, ledger: Ledger, numbers: dict[str, int]) -> Server | None:
@@ -271,6 +209,7 @@ def _refuse_ourselves(config: Config, bound: list[str]) -> None:
 
 async def _ask_upstream(pool: Pool) -> None:
     """Until it answers once, so that EHLO offers what it has."""
+    delay, last = _ASK_AGAIN_SECONDS
     while True:
         try:
             await pool.probe()
@@ -278,7 +217,8 @@ async def _ask_upstream(pool: Pool) -> None:
             events.upstream_lost(lost.step, lost)
         else:
             return
-        await asyncio.sleep(_ASK_AGAIN_SECONDS)
+        await asyncio.sleep(delay)
+        delay = min(2 * delay, last)
 
 
 def _signals(service: Service, loop: asyncio.AbstractEventLoop) -> None:
@@ -299,6 +239,9 @@ async def _run(loaded: Loaded, ledger: Ledger, numbers: dict[str, int], ready: C
         service = Service(loaded, ledger, numbers)
         _signals(service, asyncio.get_running_loop())
         await service.start(stack)
+        gc.collect()
+        gc.freeze()  # what starting up made will stay: no collection needs to walk over it for every campaign
+        gc.set_threshold(10_000, 20, 100)
         events.ready(**service.bound)
         systemd.notify("READY=1", f"STATUS={service.status()}")
         ready(service)

@@ -157,6 +157,8 @@ def _verify(db: Connection, chain: Chain, head: tuple[int, str] | None, progress
     record = db.exec_driver_sql("SELECT value FROM meta WHERE name = 'head'").scalar()
     if not chain.sealed(last, record):
         raise ChainBroken(last.seq + 1, "the end of the log is missing, or was added without the site key")
+    if head is not None and head[0] == 0 and head[1] != chain.start.mac.hex():
+        raise ChainBroken(0, "the given head is not the beginning of this log")
     if head is not None and head[0] > last.seq:
         raise ChainBroken(last.seq + 1, f"the log ends before the given head {head[0]}")
     found = sum(chain.weight(bytes(row[0]), *row[1:]) for row in _suppressions(db)) % _MODULUS

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
-from storage.models import seconds
+from storage.terms import seconds
 from storage.write import Write
 
 # reading: begun, not ended · done: read, nothing owed · owed: to be filed into `target` · filed · settled: a person

@@ -1,16 +1,16 @@
-"""The schema, and the one mapping between words and the small integers of the tables.
+"""The schema.
 
 Times are whole seconds since 1970 UTC in the database and aware datetimes outside. Outsiders may read
 `suppression(key, scope, reason, since, evidence)` and `audit(seq, ...)` (CONTRACT 8).
 """
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
-from enum import IntEnum
 from typing import Any, Final
 
 from sqlalchemy import BigInteger, Index, Integer, LargeBinary, MetaData, TypeDecorator, UniqueConstraint
 from sqlmodel import Field, SQLModel
+
+from storage.terms import seconds
 
 NAMES: Final = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -20,27 +20,6 @@ NAMES: Final = {
     "pk": "pk_%(table_name)s",
 }
 SQLModel.metadata = MetaData(naming_convention=NAMES)  # Alembic needs names to alter constraints on both databases
-
-
-class Reason(IntEnum):
-    """Why a row stands. Smaller is stronger: the reason shown is the smallest. Numbers are for ever."""
-
-    COMPLAINT = 1
-    OPT_OUT = 2
-    OPERATOR = 3
-    HARD_BOUNCE = 4
-    SOFT_BOUNCE = 5
-    WANTED = 6  # exempts one list from an `all` opt-out
-
-    @property
-    def word(self) -> str:
-        """As in JSON, CSV, API and audit: `opt-out`."""
-        return self.name.lower().replace("_", "-")
-
-
-REASONS: Final = {r.word: r for r in Reason}
-SOURCES: Final = ("mail", "one-click", "page", "api", "phone", "letter", "operator", "import", "dsn", "arf")
-ALL: Final = 0  # the scope of everything; a list's scope is its number
 
 
 class Utc(TypeDecorator[datetime]):
@@ -56,13 +35,6 @@ class Utc(TypeDecorator[datetime]):
     def process_result_value(self, value: int | None, dialect: Any) -> datetime | None:
         """Database to Python."""
         return None if value is None else datetime.fromtimestamp(value, UTC)
-
-
-def seconds(moment: datetime) -> int:
-    """Whole seconds since 1970 of an aware datetime. Raises ValueError on a naive one."""
-    if moment.tzinfo is None:
-        raise ValueError("a datetime without a time zone")
-    return int(moment.timestamp())
 
 
 class Meta(SQLModel, table=True):
@@ -195,9 +167,3 @@ class JobRun(SQLModel, table=True):
     __tablename__ = "job_run"
     name: str = Field(primary_key=True)
     at: datetime = Field(sa_type=Utc)
-
-
-def joined(scopes: Iterable[int], ids: dict[int, str]) -> str:
-    """Scopes as the contract writes them: `all`, or `list:a;list:b`. `ids`: list number -> id."""
-    words = {"all" if s == ALL else f"list:{ids.get(s, s)}" for s in scopes}
-    return ";".join(sorted(words, key=lambda w: (w != "all", w)))

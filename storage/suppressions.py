@@ -12,7 +12,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection
 
 from storage.address import Address, SiteKey, forms, keys_of, person
-from storage.models import ALL, Reason, joined, seconds
+from storage.terms import ALL, Reason, joined, seconds
 from storage.write import Write
 
 RawRow = tuple[bytes, int, int, int, int]  # key, scope, reason, since (seconds UTC), evidence

@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 
 from storage.audit import Chain, Entry, Event, digest
 from storage.engine import WRITE_SECONDS, Ledger, Unavailable
-from storage.models import seconds
+from storage.terms import seconds
 
 
 @dataclass

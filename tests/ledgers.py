@@ -11,7 +11,7 @@ from storage import suppressions
 from storage.address import parse
 from storage.engine import Ledger, open_ledger
 from storage.lookup import Lookup
-from storage.models import ALL, Reason
+from storage.terms import ALL, Reason
 from storage.write import write
 
 LISTS = {"newsletter": "newsletter.quillpdf.example", "offers": "offers.quillpdf.example"}

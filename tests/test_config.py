@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from daemon import config
-from daemon.config import LATER, Config, ConfigError, Loaded, find, host_port, is_loopback, load
+from daemon.config import Config, ConfigError, Loaded, find, host_port, is_loopback, load
+from daemon.options import LATER
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "config.example.toml"

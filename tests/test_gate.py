@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from daemon.gate import Gate, Pass, Refused, Unknown
 from storage.address import parse
 from storage.lookup import Verdict
-from storage.models import ALL, Reason
+from storage.terms import ALL, Reason
 from tests.ledgers import Books, books
 
 ANN = parse("ann@example.com")

@@ -31,7 +31,7 @@ from storage import audit, incoming, suppressions
 from storage.address import parse
 from storage.engine import Unavailable
 from storage.incoming import Item, Place
-from storage.models import ALL, Reason
+from storage.terms import ALL, Reason
 from tests.ledgers import Books, books
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)

@@ -76,16 +76,9 @@ def loaded() -> Loaded:
 
 def ledger(config: Loaded, *, writes: bool = False) -> Ledger:
     """The ledger; what reads never creates it. Raises Unavailable, Unusable."""
-    from storage.engine import open_ledger  # as service.open_for does, without importing the whole daemon
+    from daemon.opening import open_for
 
-    storage = config.config.storage
-    opened = open_ledger(
-        config.database,
-        config.key_file,
-        same_person=storage.same_person,
-        keep_addresses=storage.keep_addresses,
-        allow_create=writes and storage.create,
-    )
+    opened = open_for(config, allow_create=writes and config.config.storage.create)
     at_end.callback(opened.close)
     return opened
 
@@ -100,7 +93,7 @@ def list_numbers(of: Ledger) -> dict[str, int]:
 
 def scope_of(list_id: str | None, config: Loaded, numbers: dict[str, int]) -> int:
     """The scope of --list. Raises Stop(64) for a list that neither the config nor the ledger knows."""
-    from storage.models import ALL
+    from storage.terms import ALL
 
     if list_id is None:
         return ALL
@@ -113,7 +106,7 @@ def scope_of(list_id: str | None, config: Loaded, numbers: dict[str, int]) -> in
 
 def scope_word(scope: int, numbers: dict[str, int]) -> str:
     """`all` or `list:ID`."""
-    from storage.models import joined
+    from storage.terms import joined
 
     return joined([scope], {number: list_id for list_id, number in numbers.items()})
 
@@ -222,6 +215,6 @@ def when(moment: datetime | int | None) -> str | None:
 
 def reason_word(reason: int | None) -> str | None:
     """`opt-out` for 2."""
-    from storage.models import Reason
+    from storage.terms import Reason
 
     return None if reason is None else Reason(reason).word

@@ -112,7 +112,7 @@ def migrate() -> None:
     config = common.loaded()
     if not config.database.exists():
         raise Stop(f"no database at {config.database} yet: `optoutd run` creates it", TEMPFAIL)
-    from daemon.service import Busy, sole_owner
+    from daemon.opening import Busy, sole_owner
     from storage import engine
 
     try:

@@ -92,7 +92,7 @@ def _check(gate: Gate | None, why_not: str, text: str, list_id: str | None) -> t
     from daemon.gate import Refused
     from storage.address import NotAnAddress, parse
     from storage.engine import Unavailable, Unusable
-    from storage.models import ALL, Reason
+    from storage.terms import ALL, Reason
 
     fact: dict[str, Any] = {"address": text, "lists": []}
     try:
@@ -143,8 +143,8 @@ def suppress(
     @example.com stands for a whole domain with its subdomains. Who is on the list already stays on it.
     """
     from storage import suppressions
-    from storage.models import REASONS as BY_WORD
-    from storage.models import Reason
+    from storage.terms import REASONS as BY_WORD
+    from storage.terms import Reason
     from storage.write import write
 
     _one_of("--reason", reason, REASONS)
@@ -209,7 +209,7 @@ def _scope_to_write(list_id: str | None, config: Loaded, ledger: Ledger) -> tupl
     if list_id is None:
         return common.scope_of(None, config, {}), "all"
     common.scope_of(list_id, config, common.list_numbers(ledger))
-    from daemon.service import number_lists  # the whole daemon: a second of imports
+    from daemon.opening import number_lists
 
     return number_lists(ledger, config.config)[list_id], f"list:{list_id}"
 
@@ -226,7 +226,7 @@ def lift(
     Exit code 1: there was nothing to lift.
     """
     from storage import suppressions
-    from storage.models import Reason
+    from storage.terms import Reason
     from storage.write import write
 
     config = common.loaded()
@@ -256,7 +256,7 @@ def _left(ledger: Ledger, person: Address, numbers: dict[str, int]) -> str:
     """What still stands against somebody, as a sentence; "" if nothing does."""
     from storage import suppressions
     from storage.address import keys_of
-    from storage.models import Reason
+    from storage.terms import Reason
 
     kinds = dict(reversed(keys_of(ledger.site_key, person)))
     with ledger.connect() as db:
@@ -281,7 +281,7 @@ def show(
     if (address is None) == (ref is None):
         raise Stop("give either ADDR or --ref N", USAGE)
     from storage import suppressions
-    from storage.models import Reason
+    from storage.terms import Reason
 
     config = common.loaded()
     person = common.address(address) if address is not None else None
@@ -383,7 +383,7 @@ def list_(
     A line each: address, scope, reason, source, since.
     """
     from storage import suppressions
-    from storage.models import REASONS as BY_WORD
+    from storage.terms import REASONS as BY_WORD
 
     _one_of("--reason", reason, REASONS)
     _one_of("--source", source, SOURCES)

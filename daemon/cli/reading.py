@@ -267,7 +267,7 @@ def _decide(number: int, accepted: bool, note: str, as_json: bool) -> None:
         raise Stop(f"item {number} was {item.state} already", NO)
     from daemon import events
     from daemon.intake import Intake, NobodyNamed
-    from daemon.service import number_lists
+    from daemon.opening import number_lists
 
     events.configure("auto", "warning")  # intake logs what it does; here the line below says it
     intake = Intake(ledger, config.config.house, number_lists(ledger, config.config), config.config.bounce)

@@ -23,7 +23,8 @@ def run() -> None:
     It logs to stderr, says `ready` when all its doors are open, and ends on SIGTERM or Ctrl-C.
     """
     loaded = common.loaded()
-    from daemon.service import Busy, run  # the whole daemon: a second of imports
+    from daemon.opening import Busy
+    from daemon.service import run  # the whole daemon: a second of imports
 
     gc.set_threshold(*common.USUAL_GC)
     try:

@@ -23,6 +23,13 @@ _HIDDEN = pattern(
     rf"(?<![\w.+-])([a-z0-9_+-]{{1,40}}(?:(?:{_DOT}|\.)[a-z0-9_+-]{{1,40}}){{0,4}})\s?{_AT}\s?"
     rf"([a-z0-9-]{{1,60}}(?:\s?{_DOT}\s?[a-z0-9-]{{1,60}}){{1,4}})"
 )
+# "everyone at acme.example" is no address, though "jo at acme.example" is one.
+_NO_NAMES: Final = frozenset(
+    "address addresses me us you mail mails email emails mailbox mailboxes inbox everyone everybody anyone anybody all people"
+    " colleagues users employees staff team office work here there account accounts look site page website shop server"
+    " domain him her them person persons someone contact contacts list lists is are was were in on subscribed registered"
+    " now only currently listed recipients folks coworkers sales anything everything it mine ours reached arrives".split()
+)
 _DOTS = pattern(rf"\s?{_DOT}\s?")
 
 
@@ -126,6 +133,8 @@ def in_text(text: str) -> list[tuple[int, int, str]]:
         if len(out) >= MOST:
             return out
     for found in _HIDDEN.finditer(text):
+        if found[1].lower() in _NO_NAMES:
+            continue
         address = spec(f"{_DOTS.sub('.', found[1])}@{_DOTS.sub('.', found[2])}")
         if address and not any(start < found.end() and found.start() < end for start, end, _ in out):
             out.append((found.start(), found.end(), address))

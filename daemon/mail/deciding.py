@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from daemon.mail import evidence
 from daemon.mail.evidence import BRIEF
 from daemon.mail.found import Found
 from daemon.mail.judging import is_conditional
 from daemon.mail.phrases import Clause
 from daemon.mail.sentences import Sentence
 from daemon.mail.wishes import Kind
+
+_SHORT: Final = 60  # words: longer texts have other business
 
 Decision = tuple[Kind, str, set[int]]  # what is asked, by which rule, in which sentences
 
@@ -66,6 +71,8 @@ def _asked(said: list[Sentence], found: Found, asks: set[int]) -> Decision:
     ):
         if found[doubt]:
             return "review", rule, found[doubt] | asks
+    if found["offer"] and not any(_is_first_person(said[n]) for n in asks):
+        return "ordinary", "0.4-offers-opt-out", found["offer"] | asks
     if any(n in found["domain"] for n in asks):
         return "review", "2-review-f-domain", asks
     if found["keep"] and not _keeps_lists(said, found, asks):
@@ -79,6 +86,10 @@ def _asked(said: list[Sentence], found: Found, asks: set[int]) -> Decision:
     ):
         return "ordinary", "2-wants-to-stay", found["courtesy"]
     return "opt-out", "2-opt-out", asks
+
+
+def _is_first_person(sentence: Sentence) -> bool:
+    return any(sentence.has(name) for name in ("me", "i", "i_want", "want", "leave_me", "remove_me", "not_want"))
 
 
 def _is_report(sentence: Sentence) -> bool:
@@ -122,6 +133,8 @@ def _not_asked(said: list[Sentence], found: Found, size: int, *, is_answer: bool
     """No request: which doubt is left, if any?"""
     if found["broken"] and found["byhand"] and not found["courtesy"] and not found["keep"]:
         return "opt-out", "2-failed-attempt", found["broken"] | found["byhand"]
+    if any(said[n].has("only") or said[n].has("except") for n in found["keep"]):
+        return "review", "2-review-a-unclear", found["keep"]
     if found["keep"] or (found["courtesy"] and found["broken"]):
         return "ordinary", "2-wants-to-stay", found["keep"] | found["courtesy"]
     if found["their"] and not found["privacy"]:
@@ -143,10 +156,24 @@ def _not_asked(said: list[Sentence], found: Found, size: int, *, is_answer: bool
         return "review", "2-review-a-unclear", found["maybe"]
     if (found["fewer"] & about_mail) and not any(said[n].has("product") for n in found["fewer"]):
         return "review", "2-review-d-fewer", found["fewer"]
+    pause = {n for n in found["later"] & about_mail if not said[n].has("product") and not said[n].says("away")}
+    if pause:
+        return "review", "2-review-d-pause", pause
+    if rest := _suspicious(said, size, is_answer=is_answer):
+        return "review", "2-review-a-unclear", rest
     angry = {n for n in found["angry"] if not said[n].has("product")}
     if angry and (is_answer or size <= 40) and not any(s.has("product") for s in said):
         return "review", "2-review-c-displeasure", angry
     return "ordinary", "2-ordinary", set()
+
+
+def _suspicious(said: list[Sentence], size: int, *, is_answer: bool) -> set[int]:
+    """A short text that speaks of ending or removal and of mailings, in words that no phrase covers."""
+    if size > _SHORT or any(s.has(name) for s in said for name in ("product", "theirs", "channel", "report")):
+        return set()
+    ends = {n for n, s in enumerate(said) if any(s.has(x) for x in ("stop", "remove", "leave", "dont", "not_want"))}
+    mails = {n for n, s in enumerate(said) if evidence.is_about_mail(s)}
+    return {n for n in ends if is_answer or any(abs(m - n) <= 1 for m in mails)}
 
 
 def has_other_business(said: list[Sentence], deciding: set[int]) -> bool:

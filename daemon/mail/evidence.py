@@ -59,14 +59,18 @@ def lacking(context: Context, n: int, clause: Clause, hit: Hit) -> str:
         return "form"
     if not context.is_well_known:
         return _lacking_in_few_words(context, sentence, clause, hit)
-    words = lexicon(context.language)
-    if _unknown_object(words, clause, hit):
+    known = _known(lexicon(context.language), clause, hit)
+    if _unknown_object(known, clause, hit):
         return "object"
-    if not _has_object(clause, hit) and not _is_supplied(context, n):
+    if not _names_mail(clause, hit) and not _is_mail_verb(clause, hit) and not _is_supplied(context, n):
         return "mailings"
-    if _is_reported(context, n):
-        return "writer"
-    return ""
+    if _is_told(clause, hit) or clause.has("reported", 0, hit.start):
+        return "form"
+    if _is_report(hit) and not _has_failed(context):
+        return "failure"
+    if clause.has("manner", hit.start) or sentence.has("instead"):
+        return "unconditional"
+    return "writer" if _is_reported(context, n) else ""
 
 
 def _asks_politely(context: Context, sentence: Sentence, hit: Hit) -> bool:
@@ -82,24 +86,65 @@ def _lacking_in_few_words(context: Context, sentence: Sentence, clause: Clause, 
     """A language of which only some phrases are known: the request must be short, or name list or mail."""
     if any(sentence.has(name) for name in ("theirs", "product", "offer", "not_own", "condition")):
         return "object"
+    if not _names_mail(clause, hit) and _goes_on(context, clause, hit):
+        return "object"
     if context.is_brief:
         return ""
-    if hit.template == "{leave}" or not _has_object(clause, hit):
+    if hit.template == "{leave}" or not _names_mail(clause, hit):
         return "mailings"
     if any(s.has("theirs") for s in context.said):
         return "writer"
     return ""
 
 
-def _has_object(clause: Clause, hit: Hit) -> bool:
-    """Does the clause name mail, a list, or marketing, near the phrase?"""
-    for name in _OBJECT:
-        for at, ends in clause.found.get(name, {}).items():
-            if hit.start - 8 <= at < hit.end + 8:
-                words = clause.words[at : max(ends)]
-                if any(word not in _PRONOUNS for word in words):
-                    return True
-    return False
+def _is_report(hit: Hit) -> bool:
+    """ "I have unsubscribed", "I tried to": only a report that it failed is a request."""
+    return "{left}" in hit.template and "{i_want}" not in hit.template and "{me}" not in hit.template
+
+
+def _has_failed(context: Context) -> bool:
+    return any(s.says(kind) for s in context.said for kind in ("byhand", "broken", "angry")) or any(
+        s.has("threat") or s.has("cannot") for s in context.said
+    )
+
+
+def _goes_on(context: Context, clause: Clause, hit: Hit) -> bool:
+    """Does an object that we do not know follow the phrase?"""
+    known = _known(lexicon(context.language), clause, hit)
+    return any(at not in known for at in range(hit.end, min(hit.end + 3, len(clause.words))))
+
+
+def _objects(clause: Clause) -> list[tuple[int, int]]:
+    """Where the clause names mail, a list or marketing, not only "this" or "everything"."""
+    return [
+        (at, end)
+        for name in _OBJECT
+        for at, ends in clause.found.get(name, {}).items()
+        for end in (max(ends),)
+        if any(word not in _PRONOUNS for word in clause.words[at:end]) and not _is_verb(clause, at, end)
+    ]
+
+
+def _is_verb(clause: Clause, at: int, end: int) -> bool:
+    """ "email me", "mail us"."""
+    return end == at + 1 and (clause.has("contact", at, end) or clause.has("send", at, end)) and clause.has("me", end, end + 1)
+
+
+def _names_mail(clause: Clause, hit: Hit | None = None) -> bool:
+    """Is mail named in the clause (near the phrase `hit`)?"""
+    return any(hit is None or hit.start - 8 <= at < hit.end + 8 for at, _ in _objects(clause))
+
+
+def is_about_mail(sentence: Sentence) -> bool:
+    """Does the sentence speak of mailings, lists, subscribing or unsubscribing?"""
+    return any(_names_mail(clause) for clause in sentence.clauses) or any(
+        sentence.has(name) for name in ("leave", "left", "leaving", "leave_me", "subscription", "mail", "list")
+    )
+
+
+def _is_mail_verb(clause: Clause, hit: Hit) -> bool:
+    """ "emailing", "writing to", "hear from you": verbs that say themselves what is to end."""
+    return any(hit.start <= at < hit.end for at in clause.found.get("mail_verb", {}))
 
 
 def _is_supplied(context: Context, n: int) -> bool:
@@ -112,30 +157,35 @@ def _is_supplied(context: Context, n: int) -> bool:
     return context.size <= 2 * BRIEF and not any(s.has("product") or s.has("theirs") for s in context.said)
 
 
-def _names_mail(clause: Clause) -> bool:
-    return any(
-        any(word not in _PRONOUNS for word in clause.words[at : max(ends)])
-        for name in _OBJECT
-        for at, ends in clause.found.get(name, {}).items()
-    )
-
-
-def _unknown_object(words: Lexicon, clause: Clause, hit: Hit) -> bool:
-    """ "Remove me from the choir list", "the newsletter of the choir": a noun we do not know, within or behind."""
-    known = _known(words, clause, hit)
-    if any(at not in known for at in range(hit.start, hit.end)):
+def _is_told(clause: Clause, hit: Hit) -> bool:
+    """ "Thank you for removing me", "you stopped sending": what was done, no request."""
+    before = [(at, max(ends)) for at, ends in clause.found.get("told", {}).items()]
+    if clause.has("polite", 0, hit.start + 1):
+        return False  # "I would be grateful if you took me off"
+    if any(at <= hit.start and hit.start - 3 <= end <= hit.start + 2 for at, end in before):
         return True
-    end = hit.end
-    for name in _OBJECT:  # the object phrase may reach beyond the template
-        for at, ends in clause.found.get(name, {}).items():
-            if hit.start <= at <= hit.end + 1:
-                end = max(end, *ends)
+    return any(hit.end - 1 <= at <= hit.end for at in clause.found.get("done", {}))
+
+
+def _unknown_object(known: set[int], clause: Clause, hit: Hit) -> bool:
+    """ "Remove me from the choir list", "the newsletter template", "email me the key": a noun that we do not know
+    within the phrase, right behind its object, or where its object should be."""
+    legal = "{purposes}" in hit.template or "{consent}" in hit.template
+    if legal:
+        return False
+    if "@@*" not in hit.template and any(at not in known for at in range(hit.start, hit.end)):
+        return True
+    size = len(clause.words)
+    objects = [(at, end) for at, end in _objects(clause) if hit.start <= at <= hit.end + 1]
+    end = max([hit.end, *(end for _, end in objects)])
+    if not objects and _is_report(hit):
+        return False
+    if not objects:
+        return any(at not in known for at in range(end, min(end + 4, size)))
+    if end < size and end not in known:
+        return True
     of = clause.found.get("of", {})
-    for at in range(end, min(end + 2, len(clause.words))):
-        if at in of:
-            after = range(max(of[at]), min(max(of[at]) + 3, len(clause.words)))
-            return any(x not in known for x in after)
-    return False
+    return end in of and any(at not in known for at in range(max(of[end]), min(max(of[end]) + 3, size)))
 
 
 def _known(words: Lexicon, clause: Clause, hit: Hit) -> set[int]:

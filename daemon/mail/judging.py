@@ -51,10 +51,10 @@ def judge(context: Context, n: int, found: Found) -> None:
         found.add("keep", n)
     asks = [(sentence.clauses[c], hit) for c, hit in sentence.says("ask")]
     verdicts = {_ask(context, n, clause, hit) for clause, hit in asks}
-    if n in found["join"] and not any(_joins(sentence, c, hit, asks) for c, hit in sentence.says("join")):
+    if n in found["join"] and not any(_joins(context, sentence, c, hit, asks) for c, hit in sentence.says("join")):
         found["join"].discard(n)
     if "ask" in verdicts and not verdicts & {"keep"}:
-        found.add(_circumstance(sentence), n)
+        found.add(_circumstance(context, sentence), n)
     elif verdicts:
         found.add(
             next(
@@ -68,17 +68,20 @@ def judge(context: Context, n: int, found: Found) -> None:
         found.add(_maybe(sentence, maybes), n)
 
 
-def _joins(sentence: Sentence, c: int, hit: Hit, asks: list[tuple[Clause, Hit]]) -> bool:
-    """ "I wish to receive ..." is no wish to join behind a "no longer", or inside a phrase that asks to stop."""
+def _joins(context: Context, sentence: Sentence, c: int, hit: Hit, asks: list[tuple[Clause, Hit]]) -> bool:
+    """ "I wish to receive ..." is no wish to join behind a "no longer", or inside a phrase that asks to stop; and
+    "reinstate the order" is about something else."""
+    if not evidence.is_about_mail(sentence) and (sentence.has("product") or not context.is_brief):
+        return False
     clause = sentence.clauses[c]
     inside = any(other is clause and ask.start <= hit.end and hit.start <= ask.end for other, ask in asks)
     by_mistake = "{leave}" in hit.template or "{left}" in hit.template
     return (by_mistake or not inside) and not _is_negated(clause, hit)
 
 
-def _circumstance(sentence: Sentence) -> str:
+def _circumstance(context: Context, sentence: Sentence) -> str:
     """An ask is plain unless something in its sentence makes it conditional, somebody else's, or advertising."""
-    if sentence.has("offer"):
+    if sentence.has("offer") and len(sentence.words) + context.size > 4 and not sentence.says("broken"):
         return "offer"
     if is_conditional(sentence):
         return "threat" if sentence.has("threat") else "hypothetical"

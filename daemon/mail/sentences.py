@@ -15,6 +15,8 @@ FEW: Final = 8  # words: too few to tell the language by
 
 _END = pattern(r"(?<=[.!?;…:])[\"'”»)]{0,3}\s|(?<=[。！？؟])|\n")
 _URL = pattern(r"(?:https?://|www\.)[^\s<>\"]{1,2000}")
+_COLON_URL = pattern(r":\s{1,3}url ")
+_APPOSITION = pattern(r"[,(]\s{0,2}(@@\d{1,3})\s{0,2}[,)]")
 _QUOTATION = pattern(
     r"[\"“”„«»](?=\S)([^\"“”„«»\n]{1,200})[\"“”„«»]|(?<!\w)['‘‚](?=\S)([^'‘’‚\n]{1,200})['’](?!\w)|「([^「」\n]{1,200})」"
 )
@@ -97,7 +99,7 @@ def read(subject: str, body: str, names: list[list[str]] | None = None) -> Text:
 
 def _sentences(text: str, addresses: list[str]) -> list[tuple[str, list[str]]]:
     out = []
-    for piece in _END.split(_unwrapped(_URL.sub(" url ", text))):
+    for piece in _END.split(_unwrapped(_COLON_URL.sub(" url ", _URL.sub(" url ", text)))):
         marked = _marked(piece, addresses)
         words = phrases.tokens(_unquoted(marked))
         if any(_LETTER.search(w) or w.startswith("@@") for w in words):
@@ -131,7 +133,7 @@ def _marked(piece: str, addresses: list[str]) -> str:
         out.append(f"{piece[last:start]} @@{len(addresses)} ")
         addresses.append(address)
         last = end
-    return "".join(out) + piece[last:]
+    return _APPOSITION.sub(r" \1 ", "".join(out) + piece[last:])
 
 
 def _unquoted(piece: str) -> str:
@@ -142,7 +144,7 @@ def _unquoted(piece: str) -> str:
         inside = next(x for x in found.groups() if x)  # type: ignore[attr-defined]
         rest = len(piece) - len(found[0])  # type: ignore[index]
         words = inside.split()
-        is_name = all(w[:1].isupper() for w in words if len(w) > 3) and len(words) > 1
+        is_name = all(w[:1].isupper() or w in ("of", "and", "de", "du", "la") for w in words) and len(words) > 1
         return f" {inside} " if len(words) == 1 or is_name or rest <= 3 else " , quotation , "
 
     return _QUOTATION.sub(kept, piece)

@@ -231,6 +231,8 @@ def _persons_words(case: _Case) -> Reading:
     )
     if kind == "gone" and not text.to_mailing:
         kind = ""  # "Ben has left the company, give his seat to Sophie" is a person's mail
+    if wish.rule == "2-review-d-pause":
+        kind = ""  # "I am away until June, please pause the newsletter"
     if kind and not _is_form(case) and (wish.kind in ("ordinary", "review") or wish.rule == "2-one-word"):
         rule = "0.3-acknowledgement" if kind == "ack" else "0.3-out-of-office"
         return AutoReply((rule,), words)

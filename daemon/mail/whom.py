@@ -93,7 +93,13 @@ def _claim(wish: Wish, address: str, writer: str) -> str:
     near = [(s, c) for s in wish.sentences for c in s.clauses if marks & set(c.words)]
     around = [s for s in wish.sentences if any(marks & set(c.words) for c in s.clauses)]
     strangers = any("not_own" in c.found for s in around for c in s.clauses) or wish.about_others
-    own = any(_owned(c, marks) for _, c in near) or any("own_address" in c.found for s in around for c in s.clauses)
+    mine = [s for s in wish.sentences if s.has("is_mine")]
+    strangers = strangers or any(s.has("not_own") for s in mine)
+    own = (
+        any(_owned(c, marks) for _, c in near)
+        or any("own_address" in c.found for s in around for c in s.clauses)
+        or bool(mine)
+    )
     if own and not strangers:
         return "3.2-named-own"
     return "3.3-same-domain" if same_organisation(address, writer) else "3.4-another-domain"

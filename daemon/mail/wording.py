@@ -57,7 +57,6 @@ def _strongest(wishes: list[Wish]) -> Wish:
                     w.kind == "review"
                     and w.rule != "2-review-a-unclear"
                     and w.rule != "2-review-c-displeasure"
-                    and w.language != "en"
                     for w in wishes[:n]
                 )
             ):
@@ -104,9 +103,15 @@ def _yes(answers: list[tuple[str, str]], language: str) -> str:
             for s in sentences.read("", "\n".join(x.lstrip(" >|") for x in last)).annotate(language)
         )
         own = sentences.read("", line).annotate(language)
-        if asked and len(own) == 1 and len(own[0].words) <= 9 and all(_only_yes(c) for c in own[0].clauses):
+        if asked and len(own) == 1 and len(own[0].words) <= 16 and _is_yes(own[0]):
             return line.strip()[:_EXCERPT]
     return ""
+
+
+def _is_yes(sentence: Sentence) -> bool:
+    """Nothing but a yes, or a yes and a word on the link that does not work."""
+    rest = [c for c in sentence.clauses if not _only_yes(c) and not all(w in ("for", "me", "please") for w in c.words)]
+    return len(rest) < len(sentence.clauses) and all({"link", "lien", "enlace", "url"} & set(c.words) for c in rest)
 
 
 def _only_yes(clause: Clause) -> bool:

@@ -347,7 +347,7 @@ class Server:
         upstream = self.pool.features
         size = self.settings.max_size
         if "SIZE" in upstream:
-            theirs = int(upstream["SIZE"]) if upstream["SIZE"].isdigit() else 0
+            theirs = int(upstream["SIZE"]) if re.fullmatch(r"[0-9]{1,20}", upstream["SIZE"]) else 0
             size = min(size, max(theirs - _GROWN, 1)) if theirs else size
         offered = {"PIPELINING": "", "ENHANCEDSTATUSCODES": ""}
         if "SIZE" in upstream:

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from daemon.service import sole_owner
+from daemon.opening import sole_owner
 from storage.engine import REVISION
 from tests.cli.desk import Desk
 

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from daemon.cli import common
-from storage.models import REASONS, SOURCES, Reason
+from storage.terms import REASONS, SOURCES, Reason
 from tests.cli.desk import CONFIG, Desk, Said
 
 ZULU = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")

@@ -18,7 +18,7 @@ from daemon.mailbox.session import Session, connect
 from daemon.mailbox.watcher import Means, Watcher
 from storage import incoming, suppressions
 from storage.address import parse
-from storage.models import ALL
+from storage.terms import ALL
 from tests.ledgers import Books
 from tests.servers import Dovecot
 

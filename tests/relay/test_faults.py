@@ -243,6 +243,13 @@ async def test_replies_in_single_octets(ledger: Books, upstream: Puppet) -> None
         )
 
 
+@pytest.mark.parametrize("size", ["", "0", "ten", "-1", "\u00b2", "9" * 5000])
+async def test_a_size_that_is_none_is_no_limit_and_no_accident(ledger: Books, upstream: Puppet, size: str) -> None:
+    upstream.says["EHLO"] = f"250-puppet\r\n250 SIZE {size}\r\n".encode()
+    async with relay(ledger, upstream, max_size=5000) as desk, connected(desk) as client:
+        await play(client, "C: EHLO x\nS: 250 SIZE 5000\nC: MAIL FROM:<n@x.example> SIZE=5000\nS: 250")
+
+
 async def test_the_upstreams_words_reach_the_client_octet_for_octet(ledger: Books, upstream: Puppet) -> None:
     said = b"550-5.1.1 caf\xc3\xa9 \xff\r\n550 \r\n"
     upstream.says["RCPT"] = said
@@ -281,6 +288,21 @@ async def test_opted_out_between_the_questions_and_lost_and_said_again(ledger: B
             "C: EHLO x\nS: 250\n" + ENVELOPE + "C: RCPT TO:<ann@example.com>\nS: 250\nC: DATA\nS: 354\nC: ...\nS: 250",
         )
     assert [rcpts for rcpts, _ in upstream.messages] == [("<ann@example.com>",)]
+
+
+@pytest.mark.parametrize("list_id", [None, "newsletter"])
+async def test_who_leaves_the_list_while_its_letter_is_on_the_way_does_not_get_it(
+    ledger: Books, upstream: Puppet, list_id: str | None
+) -> None:
+    """The last question is about the list too."""
+    async with relay(ledger, upstream) as desk, connected(desk) as (reader, writer):
+        await play((reader, writer), HELLO + ENVELOPE + "C: DATA\nS: 354")
+        writer.write(b"List-Id: <newsletter.quillpdf.example>\r\n" + BODY)
+        await until(lambda: "DATA" in upstream.commands)
+        ledger.suppress("bob@example.com", list_id)
+        writer.write(b".\r\n")
+        assert (await reply(reader)).startswith("451 4.7.1")
+    assert upstream.messages == []
 
 
 # ------------------------------------------------------------------ the client goes away
@@ -328,7 +350,7 @@ async def test_a_client_that_leaves_at_any_octet(ledger: Books, upstream: Puppet
 async def test_a_client_that_leaves_while_upstream_thinks(ledger: Books, upstream: Puppet, verb: str) -> None:
     """The command is cancelled half-way: nobody else may get its reply."""
     async with relay(ledger, upstream, connections=1) as desk:
-        desk.server.pool.close()  # the connection of the probe
+        desk.server.pool._idle.pop().quit()  # the connection of the probe: the next one is greeted anew
         thinking = asyncio.Event()
 
         async def think(writer: asyncio.StreamWriter) -> None:

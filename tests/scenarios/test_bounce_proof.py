@@ -16,7 +16,7 @@ from daemon.mail.triage import read
 from storage import suppressions
 from storage.address import parse
 from storage.incoming import Place
-from storage.models import Reason
+from storage.terms import Reason
 from tests.ledgers import Books, books
 from tests.mailbox.support import HOUSE
 from tests.relay.desk import relay

@@ -15,7 +15,7 @@ import pytest
 from storage import audit, suppressions
 from storage.address import SiteKey, parse
 from storage.audit import ChainBroken, Head
-from storage.models import ALL, Reason
+from storage.terms import ALL, Reason
 from storage.write import write
 from tests.ledgers import Books, books
 
@@ -357,3 +357,8 @@ def test_an_emptied_ledger_is_not_a_new_one(kept: Books) -> None:
         "DELETE FROM meta WHERE name = 'head'",
     )
     assert "end of the log is missing" in broken(kept)[1]
+
+
+def test_head_zero_is_the_beginning_of_this_log_and_no_other(kept: Books) -> None:
+    verify(kept, (0, audit.Chain(kept.ledger.site_key).start.mac.hex()))
+    assert "beginning" in broken(kept, (0, "00" * 16))[1]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from storage.address import parse
 from storage.lookup import Row, Verdict, verdict
-from storage.models import ALL, Reason
+from storage.terms import ALL, Reason
 from tests.ledgers import Books
 from tests.storage.another import another, hear, tell
 

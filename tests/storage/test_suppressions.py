@@ -12,8 +12,8 @@ from storage import audit, suppressions
 from storage.address import parse
 from storage.engine import Ledger
 from storage.lookup import Row, verdict
-from storage.models import ALL, Reason, joined
 from storage.suppressions import Added
+from storage.terms import ALL, Reason, joined
 from storage.write import write
 from tests.ledgers import Books, books
 

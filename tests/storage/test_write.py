@@ -15,7 +15,7 @@ import pytest
 from storage import audit, engine, suppressions
 from storage.address import parse
 from storage.engine import Unavailable
-from storage.models import ALL, Reason
+from storage.terms import ALL, Reason
 from storage.write import Write, write
 from tests.ledgers import Books, books
 from tests.storage.another import another, hear, tell

@@ -1,0 +1,42 @@
+"""The one mapping between the words of the contract and the small integers of the tables; and times as they are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from enum import IntEnum
+from typing import Final
+
+
+class Reason(IntEnum):
+    """Why a row stands. Smaller is stronger: the reason shown is the smallest. Numbers are for ever."""
+
+    COMPLAINT = 1
+    OPT_OUT = 2
+    OPERATOR = 3
+    HARD_BOUNCE = 4
+    SOFT_BOUNCE = 5
+    WANTED = 6  # exempts one list from an `all` opt-out
+
+    @property
+    def word(self) -> str:
+        """As in JSON, CSV, API and audit: `opt-out`."""
+        return self.name.lower().replace("_", "-")
+
+
+REASONS: Final = {r.word: r for r in Reason}
+SOURCES: Final = ("mail", "one-click", "page", "api", "phone", "letter", "operator", "import", "dsn", "arf")
+ALL: Final = 0  # the scope of everything; a list's scope is its number
+
+
+def seconds(moment: datetime) -> int:
+    """Whole seconds since 1970 of an aware datetime. Raises ValueError on a naive one."""
+    if moment.tzinfo is None:
+        raise ValueError("a datetime without a time zone")
+    return int(moment.timestamp())
+
+
+def joined(scopes: Iterable[int], ids: dict[int, str]) -> str:
+    """Scopes as the contract writes them: `all`, or `list:a;list:b`. `ids`: list number -> id."""
+    words = {"all" if s == ALL else f"list:{ids.get(s, s)}" for s in scopes}
+    return ";".join(sorted(words, key=lambda w: (w != "all", w)))
