@@ -52,6 +52,8 @@ class Reply:
 
     def __str__(self) -> str:
         """As it goes over the wire, less the last CRLF."""
+        if len(self.lines) == 1:
+            return f"{self.code} {self.lines[0]}"
         last = len(self.lines) - 1
         return "\r\n".join(f"{self.code}{' ' if n == last else '-'}{line}" for n, line in enumerate(self.lines))
 
@@ -77,6 +79,9 @@ class Connection(asyncio.Protocol):
         self._room.set()
         self._transport: asyncio.Transport | None = None
         self._gone: str | None = None
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = self._patience = 0.0
 
     # ---- asyncio.Protocol
 
@@ -109,6 +114,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The upstream has gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._gone = self._gone or (str(exc) if exc else "closed by the upstream")
         self._room.set()
         self._wake()
@@ -180,16 +188,32 @@ class Connection(asyncio.Protocol):
         while not self._replies:
             if self._gone:
                 raise Lost(step, self._gone)
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._expect(seconds)
+            self._waiter = self._loop.create_future()
             try:
-                async with asyncio.timeout(seconds):
-                    await self._waiter
-            except TimeoutError:
-                self.drop(f"silent for {seconds:.0f} s")
+                await self._waiter
             finally:
                 self._waiter = None
         self._owed -= 1
         return self._replies.popleft()
+
+    def _expect(self, seconds: float) -> None:
+        """One lazy timer a connection: asyncio.timeout would make and cancel one for every reply."""
+        self._patience, self._deadline = seconds, self._loop.time() + seconds
+        if self._timer is not None and self._timer.when() > self._deadline:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._deadline, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self._waiter is None or self._gone:
+            return
+        if self._loop.time() < self._deadline:
+            self._timer = self._loop.call_at(self._deadline, self._tick)
+        else:
+            self.drop(f"silent for {self._patience:.0f} s")
 
     def reset(self) -> None:
         """RSET; its reply is read before the next one that matters."""
@@ -237,11 +261,7 @@ class Pool:
 
     async def take(self, *, fresh: bool = False) -> tuple[Connection, bool]:
         """A connection ready for MAIL, and whether it was used before. Raises Lost(connect|greeting|ehlo)."""
-        try:
-            async with asyncio.timeout(self.timeout):
-                await self._places.acquire()
-        except TimeoutError:
-            raise Lost("connect", "all connections are in use") from None
+        await self._place()
         try:
             while self._idle and not fresh:
                 connection = self._idle.pop()
@@ -253,6 +273,16 @@ class Pool:
         except BaseException:
             self._places.release()
             raise
+
+    async def _place(self) -> None:
+        if not self._places.locked():
+            await self._places.acquire()  # at once, and without a timer
+            return
+        try:
+            async with asyncio.timeout(self.timeout):
+                await self._places.acquire()
+        except TimeoutError:
+            raise Lost("connect", "all connections are in use") from None
 
     async def _open(self) -> Connection:
         loop = asyncio.get_running_loop()

@@ -71,6 +71,8 @@ def _asked(said: list[Sentence], found: Found, asks: set[int]) -> Decision:
     ):
         if found[doubt]:
             return "review", rule, found[doubt] | asks
+    if found["privacy"] and not any(evidence.is_about_mail(said[n]) or said[n].has("mail_verb") for n in asks):
+        return "review", "2-review-b-privacy", found["privacy"] | asks
     if found["offer"] and not any(_is_first_person(said[n]) for n in asks):
         return "ordinary", "0.4-offers-opt-out", found["offer"] | asks
     if any(n in found["domain"] for n in asks):
@@ -133,7 +135,11 @@ def _not_asked(said: list[Sentence], found: Found, size: int, *, is_answer: bool
     """No request: which doubt is left, if any?"""
     if found["broken"] and found["byhand"] and not found["courtesy"] and not found["keep"]:
         return "opt-out", "2-failed-attempt", found["broken"] | found["byhand"]
-    if any(said[n].has("only") or said[n].has("except") for n in found["keep"]):
+    if any(
+        ("only" in c.found or "except" in c.found) and "keep_word" in c.found
+        for n in found["keep"]
+        for c in said[n].clauses
+    ):
         return "review", "2-review-a-unclear", found["keep"]
     if found["keep"] or (found["courtesy"] and found["broken"]):
         return "ordinary", "2-wants-to-stay", found["keep"] | found["courtesy"]
@@ -173,7 +179,7 @@ def _suspicious(said: list[Sentence], size: int, *, is_answer: bool) -> set[int]
         return set()
     ends = {n for n, s in enumerate(said) if any(s.has(x) for x in ("stop", "remove", "leave", "dont", "not_want"))}
     mails = {n for n, s in enumerate(said) if evidence.is_about_mail(s)}
-    return {n for n in ends if is_answer or any(abs(m - n) <= 1 for m in mails)}
+    return ends if is_answer and size <= BRIEF else ends & mails
 
 
 def has_other_business(said: list[Sentence], deciding: set[int]) -> bool:

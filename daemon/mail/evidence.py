@@ -25,10 +25,14 @@ _HARMLESS: Final = frozenset(
     " only yes but because both own_address named yours qualifier polite threat no more no_more except keep_word"
     " negation list_noun report data".split()
 )
+_FIRST_PERSON: Final = frozenset(
+    "i we my me us our ich wir mein meine mir mich uns je j nous mon ma yo nosotros mi he hemos ai avons".split()
+)
+_HAVE: Final = frozenset("have ve had habe hab haben hatte hatten ai avons suis sommes he hemos".split())
 _OBJECT: Final = ("list", "mail", "named", "purposes", "explicit", "list_noun")
 # Words of the classes `list` and `mail` that name nothing by themselves.
 _PRONOUNS: Final = frozenset(
-    "this these those them it that all everything any anything nothing one more again here there stuff things "
+    "message messages this these those them it that all everything any anything nothing one more again here there stuff things "
     "alles allem allen tout tous toutes rien todo todos todas nada e news information informacion informationen infos".split()
 )
 
@@ -60,17 +64,37 @@ def lacking(context: Context, n: int, clause: Clause, hit: Hit) -> str:
     if not context.is_well_known:
         return _lacking_in_few_words(context, sentence, clause, hit)
     known = _known(lexicon(context.language), clause, hit)
-    if _unknown_object(known, clause, hit):
+    if not _has_shape(context, known, clause, hit):
+        return "form"
+    if _unknown_object(known, clause, hit, failed=bool(sentence.says("byhand"))):
         return "object"
     if not _names_mail(clause, hit) and not _is_mail_verb(clause, hit) and not _is_supplied(context, n):
         return "mailings"
-    if _is_told(clause, hit) or clause.has("reported", 0, hit.start):
+    if _is_told(clause, hit):
         return "form"
-    if _is_report(hit) and not _has_failed(context):
+    if _is_report(clause, hit) and not _has_failed(context):
         return "failure"
     if clause.has("manner", hit.start) or sentence.has("instead"):
         return "unconditional"
-    return "writer" if _is_reported(context, n) else ""
+    return "writer" if _is_reported(context, n, clause, hit) else ""
+
+
+def _has_shape(context: Context, known: set[int], clause: Clause, hit: Hit) -> bool:
+    """Does the phrase stand where requests stand: at the beginning, or behind "please", "I want", "could you"?
+
+    "My daughter wanted to unsubscribe me" and "I have had no more mails" only contain the words. English word order
+    is strict enough to ask for a lead directly before; elsewhere it must do that no unknown word is near before it.
+    """
+    if not hit.start:
+        return True
+    if context.language != "en":
+        return all(at in known for at in range(max(0, hit.start - 3), hit.start))
+    leads = (
+        (at, max(ends))
+        for name in ("filler", "please", "courteous", "polite", "i_want", "lead", "tried", "cannot", "how")
+        for at, ends in clause.found.get(name, {}).items()
+    )
+    return any(at < hit.start <= end for at, end in leads)
 
 
 def _asks_politely(context: Context, sentence: Sentence, hit: Hit) -> bool:
@@ -97,9 +121,12 @@ def _lacking_in_few_words(context: Context, sentence: Sentence, clause: Clause, 
     return ""
 
 
-def _is_report(hit: Hit) -> bool:
+def _is_report(clause: Clause, hit: Hit) -> bool:
     """ "I have unsubscribed", "I tried to": only a report that it failed is a request."""
-    return "{left}" in hit.template and "{i_want}" not in hit.template and "{me}" not in hit.template
+    if not any(name in hit.template for name in ("{left}", "{removed}")) or clause.has("i_want", 0, hit.start + 1):
+        return False
+    before = clause.words[max(0, hit.start - 2) : hit.start]
+    return bool(_HAVE & set(before)) or ("{left}" in hit.template and "{me}" not in hit.template)
 
 
 def _has_failed(context: Context) -> bool:
@@ -151,6 +178,8 @@ def _is_supplied(context: Context, n: int) -> bool:
     """No object named beside the verb: do subject, neighbours, brevity or the mailing answered supply it?"""
     if context.is_answer:
         return True
+    if context.said[n].has("product"):
+        return False
     near = [s for m, s in enumerate(context.said) if s.subject or abs(m - n) <= 2]
     if any(_names_mail(clause) for s in near for clause in s.clauses):
         return True
@@ -167,22 +196,20 @@ def _is_told(clause: Clause, hit: Hit) -> bool:
     return any(hit.end - 1 <= at <= hit.end for at in clause.found.get("done", {}))
 
 
-def _unknown_object(known: set[int], clause: Clause, hit: Hit) -> bool:
+def _unknown_object(known: set[int], clause: Clause, hit: Hit, *, failed: bool) -> bool:
     """ "Remove me from the choir list", "the newsletter template", "email me the key": a noun that we do not know
     within the phrase, right behind its object, or where its object should be."""
     legal = "{purposes}" in hit.template or "{consent}" in hit.template
-    if legal:
+    if legal and ("{purposes}" in hit.template or _names_mail(clause)):
         return False
     if "@@*" not in hit.template and any(at not in known for at in range(hit.start, hit.end)):
         return True
     size = len(clause.words)
     objects = [(at, end) for at, end in _objects(clause) if hit.start <= at <= hit.end + 1]
     end = max([hit.end, *(end for _, end in objects)])
-    if not objects and _is_report(hit):
-        return False
-    if not objects:
-        return any(at not in known for at in range(end, min(end + 4, size)))
-    if end < size and end not in known:
+    if not objects and not legal:
+        return not failed and any(at not in known for at in range(end, min(end + 4, size)))
+    if end < size and end not in known and not legal:
         return True
     of = clause.found.get("of", {})
     return end in of and any(at not in known for at in range(max(of[end]), min(max(of[end]) + 3, size)))
@@ -202,7 +229,31 @@ def _known(words: Lexicon, clause: Clause, hit: Hit) -> set[int]:
     return known | {at for at, word in enumerate(clause.words) if literal_starts and word.startswith(literal_starts)}
 
 
-def _is_reported(context: Context, n: int) -> bool:
-    """Somebody else's words: `Our users write: "..."`, "a reader says: ..."."""
-    before = [s for m, s in enumerate(context.said) if m < n and not s.subject][-1:]
-    return any(s.text.endswith(":") and any(s.has(x) for x in ("theirs", "not_own", "reporting")) for s in before)
+def _is_reported(context: Context, n: int, clause: Clause, hit: Hit) -> bool:
+    """Somebody else's words, or words talked about: `Our users write: "..."`, "the popup says ..."."""
+    sentence = context.said[n]
+    before = sentence.clauses[: next(m for m, c in enumerate(sentence.clauses) if c is clause)]
+    if any(_speaks(c, len(c.words)) for c in before) or _speaks(clause, hit.start):
+        return True
+    return any(_introduces(s, next_to_it=m == n - 1) for m, s in enumerate(context.said[:n]) if not s.subject)
+
+
+def _speaks(clause: Clause, end: int) -> bool:
+    """Is there a verb of saying before `end` whose subject is not the writer?"""
+    return any(
+        at < end and not _FIRST_PERSON & set(clause.words[max(0, at - 4) : at])
+        for at in clause.found.get("reported", ())
+    )
+
+
+def _introduces(sentence: Sentence, *, next_to_it: bool) -> bool:
+    """ "A reader writes:" makes what follows the reader's; "If prices go up:" makes it conditional."""
+    if not sentence.text.endswith(":"):
+        return False
+    if any(_speaks(c, len(c.words)) for c in sentence.clauses):
+        return True
+    if any(sentence.has(name) for name in ("theirs", "not_own")):
+        return True
+    if not next_to_it:
+        return False
+    return sentence.has("condition") or (len(sentence.words) > 4 and not _FIRST_PERSON & set(sentence.words))

@@ -36,7 +36,6 @@ def judge(context: Context, n: int, found: Found) -> None:
         "courtesy",
         "broken",
         "byhand",
-        "offer",
         "them",
         "agent",
         "domain",
@@ -45,8 +44,10 @@ def judge(context: Context, n: int, found: Found) -> None:
         "gone",
         "ack",
     ):
-        if sentence.says(kind) or (kind in ("offer", "agent", "domain") and sentence.has(kind)):
+        if sentence.says(kind) or (kind in ("agent", "domain") and sentence.has(kind)):
             found.add(kind, n)
+    if _offers(context, sentence):
+        found.add("offer", n)
     if sentence.says("keep"):
         found.add("keep", n)
     asks = [(sentence.clauses[c], hit) for c, hit in sentence.says("ask")]
@@ -71,17 +72,21 @@ def judge(context: Context, n: int, found: Found) -> None:
 def _joins(context: Context, sentence: Sentence, c: int, hit: Hit, asks: list[tuple[Clause, Hit]]) -> bool:
     """ "I wish to receive ..." is no wish to join behind a "no longer", or inside a phrase that asks to stop; and
     "reinstate the order" is about something else."""
-    if not evidence.is_about_mail(sentence) and (sentence.has("product") or not context.is_brief):
+    personal = any(name in hit.template for name in ("{me}", "{list}", "{mail}", "{leave}", "{left}"))
+    if not evidence.is_about_mail(sentence) and (sentence.has("product") or not (personal or context.is_brief)):
+        return False
+    if not evidence.is_about_mail(sentence) and any(s.has("product") for s in context.said):
         return False
     clause = sentence.clauses[c]
     inside = any(other is clause and ask.start <= hit.end and hit.start <= ask.end for other, ask in asks)
     by_mistake = "{leave}" in hit.template or "{left}" in hit.template
-    return (by_mistake or not inside) and not _is_negated(clause, hit)
+    by_another = bool(hit.start) and clause.words[hit.start - 1] in ("who", "you", "they", "whoever", "somebody", "someone")
+    return (by_mistake or not inside) and not by_another and not _is_negated(clause, hit)
 
 
 def _circumstance(context: Context, sentence: Sentence) -> str:
     """An ask is plain unless something in its sentence makes it conditional, somebody else's, or advertising."""
-    if sentence.has("offer") and len(sentence.words) + context.size > 4 and not sentence.says("broken"):
+    if _offers(context, sentence):
         return "offer"
     if is_conditional(sentence):
         return "threat" if sentence.has("threat") else "hypothetical"
@@ -90,6 +95,13 @@ def _circumstance(context: Context, sentence: Sentence) -> str:
     if sentence.has("renewal") and not sentence.has("list"):
         return "renewal"
     return "ask"
+
+
+def _offers(context: Context, sentence: Sentence) -> bool:
+    """ "Click here to unsubscribe": advertising; but "unsubscribe here" alone, or "I clicked", is a person's."""
+    if len(sentence.words) + context.size <= 4 or sentence.says("broken"):
+        return False
+    return sentence.has("offer") or bool(sentence.says("offer"))
 
 
 def is_conditional(sentence: Sentence) -> bool:
@@ -112,7 +124,8 @@ def _ask(context: Context, n: int, clause: Clause, hit: Hit) -> str:
             if any(name in hit.template for name in ("{leave}", "{remove}", "{stop}", "{leave_me}", "{remove_me}"))
             else "other"
         )
-    if clause.has("report", 0, hit.end) and not clause.has("i_want", 0, hit.start + 1):
+    demanded = clause.words[hit.start] in ("should", "must", "shall", "may")
+    if clause.has("report", 0, hit.end) and not demanded and not clause.has("i_want", 0, hit.start + 1):
         return "other"  # "I get no mails from you any more": a complaint, the other way round
     spans = _spans(clause, ("list", "mail", "me"), hit.start)
     if _free(clause, "theirs", spans, 0) or (
@@ -186,34 +199,6 @@ def _object_known(clause: Clause, hit: Hit) -> bool:
     if hit.end in clause.found.get("off2", {}):
         near = range(hit.end, hit.end + 8)
         return any(at in clause.found.get(name, {}) for name in ("list", "mail", "everything", "these") for at in near)
-    ends_in_leave = hit.template.endswith(("{leave}", "{leave} $")) and not hit.template.startswith("{tried}")
-    if ends_in_leave and hit.end not in clause.found.get("filler", {}):
-        return rest[0] in (
-            "and",
-            "or",
-            "url",
-            "anymore",
-            "any",
-            "here",
-            "because",
-            "from",
-            "on",
-            "with",
-            "but",
-            "und",
-            "et",
-            "y",
-            "at",
-            "by",
-            "via",
-            "for",
-            "without",
-            "in",
-            "as",
-            "when",
-            "myself",
-            "quotation",
-        )
     return True
 
 

@@ -41,6 +41,7 @@ _QUOTE_CLASSES: Final = (
     "ms-outlook-mobile-reference", "hs_reply", "wisestamp_quote", "mailru-quote", "gmail_signature", "moz-signature",
     "protonmail_signature", "ydp-signature",
 )  # fmt: skip
+_REST_IDS: Final = ("divrplyfwdmsg", "appendonsend")  # Outlook: above the copy, which goes on to the end
 _QUOTE_IDS: Final = (
     "divrplyfwdmsg",
     "replysplit",
@@ -97,6 +98,8 @@ class _Text:
         hidden, quoted = hidden or name in _UNSEEN, quoted or name == "blockquote"
         if quoted and not self.hidden:
             self.end_line(paragraph=True)
+        if quoted and not self.hidden and any(mark in attributes[:4000].lower() for mark in _REST_IDS):
+            self.quoted += 1  # and stays so: the copy follows in elements of its own
         self.stack.append((name, hidden, quoted))
         self.hidden += hidden
         self.quoted += quoted

@@ -77,6 +77,8 @@ class Text:
         }
         best = max(score.values(), default=0)
         latin = [x for x in _LATIN if x in score and (len(words) <= FEW or x == "en" or score[x] * 2 > best)]
+        if best > 1:  # some words of a language are known: the others are only look-alikes
+            latin = [x for x in latin if score[x] or x == "en"]
         by_script.sort(key=lambda x: -score.get(x, 0))
         return [x for x in by_script + sorted(latin, key=lambda x: -score[x]) if x in phrases.languages()]
 

@@ -18,6 +18,7 @@ from daemon.mail.sentences import Sentence, Text
 from daemon.mail.wishes import Wish
 
 _EXCERPT: Final = 200
+_MANY: Final = 3  # addresses beside a word of removal: perhaps a list of people
 
 
 def understand(
@@ -38,6 +39,9 @@ def understand(
                     wish = Wish("opt-out", "2-answer-to-quoted", language, yes, wish.sentences, set(), text.addresses)
                 break
     wish.addresses = text.addresses
+    if wish.kind == "ordinary" and len(set(text.addresses)) >= _MANY and wish.rule != "0.4-offers-opt-out":
+        if any(s.has(name) for s in wish.sentences for name in ("leave", "remove", "remove_me")):
+            wish.kind, wish.rule = "review", "2-review-f-many"
     return wish
 
 

@@ -14,6 +14,10 @@ from storage.address import Address, NotAnAddress, parse
 
 # The path between the brackets, quoted strings taken whole; or, as many clients write it, without brackets.
 _PATH: Final = re.compile(r'\s*(?:<((?:"(?:[^"\\]|\\.)*"|[^<>"\s])*)>|([^<>"\s]+))(?:\s+(.*))?\Z', re.DOTALL)
+# What nearly every RCPT is: nothing quoted, no route, no parameters, ASCII. Half the time of the general way.
+_USUAL: Final = re.compile(
+    r'(?i:TO):<(([^\x00-\x20\x7f-\U0010ffff"<>()\[\]\\,;:@]{1,64})@([A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63}){1,8}))>\Z'
+)
 _ROUTE: Final = re.compile(r"@[^:\s]*:")
 _XTEXT: Final = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*\Z")
 _NOTIFY: Final = re.compile(r"(?ai:NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY)){0,2})\Z")
@@ -96,6 +100,9 @@ def mail(argument: str, offered: dict[str, str], max_size: int) -> Mail:
 
 def rcpt(argument: str, offered: dict[str, str], smtputf8: bool) -> Rcpt:
     """Read the argument of RCPT. Raises Syntax."""
+    usual = _USUAL.match(argument)
+    if usual and len(usual[3]) <= 253:
+        return Rcpt(usual[1], Address(usual[2], usual[3].lower()), ())
     path, words = _split("TO:", argument)
     for word in words:
         keyword, _, value = word.partition("=")

@@ -234,8 +234,6 @@ class Protocol(SMTP):
 
     async def _command(self) -> bytes | None:
         """The next command line without its end; None if there was something wrong with it (and it was told)."""
-        if self.transport is None:
-            raise Gone  # it left while its message was handed over
         if b"\n" not in getattr(self._reader, _BUFFER):
             await self._send()
         elif len(self._out) >= _MAX_HELD:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from daemon import events
@@ -266,8 +267,14 @@ class Transaction:
         protocol = "UTF8SMTP" if self._mail.smtputf8 else "ESMTP" if self._extended else "SMTP"
         return (
             f"Received: from {_HELO_ODD.sub('?', self._helo)} ([{literal}])\r\n\tby {self._server.hostname} (optoutd) with {protocol}\r\n"
-            f"\tid {token};\r\n\t{format_datetime(self._server.now())}\r\n"
+            f"\tid {token};\r\n\t{_date(self._server.now().replace(microsecond=0))}\r\n"
         ).encode()
+
+
+@lru_cache(maxsize=4)
+def _date(moment: datetime) -> str:
+    """RFC 5322 date: made once for all messages of a second."""
+    return format_datetime(moment)
 
 
 class Server:

@@ -32,6 +32,7 @@ class Puppet:
     says: dict[str, bytes] = field(default_factory=dict)
     does: dict[str, Act] = field(default_factory=dict)
     messages: list[tuple[tuple[str, ...], bytes]] = field(default_factory=list)  # recipients, octets still stuffed
+    halves: list[bytes] = field(default_factory=list)  # bodies whose dot did not come
     commands: list[str] = field(default_factory=list)
     open: set[asyncio.StreamWriter] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -56,14 +57,18 @@ class Puppet:
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._answer("GREETING", writer)
-        rcpts: list[str] = []
+        begun, rcpts = False, list[str]()
         while True:
             line = (await reader.readuntil(b"\r\n"))[:-2].decode()
             self.commands.append(line)
             verb = line.partition(" ")[0].upper()
             if verb in ("MAIL", "RSET", "EHLO"):
                 rcpts = []
+            if verb == "MAIL" and begun:
+                writer.write(b"503 5.5.1 nested MAIL\r\n")
+                continue
             good = await self._answer(verb, writer, line)
+            begun = (begun or (verb == "MAIL" and good)) and verb not in ("RSET", "EHLO", "DATA")
             if verb == "RCPT" and good:
                 rcpts.append(line[8:].partition(" ")[0])
             elif verb == "DATA" and good:
@@ -76,13 +81,17 @@ class Puppet:
         if "BODY" in self.does:
             data += await reader.readexactly(1)
             await self.does["BODY"](writer)
-        while not data.endswith(b"\r\n.\r\n"):  # the relay sends nothing behind its dot before it has our answer
-            piece = await reader.read(65_536)
-            if not piece:
-                raise ConnectionResetError
-            data += piece
-            if not self.keeps:
-                del data[:-5]
+        try:
+            while not data.endswith(b"\r\n.\r\n"):  # the relay sends nothing behind its dot before our answer
+                piece = await reader.read(65_536)
+                if not piece:
+                    raise ConnectionResetError
+                data += piece
+                if not self.keeps:
+                    del data[:-5]
+        except ConnectionResetError:
+            self.halves.append(bytes(data[2:]))
+            raise
         if await self._answer("DOT", writer):
             self.messages.append((rcpts, bytes(data[2:-3])))
 

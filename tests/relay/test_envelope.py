@@ -129,6 +129,21 @@ def test_what_goes_upstream_would_be_read_the_same(path: str, route: bool) -> No
     assert again == first
 
 
+@given(PATH | OCTETS | st.builds("{}@{}".format, ATOM, st.text("aZ9-_.[", min_size=1, max_size=70)))
+@example("a@" + ".".join(["x" * 63] * 4))
+@example("a" * 65 + "@example.com")
+def test_the_quick_way_reads_as_the_long_one(path: str) -> None:
+    """A space before the path takes the long one."""
+
+    def either(argument: str) -> object:
+        try:
+            return envelope.rcpt(argument, ALL, True)
+        except Syntax as problem:
+            return str(problem)
+
+    assert either(f"TO:<{path}>") == either(f"TO: <{path}>")
+
+
 @given(st.sets(st.sampled_from(["SIZE=5", "BODY=8BITMIME", "SMTPUTF8", "RET=FULL", "ENVID=x"])), OFFERS)
 def test_nothing_is_asked_of_upstream_that_it_does_not_have(words: set[str], offered: dict[str, str]) -> None:
     try:

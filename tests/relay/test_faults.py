@@ -224,6 +224,24 @@ async def test_a_used_connection_found_dead_at_mail_is_replaced_unseen(
     assert upstream.connections == 2
 
 
+async def test_the_replacement_is_a_new_connection_not_another_old_one(ledger: Books, upstream: Puppet) -> None:
+    async with relay(ledger, upstream) as desk, connected(desk) as one, connected(desk) as two:
+        await play(one, HELLO + ENVELOPE)
+        await play(two, HELLO + AGAIN)
+        await play(one, AGAIN)
+        old = set(upstream.open)
+        assert len(old) == 2
+
+        async def old_ones_hang_up(writer: asyncio.StreamWriter) -> None:
+            if writer in old:
+                writer.close()
+            else:
+                writer.write(b"250 2.1.0 ok\r\n")
+
+        upstream.does["MAIL"] = old_ones_hang_up
+        await play(one, AGAIN)
+
+
 async def test_replies_in_single_octets(ledger: Books, upstream: Puppet) -> None:
     def slowly(said: bytes) -> Act:
         async def drip(writer: asyncio.StreamWriter) -> None:
@@ -344,6 +362,7 @@ async def test_a_client_that_leaves_at_any_octet(ledger: Books, upstream: Puppet
             assert sent == (cut >= ENDED) or (way == "reset" and cut >= ENDED and sent == 0), DIALOGUE[:cut]
             assert free_places(desk) == 2
     assert {data.partition(b"Subject:")[2] for _, data in upstream.messages} == {b" x\r\n\r\n..\r\n"}
+    assert not any(b"RSET" in half for half in upstream.halves)  # a connection in the middle of a body is for nobody
 
 
 @pytest.mark.parametrize("verb", ["GREETING", "EHLO", "MAIL", "RCPT", "DATA"])
