@@ -26,8 +26,9 @@ _HARMLESS: Final = frozenset(
     " negation list_noun report data".split()
 )
 _FIRST_PERSON: Final = frozenset(
-    "i we my me us our ich wir mein meine mir mich uns je j nous mon ma yo nosotros mi he hemos ai avons".split()
+    "i we my me us our ich wir mein meine mir mich uns je j nous mon ma yo nosotros mi".split()
 )
+_SUBJECTS: Final = frozenset("i we ich wir je j nous yo nosotros".split())
 _HAVE: Final = frozenset("have ve had habe hab haben hatte hatten ai avons suis sommes he hemos".split())
 _OBJECT: Final = ("list", "mail", "named", "purposes", "explicit", "list_noun")
 # Words of the classes `list` and `mail` that name nothing by themselves.
@@ -241,7 +242,7 @@ def _is_reported(context: Context, n: int, clause: Clause, hit: Hit) -> bool:
 def _speaks(clause: Clause, end: int) -> bool:
     """Is there a verb of saying before `end` whose subject is not the writer?"""
     return any(
-        at < end and not _FIRST_PERSON & set(clause.words[max(0, at - 4) : at])
+        at < end and not _SUBJECTS & set(clause.words[max(0, at - 4) : at])
         for at in clause.found.get("reported", ())
     )
 
@@ -256,4 +257,9 @@ def _introduces(sentence: Sentence, *, next_to_it: bool) -> bool:
         return True
     if not next_to_it:
         return False
-    return sentence.has("condition") or (len(sentence.words) > 4 and not _FIRST_PERSON & set(sentence.words))
+    content = sum(len(c.words) - len(_filled(c)) for c in sentence.clauses)
+    return sentence.has("condition") or (content > 4 and not _FIRST_PERSON & set(sentence.words))
+
+
+def _filled(clause: Clause) -> set[int]:
+    return {n for at, ends in clause.found.get("filler", {}).items() for n in range(at, max(ends))}

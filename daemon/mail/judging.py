@@ -80,7 +80,8 @@ def _joins(context: Context, sentence: Sentence, c: int, hit: Hit, asks: list[tu
     clause = sentence.clauses[c]
     inside = any(other is clause and ask.start <= hit.end and hit.start <= ask.end for other, ask in asks)
     by_mistake = "{leave}" in hit.template or "{left}" in hit.template
-    by_another = bool(hit.start) and clause.words[hit.start - 1] in ("who", "you", "they", "whoever", "somebody", "someone")
+    before = clause.words[max(0, hit.start - 2) : hit.start]
+    by_another = before[-1:] in (["who"], ["they"], ["whoever"], ["somebody"], ["someone"]) or before == ["you"]
     return (by_mistake or not inside) and not by_another and not _is_negated(clause, hit)
 
 

@@ -20,6 +20,7 @@ _APPOSITION = pattern(r"[,(]\s{0,2}(@@\d{1,3})\s{0,2}[,)]")
 _QUOTATION = pattern(
     r"[\"“”„«»](?=\S)([^\"“”„«»\n]{1,200})[\"“”„«»]|(?<!\w)['‘‚](?=\S)([^'‘’‚\n]{1,200})['’](?!\w)|「([^「」\n]{1,200})」"
 )
+_STOPS = pattern(r"[.!?;:…](?=\s|$)")
 _LETTER = pattern(r"[^\W\d_]")
 _SCRIPTS: Final = (
     ("ko", pattern(r"[\uac00-\ud7a3]")),
@@ -101,12 +102,17 @@ def read(subject: str, body: str, names: list[list[str]] | None = None) -> Text:
 
 def _sentences(text: str, addresses: list[str]) -> list[tuple[str, list[str]]]:
     out = []
-    for piece in _END.split(_unwrapped(_COLON_URL.sub(" url ", _URL.sub(" url ", text)))):
+    for piece in _END.split(_closed(_unwrapped(_COLON_URL.sub(" url ", _URL.sub(" url ", text))))):
         marked = _marked(piece, addresses)
         words = phrases.tokens(_unquoted(marked))
         if any(_LETTER.search(w) or w.startswith("@@") for w in words):
             out.append((piece.strip(), words))
     return out
+
+
+def _closed(text: str) -> str:
+    """A quotation ends no sentence of the writer's: `what does "Take me off." mean?` is one."""
+    return _QUOTATION.sub(lambda found: found[0][0] + _STOPS.sub(" ", found[0][1:-1]) + found[0][-1], text)
 
 
 def _unwrapped(text: str) -> str:

@@ -91,8 +91,8 @@ def mail(argument: str, offered: dict[str, str], max_size: int) -> Mail:
         _check_utf8(path, smtputf8, offered)
         passed.append("SMTPUTF8")
         needs.add("SMTPUTF8")
-    if path:
-        _address(path, "501 5.1.7")
+    if path and _address(path, "501 5.1.7").is_domain:
+        raise Syntax("501 5.1.7 a sender needs a part before the @")
     if size > max_size:
         raise Syntax("552 5.3.4 message is larger than this server takes")
     return Mail(path, tuple(passed), size, smtputf8, frozenset(needs))
@@ -129,6 +129,8 @@ def _split(keyword: str, argument: str) -> tuple[str, list[str]]:
         raise Syntax(f"501 5.5.4 syntax: {'MAIL' if keyword == 'FROM:' else 'RCPT'} {keyword}<address>")
     path = found[1] if found[1] is not None else found[2]
     route = _ROUTE.match(path)
+    if route and route.end() == len(path):
+        raise Syntax("501 5.5.4 a route without an address")  # or a sender would become the null sender
     return path[route.end() :] if route else path, (found[3] or "").split()
 
 

@@ -7,7 +7,7 @@ held while a further pipelined command is waiting (RFC 2920 3.2), so a pipelined
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 from aiosmtpd.smtp import SMTP
@@ -47,22 +47,25 @@ class Body:
         self.octets = 0
         self.bare = False
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """All that has not been read yet. Raises Gone."""
+    async def piece(self) -> bytes | None:
+        """The next octets; None at the end. Raises Gone.
+
+        Not an async generator: one that is left early, as `head` does, is closed by asyncio in a task of its own.
+        """
         while not self._ended:
-            piece = await self._piece()
-            if piece:
-                yield piece
+            if piece := await self._piece():
+                return piece
+        return None
 
     async def skip(self) -> None:
         """Read to the end and forget it."""
-        async for _ in self.pieces():
+        while await self.piece() is not None:
             pass
 
     async def head(self, limit: int) -> bytes:
         """The first pieces, until they hold the end of the header block or `limit` octets or all there is."""
         found = bytearray()
-        async for piece in self.pieces():
+        while (piece := await self.piece()) is not None:
             searched = max(len(found) - 3, 0)
             found += piece
             if found.find(b"\r\n\r\n", searched) >= 0 or found.startswith(b"\r\n") or len(found) > limit:
@@ -288,7 +291,8 @@ class Protocol(SMTP):
                 case _:
                     self._other(verb)
         except Syntax as problem:
-            self._complain(str(problem))
+            # A list with many addresses that are none is the sender's misfortune, not an attack on us.
+            (self._say if verb == "RCPT" and self.transaction else self._complain)(str(problem))
         return True
 
     def _hello(self, verb: str, name: str) -> None:

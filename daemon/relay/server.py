@@ -125,7 +125,10 @@ class Transaction:
 
     async def _pass_on(self, head: bytes, body: Body) -> str | None:
         """Everything up to the dot. None: all sent, and nothing stands against the dot but the last question."""
-        block = b"" if head.startswith(b"\r\n") else head.partition(b"\r\n\r\n")[0]
+        block, end, _ = (b"", b"\r\n", b"") if head.startswith(b"\r\n") else head.partition(b"\r\n\r\n")
+        if not end and len(head) > _HEADER_LIMIT:  # what we have not read may be the List-Id that somebody left
+            self._delivery.forget()
+            return "552 5.3.4 the header is larger than this server takes"
         if len(_RECEIVED.findall(block)) > _MAX_HOPS:
             self._delivery.forget()
             return "554 5.4.6 too many Received lines: a mail loop"
@@ -148,14 +151,14 @@ class Transaction:
 
     async def _stream(self, head: bytes, body: Body) -> None:
         await self._delivery.body(self._received() + head)
-        async for piece in body.pieces():
+        while (piece := await body.piece()) is not None:
             if self._verdict_on(body) is not None:
                 return
             await self._delivery.body(piece)
 
     def _verdict_on(self, body: Body) -> str | None:
         """What a whole body is refused for."""
-        if body.octets > self._server.settings.max_size:
+        if body.octets > self._server.max_size:
             return "552 5.3.4 message is larger than this server takes"
         if body.bare:
             return "550 5.6.11 a CR or LF stands alone: lines end in CR LF"
@@ -349,23 +352,25 @@ class Server:
             return "421 4.3.2 closing"
         return "421 4.3.2 too many connections" if len(self._clients) > self.settings.max_connections else None
 
+    @property
+    def max_size(self) -> int:
+        """Octets of the largest message: our own limit, and never more than the upstream takes with our line added."""
+        offered = self.pool.features.get("SIZE", "")
+        theirs = int(offered) if re.fullmatch(r"[0-9]{1,20}", offered) else 0  # RFC 1870: 0 is no limit
+        return min(self.settings.max_size, max(theirs - _GROWN, 1)) if theirs else self.settings.max_size
+
     def offers(self) -> dict[str, str]:
         """Our EHLO keywords: what we do ourselves, and of the rest what the upstream offered last."""
         upstream = self.pool.features
-        size = self.settings.max_size
-        if "SIZE" in upstream:
-            theirs = int(upstream["SIZE"]) if re.fullmatch(r"[0-9]{1,20}", upstream["SIZE"]) else 0
-            size = min(size, max(theirs - _GROWN, 1)) if theirs else size
         offered = {"PIPELINING": "", "ENHANCEDSTATUSCODES": ""}
         if "SIZE" in upstream:
-            offered["SIZE"] = str(size)
+            offered["SIZE"] = str(self.max_size)
         return offered | {k: "" for k in ("8BITMIME", "SMTPUTF8", "DSN") if k in upstream}
 
     def begin(self, argument: str, helo: str, peer: Any, *, extended: bool) -> Transaction:
         """A MAIL command. Raises envelope.Syntax."""
         offered = self.offers() if extended else {}
-        limit = int(offered.get("SIZE") or self.settings.max_size)
-        return Transaction(self, envelope.mail(argument, offered, limit), helo, peer, extended=extended)
+        return Transaction(self, envelope.mail(argument, offered, self.max_size), helo, peer, extended=extended)
 
     def list_of(self, block: bytes) -> str | None:
         """The id of our list that a List-Id field (RFC 2919) of a header block names; None: no field, or not ours."""
