@@ -115,7 +115,7 @@ def test_nobody_is_asked_for(ledger: Books) -> None:
 def test_a_lookup_cannot_write(ledger: Books) -> None:
     lookup = ledger.lookup()
     with pytest.raises(Exception, match="readonly"):
-        lookup._connection().execute("DELETE FROM suppression")
+        lookup._cursor().execute("DELETE FROM suppression")
     lookup.close()
 
 
