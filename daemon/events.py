@@ -7,9 +7,11 @@ for plain addresses. A counter per event comes with /metrics, at this same place
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Iterable, MutableMapping
 from pathlib import Path
@@ -43,7 +45,7 @@ def configure(format: str = "auto", level: str = "info", addresses: str = "diges
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _STDERR,
         cache_logger_on_first_use=False,
     )
     for noisy in ("mail.log", "aiosmtpd", "imapclient", "apscheduler", "alembic", "asyncio"):
@@ -51,6 +53,24 @@ def configure(format: str = "auto", level: str = "info", addresses: str = "diges
     root = logging.getLogger()
     if not any(isinstance(h, _Libraries) for h in root.handlers):
         root.addHandler(_Libraries(logging.WARNING))
+
+
+class _Stderr:
+    """Writes lines to stderr, whole. A log that cannot be written (disk full, reader gone) must not stop a promise."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def msg(self, line: str) -> None:
+        """One line."""
+        with self._lock, contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+
+    log = debug = info = warning = warn = error = critical = fatal = exception = msg
+
+
+_STDERR: Final = _Stderr()
 
 
 class _Libraries(logging.Handler):

@@ -93,9 +93,12 @@ class Intake:
             return _Act(self, w, envelope).by_hand(reading)
 
     def decide(self, item: Item, accepted: bool, note: str, now: datetime, actor: str) -> list[suppressions.Added]:
-        """Carry out a decision on a doubtful message. Raises NobodyNamed, Outdated."""
+        """Carry out a decision on a doubtful message. Raises NobodyNamed, Outdated, AlreadyDecided."""
         with write(self.ledger, now, actor) as w:
-            added = _close(w, item, self, accepted=accepted, note=note)
+            current = incoming.review(w.db, item.id)
+            if current is None or current.state != "open":
+                raise AlreadyDecided
+            added = _close(w, current, self, accepted=accepted, note=note)
         events.review_decided(item.id, accepted)
         return added
 
@@ -118,6 +121,10 @@ class Intake:
 
 class NobodyNamed(Exception):
     """Accepting this item would suppress nobody."""
+
+
+class AlreadyDecided(Exception):
+    """Somebody else was quicker."""
 
 
 class Outdated(Exception):

@@ -110,6 +110,11 @@ def settle(w: Write, number: int, state: State) -> None:
     w.db.exec_driver_sql("UPDATE incoming SET state = ? WHERE id = ?", (state, number))
 
 
+def seen(db: Connection, number: int) -> Seen:
+    """One sighting by its row's id."""
+    return _seen(db.exec_driver_sql(f"{_SEEN} WHERE id = ?", (number,)).one())
+
+
 def take_over(w: Write, old: int, new: int) -> None:
     """A message lies somewhere else now: what waits for a decision about it follows it there."""
     w.db.exec_driver_sql("UPDATE review SET incoming = ? WHERE incoming = ? AND state = 'open'", (new, old))

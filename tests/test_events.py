@@ -211,3 +211,22 @@ def test_masking_is_quick_on_hostile_text() -> None:
 def test_a_who_does_not_show_itself() -> None:
     assert SECRET not in repr(WHO)
     assert isinstance(WHO, Who)
+
+
+class _Full:
+    """A stderr on a disk that is full."""
+
+    def write(self, _: str) -> int:
+        raise OSError(28, "No space left on device")
+
+    def flush(self) -> None:
+        raise ValueError("I/O operation on closed file")
+
+    def isatty(self) -> bool:
+        return False
+
+
+def test_a_log_that_cannot_be_written_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    events.configure("json", "info")
+    monkeypatch.setattr("sys.stderr", _Full())
+    events.stopped()

@@ -14,7 +14,7 @@ import structlog
 
 from daemon import events
 from daemon.config import House, MailingList
-from daemon.intake import Done, Envelope, Intake, NobodyNamed, Outdated, Shelf, scope_numbers
+from daemon.intake import AlreadyDecided, Done, Envelope, Intake, NobodyNamed, Outdated, Shelf, scope_numbers
 from daemon.mail.reading import (
     AutoReply,
     Bounce,
@@ -427,6 +427,15 @@ def test_an_old_wish_to_come_back_lifts_no_newer_opt_out(desk: Intake) -> None:
         desk.decide(queue(desk)[0], True, "", LATE, "cli root")
     assert rows(desk) == [(ALL, Reason.OPT_OUT)]
     assert len(queue(desk)) == 1
+
+
+def test_a_second_decision_changes_nothing(desk: Intake) -> None:
+    desk.act(opt_out(proof="none"), envelope(), NOW)
+    [item] = queue(desk)
+    desk.decide(item, False, "", NOW, "cli ann")
+    with pytest.raises(AlreadyDecided):
+        desk.decide(item, True, "", NOW, "cli bob")
+    assert not rows(desk)
 
 
 def test_bounces_are_not_logged_as_opt_outs(desk: Intake, said: pytest.CaptureFixture[str]) -> None:

@@ -223,7 +223,8 @@ def _find(number: int) -> tuple[Loaded, Ledger, Item]:
 
 _ACCEPTING = {
     "resubscribe": "lift the opt-out of",
-    "bounce": "suppress as bounced:",
+    "hard-bounce": "suppress as bounced:",
+    "soft-bounce": "suppress for a while as bounced:",
     "complaint": "suppress as complained:",
 }
 
@@ -266,7 +267,7 @@ def _decide(number: int, accepted: bool, note: str, as_json: bool) -> None:
     if item.state != "open":
         raise Stop(f"item {number} was {item.state} already", NO)
     from daemon import events
-    from daemon.intake import Intake, NobodyNamed
+    from daemon.intake import AlreadyDecided, Intake, NobodyNamed, Outdated
     from daemon.opening import number_lists
 
     events.configure("auto", "warning")  # intake logs what it does; here the line below says it
@@ -275,6 +276,10 @@ def _decide(number: int, accepted: bool, note: str, as_json: bool) -> None:
         added = intake.decide(item, accepted, note, common.now(), common.actor())
     except NobodyNamed:
         raise Stop(f"item {number} names nobody: use `optoutd suppress ADDR`, then reject it", USAGE) from None
+    except Outdated:
+        raise Stop(f"item {number} is older than an opt-out of the same person: reject it, or use `lift`", NO) from None
+    except AlreadyDecided:
+        raise Stop(f"item {number} has just been decided by somebody else", NO) from None
     word = "accepted" if accepted else "rejected"
     refs = [a.evidence for a in added]
     tell(

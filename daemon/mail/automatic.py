@@ -11,7 +11,7 @@ from daemon.mail.patterns import pattern
 from daemon.mail.phrases import fold
 
 _AUTO_SUBJECT = pattern(
-    r"\s{0,3}(?:(?:re|aw|sv|vs|antw|odp)\s{0,2}:\s{0,3})?\W{0,3}(?:auto(?:matic|matische|mated|matisk|maattinen|"
+    r"^\s{0,3}(?:(?:re|aw|sv|vs|antw|odp)\s{0,2}:\s{0,3})?\W{0,3}(?:auto(?:matic|matische|mated|matisk|maattinen|"
     r"matyczna)?[ -]?(?:reply|response|antwort|re\b|svar|antwoord|vastaus|odpowied)|autoreply|auto:|automatische "
     r"antwort|abwesenheit|out of (?:the )?office|out-of-office|ooo\b|vacation|on vacation|i am away"
     r"|r[ée]ponse automatique|absence du bureau|message d'absence|en cong[ée]|respuesta autom|fuera de (?:la "

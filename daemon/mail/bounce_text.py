@@ -42,7 +42,7 @@ _WARNING = pattern(
 )
 _GIVEN_UP = pattern(r"giv(?:en|ing) up|permanent|final(?:ly)?|no longer|expired|too old|returned")
 _COPY = pattern(
-    r"[\s>*]{0,10}(?:-{0,3}\s?below this line is a copy|-{2,30}\s{0,3}(?:this is a copy|returned message|original message|"
+    r"^[\s>*]{0,10}(?:-{0,3}\s?below this line is a copy|-{2,30}\s{0,3}(?:this is a copy|returned message|original message|"
     r"unsent message|message header|beginning of|start of returned|included is|undelivered message|the header)|"
     r"original message (?:follows|headers)|this is a copy of (?:the|your) message|a copy of the (?:original "
     r")?message|your (?:original )?message (?:follows|was|is|reads)"
@@ -61,7 +61,7 @@ _NOT_A_RECIPIENT = pattern(
     r"envelope-from|verantwort|return path"
 )
 _ALONE = pattern(
-    r"[\s>*\-\"'`([{|.:]{0,12}(?:(?:to|rcpt to|recipient|final-recipient|failed recipient|e-?mail(?: address)?|"
+    r"^[\s>*\-\"'`([{|.:]{0,12}(?:(?:to|rcpt to|recipient|final-recipient|failed recipient|e-?mail(?: address)?|"
     r"address)\s?:\s?)?(?:rfc822;\s?)?[<\"'(\[]{0,2}[^\s<>@]{1,80}@[^\s<>@]{1,255}?[>\"')\]]{0,2}[\s.,;:]{0,5}(?:$|"
     r"\(|\.\.\.|:|-|\s[-–(:]|\s{2,})"
 )

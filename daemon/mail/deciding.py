@@ -91,7 +91,7 @@ def _asked(said: list[Sentence], found: Found, asks: set[int]) -> Decision:
 
 
 def _is_first_person(sentence: Sentence) -> bool:
-    return any(sentence.has(name) for name in ("me", "i", "i_want", "want", "leave_me", "remove_me", "not_want"))
+    return any(sentence.has(name) for name in ("first", "me", "i_want", "want", "leave_me", "remove_me", "not_want"))
 
 
 def _is_report(sentence: Sentence) -> bool:
@@ -110,6 +110,8 @@ def _one_word(said: list[Sentence], found: Found, size: int, *, is_answer: bool)
         return "ordinary", "2-wants-to-stay" if found["keep"] else "2-other-matter", found["keep"] | found["their"]
     if found["privacy"]:
         return "review", "2-review-b-privacy", found["privacy"]
+    if found["doubt"] or any(said[n].is_question for n in found["bare"]):
+        return "review", "2-review-a-unclear", found["bare"] | found["doubt"]
     if not others:
         return "opt-out", "2-one-word", found["bare"]
     if all(_is_displeasure(said[n]) for n in others):
@@ -134,12 +136,12 @@ def _filled(clause: Clause) -> set[int]:
 def _not_asked(said: list[Sentence], found: Found, size: int, *, is_answer: bool) -> Decision:
     """No request: which doubt is left, if any?"""
     if found["broken"] and found["byhand"] and not found["courtesy"] and not found["keep"]:
-        return "opt-out", "2-failed-attempt", found["broken"] | found["byhand"]
-    if any(
-        ("only" in c.found or "except" in c.found) and "keep_word" in c.found
-        for n in found["keep"]
-        for c in said[n].clauses
-    ):
+        attempt = found["broken"] | found["byhand"]
+        own = any(_is_first_person(said[n]) for n in attempt) and not any(
+            s.has("theirs") for n, s in enumerate(said) if n not in attempt
+        )
+        return ("opt-out", "2-failed-attempt", attempt) if own else ("review", "2-review-a-unclear", attempt)
+    if any(_keeps_only(said[n]) for n in found["keep"]):
         return "review", "2-review-a-unclear", found["keep"]
     if found["keep"] or (found["courtesy"] and found["broken"]):
         return "ordinary", "2-wants-to-stay", found["keep"] | found["courtesy"]
@@ -155,6 +157,16 @@ def _not_asked(said: list[Sentence], found: Found, size: int, *, is_answer: bool
             return "review", rule, found[doubt]
     if found["product"] or found["channel"]:
         return "ordinary", "2-other-matter", found["product"] | found["channel"]
+    return _vague(said, found, size, is_answer=is_answer)
+
+
+def _keeps_only(sentence: Sentence) -> bool:
+    """ "I only want to keep that one": then the others shall end."""
+    return any(("only" in c.found or "except" in c.found) and "keep_word" in c.found for c in sentence.clauses)
+
+
+def _vague(said: list[Sentence], found: Found, size: int, *, is_answer: bool) -> Decision:
+    """Words about mail in a text that asks nothing plainly."""
     about_mail = {n for n, s in enumerate(said) if s.has("mail") or s.has("list")}
     if found["move"] and about_mail:
         return "review", "2-review-e-address-change", found["move"]
@@ -183,5 +195,6 @@ def _suspicious(said: list[Sentence], size: int, *, is_answer: bool) -> set[int]
 
 
 def has_other_business(said: list[Sentence], deciding: set[int]) -> bool:
+    """Is there a support matter beside the request?"""
     rest = [s for n, s in enumerate(said) if n not in deciding and not s.subject and _is_said(s)]
     return any((s.is_question and len(s.words) > 4) or (s.has("product") and len(s.words) > 5) for s in rest)

@@ -155,7 +155,11 @@ def _objects(clause: Clause) -> list[tuple[int, int]]:
 
 def _is_verb(clause: Clause, at: int, end: int) -> bool:
     """ "email me", "mail us"."""
-    return end == at + 1 and (clause.has("contact", at, end) or clause.has("send", at, end)) and clause.has("me", end, end + 1)
+    return (
+        end == at + 1
+        and (clause.has("contact", at, end) or clause.has("send", at, end))
+        and clause.has("me", end, end + 1)
+    )
 
 
 def _names_mail(clause: Clause, hit: Hit | None = None) -> bool:
@@ -242,8 +246,7 @@ def _is_reported(context: Context, n: int, clause: Clause, hit: Hit) -> bool:
 def _speaks(clause: Clause, end: int) -> bool:
     """Is there a verb of saying before `end` whose subject is not the writer?"""
     return any(
-        at < end and not _SUBJECTS & set(clause.words[max(0, at - 4) : at])
-        for at in clause.found.get("reported", ())
+        at < end and not _SUBJECTS & set(clause.words[max(0, at - 4) : at]) for at in clause.found.get("reported", ())
     )
 
 

@@ -13,7 +13,7 @@ from daemon.mail.patterns import pattern
 
 HEADER_LIMIT: Final = 65_536  # octets of one header block
 
-_NAME = pattern(r"[!-9;-~]{1,200}[ \t]{0,3}:")
+_NAME = pattern(r"^[!-9;-~]{1,200}[ \t]{0,3}:")
 _ENCODED_WORD = pattern(r"=\?([^?\s]{1,60})\?([bq])\?([^?]*)\?=")
 _LOOKS_LIKE_FIELD = pattern(r"[a-z][a-z0-9-]{0,60}:(?!//)")
 _PARAMETER = pattern(r";\s*([^\s=;*]{1,60})(\*\d{0,2}\*?)?\s{0,5}=\s{0,5}(?:\"([^\"]{0,2000})\"|([^\s;\"]{0,2000}))")

@@ -223,4 +223,3 @@ def _maybe(sentence: Sentence, maybes: list[tuple[Clause, Hit]]) -> str:
     if sentence.has("offer"):
         return "offer"
     return "maybe"
-

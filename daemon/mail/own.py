@@ -21,7 +21,7 @@ _PREFIX = pattern(
 _FORWARD = pattern(
     r"[\s\[(]{0,3}(?:fwd?|fw|wg|tr|rv|enc|i|doorst|pd|ilt|vb|转发|轉寄|転送|전달|העברה|пересл)\s{0,2}[:：]"
 )
-_FIELD_LINE = pattern(r"\s{0,6}[*_]{0,2}([^\s:：*_][^:：\n]{0,40}?)[*_]{0,2}\s{0,6}[:：]\s{0,6}([^\n]{0,4000})")
+_FIELD_LINE = pattern(r"^\s{0,6}[*_]{0,2}([^\s:：*_][^:：\n]{0,40}?)[*_]{0,2}\s{0,6}[:：]\s{0,6}([^\n]{0,4000})")
 _MAIL_LABELS: Final = frozenset(
     "email emailaddress youremail youremailaddress mail mailaddress emailadresse adresseemail ihreemail ihreemailadresse votreemail adressemail courriel correo correoelectronico sucorreo direcciondecorreo replyto from absender emailid contactemail mailadresse メールアドレス 邮箱".split()
 )

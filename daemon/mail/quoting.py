@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
+from daemon.mail.header_names import LABEL_OF
 from daemon.mail.patterns import pattern
 
 TEXT_LIMIT: Final = 400_000  # characters of readable text that are looked at
@@ -22,8 +23,8 @@ _INVISIBLE: Final = dict.fromkeys(
     (173, 847, 1564, 6158, *range(8203, 8208), *range(8234, 8239), *range(8288, 8293), *range(8294, 8304), 65279)
 ) | {0x00A0: " ", 0x202F: " ", 0x3000: " ", 0x2028: "\n", 0x2029: "\n", 0x85: "\n", 0x0B: "\n", 0x0C: "\n"}
 
-_QUOTED = pattern(r"\s{0,6}(?:[a-z]{1,4})?(?:>|\|\s|»\s)")
-_UNDERSCORES = pattern(r"\s{0,4}(?:_{10,200}|\*{10,200}|-{20,200}|={20,200})\s{0,4}$")
+_QUOTED = pattern(r"^\s{0,6}(?:[a-z]{1,4})?(?:>|\|\s|»\s)")
+_UNDERSCORES = pattern(r"^\s{0,4}(?:_{10,200}|\*{10,200}|-{20,200}|={20,200})\s{0,4}$")
 _SEPARATOR = pattern(
     r"""^[\s>]{0,5}(?:[-_=*]{2,30}\s{0,3}(?:
       original(?:\s(?:message|appointment|email|nachricht)|nachricht|meddelande|e-mail|mail|)
@@ -49,39 +50,8 @@ FORWARDED = pattern(
     r"пересл|переадрес|転送|转发|välitetty|iletilen|encaminhad|réexp"
 )
 
-# Field names in the header block of a quoted copy, in the languages of the mail programs that write one.
-_FROM: Final = (
-    "from von de da van från fra od lähettäjä от від kimden 差出人 送信元 发件人 寄件者 寄件人 보낸사람 보낸 사람 feladó expéditeur "
-    "remitente mittente absender afzender"
-    " avsändare afsender nadawca odesílatel gönderen şuradan de la saatja pošiljatelj من מאת"
-).split()
-_LABELS: Final = {
-    "from": frozenset(_FROM) | {"보낸 사람", "de la"},
-    "to": frozenset(
-        "to an à a para aan till til do komu pro vastaanottaja kime кому до alıcı 宛先 收件人 받는사람 címzett destinataire "
-        "destinatario empfänger către catre za prejemnik إلى אל"
-        " saaja modtager mottaker"
-        "".split()
-    )
-    | {"받는 사람"},
-    "subject": frozenset(
-        "subject betreff objet asunto oggetto onderwerp ämne emne temat předmět předmet aihe тема konu 件名 主题 主旨 제목 "
-        "tárgy assunto subiect predmet teema الموضوع נושא předmětem"
-        "".split()
-    ),
-    "date": frozenset(
-        "sent date gesendet datum envoyé enviado inviato verzonden skickat sendt wysłano data wyslano odesláno "
-        "lähetetty отправлено дата надіслано gönderildi tarih 送信日時 日付 发送时间 日期"
-        " 보낸날짜 elküldve dátum fecha enviada enviat trimis poslano päivämäärä fecha odoslané kuupäev saadetud التاريخ תאריך dato gönderilme".split()
-    )
-    | {"보낸 날짜", "gönderme tarihi", "gönderilme tarihi", "дата отправления"},
-    "cc": frozenset(
-        "cc kopie copie copia kopia bcc reply-to antwort-an priority importance attachments kopi kopio копия копія másolat".split()
-    ),
-}
-_LABEL_OF: Final = {name: kind for kind, names in _LABELS.items() for name in names}
 _LABEL = pattern(
-    r"[\s>*_]{0,8}([^\s:*：<>@][^:*：<>@\n]{0,22}?)[\s*]{0,4}[:：]\*{0,2}(?:\s|$|(?=[^/\s]))([^\n]{0,2000})$"
+    r"^[\s>*_]{0,8}([^\s:*：<>@][^:*：<>@\n]{0,22}?)[\s*]{0,4}[:：]\*{0,2}(?:\s|$|(?=[^/\s]))([^\n]{0,2000})$"
 )
 
 # "On <date>, <name> <address> wrote:" and its like; the verb or the shape must be there, at the end of the line.
@@ -93,7 +63,7 @@ _WROTE = pattern(
     r"|のメール|が書きました|は書きました|さんは書きました|写道|寫道|님이\s작성|작성:|كتب|כתב(?:\(ה\))?|‫כתב)\s{0,3}[:：]?\s{0,3}$"
 )
 _ATTRIBUTION_START = pattern(
-    r"[\s>]{0,4}(?:on\s|am\s|le\s|el\s|il\s(?:giorno\s)?|op\s|em\s|den\s|d\.\s|på\s|w\sdniu|dnia|dne\s|в\s|"
+    r"^[\s>]{0,4}(?:on\s|am\s|le\s|el\s|il\s(?:giorno\s)?|op\s|em\s|den\s|d\.\s|på\s|w\sdniu|dnia|dne\s|в\s|"
     r"\d{1,4}[./年-]|[a-zäöüéàèçřžščáíýůа-яіїє.]{2,12},?\s\d|"
     r"[a-zäöüéàèçřžščáíýůа-яіїє]{2,10}\.?,\s|בתאריך|في\s|ב-|"
     r"\"[^\"]{1,80}\"|[^\n:]{1,60}\s(?:wrote|schrieb))"
@@ -102,7 +72,7 @@ _HAS_DATE_OR_ADDRESS = pattern(r"\d{1,4}[./:年-]\d{1,2}|\d{4}|[^\s@]{1,64}@[^\s
 _SIGNATURE_MARK = pattern(r"(?:--|—|–|-- |_{2,9}|- -|\*{3,9}|={3,19}|~{2,19})\s?$")
 _PS = pattern(r"\s{0,4}(?:p\.?\s?p?\.?s\b|n\.?b\b|post\s?scriptum|пс\b|p\.\s?d\b|з\.\s?і\.|追伸)")
 _MOBILE = pattern(
-    r"\s{0,4}(?:sent (?:from|via|with|by) (?:my|mail|outlook|yahoo|gmail|proton|the|a)|get outlook for|von "
+    r"^\s{0,4}(?:sent (?:from|via|with|by) (?:my|mail|outlook|yahoo|gmail|proton|the|a)|get outlook for|von "
     r"(?:meinem?|unterwegs)[^\n]{0,60}gesendet|gesendet (?:von|mit|aus)"
     r"|envoy[ée] (?:de|depuis|à partir)|enviado (?:desde|do|via|a partir)|inviato da|verstuurd vanaf|verzonden "
     r"(?:met|vanaf)|skickat från|sendt fra|lähetetty|wysłane z|odesláno z"
@@ -110,7 +80,7 @@ _MOBILE = pattern(
     r"been) (?:sent|scanned|checked)|virus-free|virenfrei|diese e-?mail wurde von)"
 )
 _CLOSING = pattern(
-    r"\s{0,4}(?:(?:with )?(?:(?:kind|best|warm|many|warmest|kindest) )?regards|(?:with )?best wishes[^\n]{0,60}|best|"
+    r"^\s{0,4}(?:(?:with )?(?:(?:kind|best|warm|many|warmest|kindest) )?regards|(?:with )?best wishes[^\n]{0,60}|best|"
     r"cheers|yours(?: (?:sincerely|faithfully|truly))?|sincerely(?: yours)?|respectfully|thanks(?: (?:and regards|in "
     r"advance|a lot|again|so much))?|many thanks|thank you(?: (?:very much|in advance))?"
     r"|thx|ta|tnx|rgds|br|kr|mit (?:freundlichen|besten|freundlichem|lieben|herzlichen) gr(?:ü|ue)(?:ß|"
@@ -128,7 +98,7 @@ _CLOSING = pattern(
     r"תודה)[\s,.!–-]{0,5}$"
 )
 _DISCLAIMER = pattern(
-    r"\s{0,4}[*_]{0,3}(?:confidential(?:ity)?\s?(?:notice|note|:|and|information)|confidential\b[^\n]{0,40}$|"
+    r"^\s{0,4}[*_]{0,3}(?:confidential(?:ity)?\s?(?:notice|note|:|and|information)|confidential\b[^\n]{0,40}$|"
     r"disclaimer|legal notice|important notice|privileged|notice:|avis de confidentialit|aviso (?:legal|de "
     r"confidencialidad)|vertraulichkeitshinweis|"
     r"haftungsausschluss|rechtlicher hinweis|avvertenza|vertrouwelijk|this (?:e-?mail|message|communication|"
@@ -176,57 +146,82 @@ def clean(text: str) -> str:
 _FULL_WIDTH: Final = {c: c - 0xFEE0 for c in range(0xFF01, 0xFF5F)}
 
 
-def own_words(text: str, author: str = "") -> OwnWords:  # noqa: C901  one branch for each kind of line
+def own_words(text: str, author: str = "") -> OwnWords:
     """Sort the lines of a readable text. `author`: display name of From, which may stand alone above a signature."""
-    lines = clean(text[:TEXT_LIMIT]).split("\n")
-    out = OwnWords()
-    kept: list[str] = []
-    quoted: list[str] = []
-    before: list[str] = []  # quoted lines since the last own line
-    n, size = 0, 0
-    signature = disclaimer = False
-    while n < len(lines) and size < WORDS_LIMIT:
-        line = lines[n][:LINE_LIMIT] if len(lines[n]) > LINE_LIMIT else lines[n]
-        end = _rest_is_quoted(lines, n, out, quoted=bool(before or quoted))
-        if end:
-            quoted += lines[n:]
-            break
-        if _QUOTED.match(line) and not _is_arrow(line):
-            quoted.append(line)
-            before.append(line)
-            signature = disclaimer = False
-        elif skip := _attribution(lines, n):
-            out.copies.append(Copy(author=" ".join(lines[n : n + skip])[:500]))
-            n += skip - 1
-            signature = disclaimer = False
-        elif _pgp(line) == "end":
-            n = _pgp_end(lines, n)
-        elif _pgp(line):
-            n += _pgp(line) == "head" and n + 1 < len(lines) and lines[n + 1].startswith("Hash:")
-        elif _PS.match(line) and not disclaimer:
-            signature = False
-            kept.append(line)
+    return _Sorter(clean(text[:TEXT_LIMIT]).split("\n"), author).sorted()
+
+
+class _Sorter:
+    """Goes over the lines once. `state`: what an unmarked line here belongs to."""
+
+    def __init__(self, lines: list[str], author: str) -> None:
+        self.lines = lines
+        self.author = author
+        self.out = OwnWords()
+        self.kept: list[str] = []
+        self.quoted: list[str] = []
+        self.before: list[str] = []  # quoted lines since the last own line
+        self.state: Literal["own", "signature", "disclaimer"] = "own"
+        self.size = 0
+
+    def sorted(self) -> OwnWords:
+        n = 0
+        while n < len(self.lines) and self.size < WORDS_LIMIT:
+            if _rest_is_quoted(self.lines, n, self.out):
+                self.quoted += self.lines[n:]
+                break
+            line = self.lines[n]
+            n += self._special(n, line) or self._unmarked(n, line[:LINE_LIMIT])
+        self.out.text = "\n".join(self.kept).strip("\n")[:WORDS_LIMIT]
+        self.out.quoted = "\n".join(self.quoted)[:WORDS_LIMIT]
+        _read_copies(self.quoted, self.out)
+        return self.out
+
+    def _special(self, n: int, line: str) -> int:
+        """How many lines a quotation, attribution or PGP armour takes here; 0 if none of these begins."""
+        if _QUOTED.match(line[:LINE_LIMIT]) and not _is_arrow(line):
+            self.quoted.append(line[:LINE_LIMIT])
+            self.before.append(line[:LINE_LIMIT])
+            self.state = "own"
+            return 1
+        if taken := _attribution(self.lines, n):
+            self.out.copies.append(Copy(author=" ".join(self.lines[n : n + taken])[:500]))
+            self.state = "own"
+            return taken
+        match _pgp(line):
+            case "end":
+                return _pgp_end(self.lines, n) - n + 1
+            case "head":
+                return 2 if n + 1 < len(self.lines) and self.lines[n + 1].startswith("Hash:") else 1
+            case _:
+                return 0
+
+    def _unmarked(self, n: int, line: str) -> int:
+        """Own words, signature or disclaimer."""
+        if _PS.match(line) and self.state != "disclaimer":
+            self.state = "own"
+            self.kept.append(line)
         elif _SIGNATURE_MARK.match(line) or _MOBILE.match(line):
-            signature = signature or bool(_SIGNATURE_MARK.match(line) and (kept or line.rstrip() == "--"))
-        elif _DISCLAIMER.match(line) and any(x.strip() for x in kept):
-            disclaimer = True
-        elif _is_closing(lines, n, kept, author):
-            kept.append(line if _CLOSING.match(line) else "")
-            signature = True
-        elif not signature and not disclaimer:
-            kept.append(line)
-            size += len(line) + 1
-            if line.strip():
-                if before:
-                    out.answers.append(("\n".join(before[-6:]), line))
-                    if any(x.strip(" >|") for x in before[-3:]):
-                        kept.insert(len(kept) - 1, "")
-                before = []
-        n += 1
-    out.text = "\n".join(kept).strip("\n")[:WORDS_LIMIT]
-    out.quoted = "\n".join(quoted)[:WORDS_LIMIT]
-    _read_copies(quoted, out)
-    return out
+            if self.state == "own" and _SIGNATURE_MARK.match(line) and (self.kept or line.rstrip() == "--"):
+                self.state = "signature"
+        elif _DISCLAIMER.match(line) and any(x.strip() for x in self.kept):
+            self.state = "disclaimer"
+        elif _is_closing(self.lines, n, self.kept, self.author):
+            self.kept.append(line if _CLOSING.match(line) else "")
+            self.state = "signature" if self.state == "own" else self.state
+        elif self.state == "own":
+            self._own(line)
+        return 1
+
+    def _own(self, line: str) -> None:
+        self.kept.append(line)
+        self.size += len(line) + 1
+        if line.strip():
+            if self.before:
+                self.out.answers.append(("\n".join(self.before[-6:]), line))
+                if any(x.strip(" >|") for x in self.before[-3:]):
+                    self.kept.insert(len(self.kept) - 1, "")
+            self.before = []
 
 
 def _is_arrow(line: str) -> bool:
@@ -234,7 +229,7 @@ def _is_arrow(line: str) -> bool:
     return bare[:1] not in (">", "|", "»") and (len(bare) < 3 or bare.split(">")[0] != bare.split(">")[0].upper())
 
 
-def _rest_is_quoted(lines: list[str], n: int, out: OwnWords, *, quoted: bool) -> bool:
+def _rest_is_quoted(lines: list[str], n: int, out: OwnWords) -> bool:
     """Does an unmarked copy begin here, that goes on to the end?"""
     line = lines[n][:LINE_LIMIT]
     if not line.strip() or line.lstrip().startswith(">"):
@@ -245,7 +240,7 @@ def _rest_is_quoted(lines: list[str], n: int, out: OwnWords, *, quoted: bool) ->
         return True
     if _UNDERSCORES.match(line):
         block = _header_block(lines[n + 1 : n + 14])
-    elif (label := _LABEL.match(line)) and _LABEL_OF.get(label[1].strip().lower()) in ("from", "subject", "date", "to"):
+    elif (label := _LABEL.match(line)) and LABEL_OF.get(label[1].strip().lower()) in ("from", "subject", "date", "to"):
         block = _header_block(lines[n : n + 12])
     else:
         return False
@@ -265,7 +260,7 @@ def _header_block(lines: list[str]) -> Copy:
                 break
             continue
         found = _LABEL.match(line[:LINE_LIMIT])
-        kind = _LABEL_OF.get(found[1].strip(" *").lower(), "") if found else ""
+        kind = LABEL_OF.get(found[1].strip(" *").lower(), "") if found else ""
         if found and kind and kind not in kinds:
             kinds.add(kind)
             last = kind
@@ -296,7 +291,7 @@ def _read_copies(quoted: list[str], out: OwnWords) -> None:
     bare = [line.lstrip(" >|") for line in quoted[:60]]
     for n, line in enumerate(bare):
         found = _LABEL.match(line[:LINE_LIMIT])
-        if found and _LABEL_OF.get(found[1].strip().lower()) == "from":
+        if found and LABEL_OF.get(found[1].strip().lower()) == "from":
             block = _header_block(bare[n : n + 10])
             if block.author and (block.to or block.subject):
                 out.copies.append(block)

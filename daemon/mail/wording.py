@@ -39,10 +39,14 @@ def understand(
                     wish = Wish("opt-out", "2-answer-to-quoted", language, yes, wish.sentences, set(), text.addresses)
                 break
     wish.addresses = text.addresses
-    if wish.kind == "ordinary" and len(set(text.addresses)) >= _MANY and wish.rule != "0.4-offers-opt-out":
-        if any(s.has(name) for s in wish.sentences for name in ("leave", "remove", "remove_me")):
-            wish.kind, wish.rule = "review", "2-review-f-many"
+    if wish.kind == "ordinary" and wish.rule != "0.4-offers-opt-out" and _is_pasted_list(wish):
+        wish.kind, wish.rule = "review", "2-review-f-many"
     return wish
+
+
+def _is_pasted_list(wish: Wish) -> bool:
+    speaks_of_removal = any(s.has(name) for s in wish.sentences for name in ("leave", "remove", "remove_me"))
+    return speaks_of_removal and len(set(wish.addresses)) >= _MANY
 
 
 def _strongest(wishes: list[Wish]) -> Wish:
@@ -56,13 +60,7 @@ def _strongest(wishes: list[Wish]) -> Wish:
     for kind in ("opt-out", "resubscribe", "review"):
         for n, wish in enumerate(wishes):
             if wish.kind == kind and not (
-                kind == "opt-out"
-                and any(
-                    w.kind == "review"
-                    and w.rule != "2-review-a-unclear"
-                    and w.rule != "2-review-c-displeasure"
-                    for w in wishes[:n]
-                )
+                kind == "opt-out" and any(w.kind == "review" and w.rule != "2-review-c-displeasure" for w in wishes[:n])
             ):
                 return wish
     return wishes[0]

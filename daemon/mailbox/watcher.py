@@ -244,6 +244,7 @@ class Watcher:
             events.message_read(self.settings.name, envelope.place.uid, done.label, ("moved-back-by-a-person",), 0)
             return True
         with write(self._means.intake.ledger, self._means.now(), f"mailbox {self.settings.name}") as w:
+            known = incoming.seen(w.db, known.id)  # a decision may have come in just now
             state: incoming.State = "owed" if known.state == "owed" else "done"
             incoming.take_over(w, known.id, _note(w, envelope, known, state))
         return True

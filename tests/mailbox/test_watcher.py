@@ -13,8 +13,9 @@ from daemon import events
 from daemon.intake import Done, Envelope, Intake
 from daemon.mail.reading import Reading
 from daemon.mail.triage import read
-from daemon.mailbox.session import Failed, connect
-from daemon.mailbox.watcher import Means
+from daemon.mailbox.session import Failed, Session, connect
+from daemon.mailbox.watcher import Means, Watcher
+from storage.incoming import Seen
 from tests.ledgers import books
 from tests.mailbox.support import HOUSE, Support, mail
 from tests.servers import Dovecot
@@ -232,6 +233,7 @@ def test_a_new_uidvalidity_repeats_nothing(support: Support) -> None:
         support.until(lambda: support.subjects("Opt-outs") == ["bye"])
     assert len(support.reviews()) == 1
     support.dovecot.stop()
+    time.sleep(1)  # or the next UIDVALIDITY is the same second's
     for name in support.dovecot.mail.rglob("dovecot*"):
         name.unlink()
     support.dovecot.start()
@@ -244,6 +246,31 @@ def test_a_new_uidvalidity_repeats_nothing(support: Support) -> None:
         support.until(lambda: "hm" in support.subjects("Opt-outs"))  # filed from its new place
     assert support.suppressed_rows() == 3
     assert support.subjects() == ["q"]
+
+
+def test_a_decision_that_comes_in_while_its_message_is_met_again_is_carried_out(
+    support: Support, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    support.dovecot.append("support", mail("eve@example.com", "Please cancel my subscription.", subject="hm"))
+    with support.watching():
+        support.until(lambda: support.reviews())
+    support.dovecot.stop()
+    time.sleep(1)  # or the next UIDVALIDITY is the same second's
+    for name in support.dovecot.mail.rglob("dovecot*"):
+        name.unlink()
+    support.dovecot.start()
+    is_still_there = Watcher._is_still_there
+
+    def decided_meanwhile(watcher: Watcher, session: Session, known: Seen) -> bool:
+        found = is_still_there(watcher, session, known)
+        for item in support.reviews():
+            intake = Intake(support.books.ledger, HOUSE, support.books.numbers)
+            intake.decide(item, True, "", datetime.now(UTC), "test")
+        return found
+
+    monkeypatch.setattr(Watcher, "_is_still_there", decided_meanwhile)
+    with support.watching():
+        support.until(lambda: support.subjects("Opt-outs") == ["hm"])
 
 
 @pytest.mark.parametrize("message_id", [None, ""])
