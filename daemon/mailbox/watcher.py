@@ -150,7 +150,7 @@ class Watcher:
             if self._stopping.is_set():
                 return
             self._deal_with(session, Place(self.settings.name, name, folder.uidvalidity, uid), noticed)
-            self._next[name] = (folder.uidvalidity, uid + 1)
+            self._passed(folder, uid)
 
     def _unread(self, session: Session, folder: Folder) -> list[int]:
         """UIDs to read: new ones, and on first sight (of this connection) all that was not ended before."""
@@ -166,6 +166,10 @@ class Watcher:
             found |= set(session.uids_since(begun.since))
         self._next[folder.name] = (folder.uidvalidity, max(found, default=folder.uidnext - 1) + 1)
         return sorted(found - ended)
+
+    def _passed(self, folder: Folder, uid: int) -> None:
+        """This UID needs no second look; one below others that were ended before must not make us look at those."""
+        self._next[folder.name] = (folder.uidvalidity, max(self._next[folder.name][1], uid + 1))
 
     def _first_sight(self, folder: Folder) -> incoming.FirstSight:
         ledger, name = self._means.intake.ledger, self.settings.name
@@ -309,7 +313,7 @@ class Watcher:
             else:
                 done = self._means.intake.filed_by_hand(self._means.read(fetched.raw), envelope, self._means.now())
                 events.message_read(place.mailbox, uid, done.label, ("filed-by-a-person",), 0)
-            self._next[name] = (folder.uidvalidity, uid + 1)
+            self._passed(folder, uid)
 
 
 def _note(w: Write, envelope: Envelope, known: Seen, state: incoming.State) -> int:

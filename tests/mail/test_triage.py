@@ -58,14 +58,71 @@ def test_open_corpus_has_no_false_opt_out_and_loses_little(house: House) -> None
 
 def test_wordings_of_our_own(house: House) -> None:
     lines = (HERE / "wording_cases.csv").read_text(encoding="utf-8").splitlines()[1:]
-    cases = [line.partition("|")[::2] for line in lines]
+    cases = [line.replace("\\n", "\n").partition("|")[::2] for line in lines]
     false = [text for want, text in cases if want == "no" and isinstance(triage.read(mail(text), house), OptOut)]
     lost = [
         text for want, text in cases if want == "opt-out" and not isinstance(triage.read(mail(text), house), OptOut)
     ]
-    assert len(cases) >= 160
+    assert len(cases) >= 500
     assert not false
-    assert len(lost) <= 4, lost
+    assert len(lost) <= 0.05 * sum(want == "opt-out" for want, _ in cases), lost
+
+
+FRAMES = {
+    "en": (
+        'Our customers write: "{}"', 'A reader wrote to us: "{}"', 'In chapter two the hero shouts: "{}"', 'What does "{}" mean?',
+        'The popup says "{}" whenever I print.', 'Can I use "{}" in our footer?', 'If the price goes up: "{}"', "{} Just kidding!",
+        "{} But only if I keep my licence.", 'Someone keeps sending us "{}"', 'Our newsletter footer reads: "{}"',
+    ),
+    "de": (
+        'Unsere Kunden schreiben: "{}"', 'Ein Leser schrieb uns: "{}"', 'Was bedeutet "{}"?', 'Im Fenster steht "{}"',
+        'Falls der Preis steigt: "{}"', "{} War nur ein Test.",
+    ),
+    "fr": ('Nos clients écrivent : "{}"', 'Que veut dire "{}" ?', 'La fenêtre affiche "{}"', 'Si le prix augmente, "{}"'),
+    "es": ('Nuestros clientes escriben: "{}"', '¿Qué significa "{}"?', 'La ventana dice "{}"', 'Si sube el precio, "{}"'),
+}  # fmt: skip
+FRAMED = {
+    "en": (
+        "Please remove me from your mailing list.", "Stop sending me emails!", "I no longer wish to receive your newsletter.",
+        "Unsubscribe me.", "Take me off this list at once.", "I withdraw my consent to marketing.", "Don't write to me again.",
+        "I have unsubscribed three times and still get your mails.",
+    ),
+    "de": (
+        "Bitte streichen Sie mich aus Ihrem Verteiler.", "Ich möchte keine Werbung mehr erhalten.", "Melden Sie mich vom Newsletter ab!",
+        "Bitte keine Mails mehr!", "Ich widerspreche der Nutzung meiner Daten zu Werbezwecken.",
+    ),
+    "fr": ("Merci de me désinscrire de votre newsletter.", "Je ne souhaite plus recevoir vos mails.", "Arrêtez de m'envoyer des mails !"),
+    "es": ("Por favor, denme de baja de su lista.", "No quiero recibir más correos.", "Dejen de enviarme publicidad."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("language", FRAMES)
+def test_a_request_somebody_only_speaks_of_is_none(house: House, language: str) -> None:
+    for text in FRAMED[language]:
+        assert isinstance(triage.read(mail(text), house), OptOut), text
+        for frame in FRAMES[language]:
+            assert not isinstance(triage.read(mail(frame.format(text)), house), OptOut), frame.format(text)
+
+
+@pytest.mark.parametrize("name", ["a", "b", "c"])
+def test_held_out_sets_have_no_false_opt_out_and_lose_none(house: House, name: str) -> None:
+    """Written by somebody who had not seen the code; so that first contact with each could be measured."""
+    folder = CORPUS / "red" / name
+    with (folder / "truth.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    asked = found = 0
+    for row in rows:
+        reading = triage.read((folder / row["file"]).read_bytes(), house)
+        told = set(filter(None, row["addresses"].lower().split(";")))
+        said = {a.lower() for a in addresses(reading)}
+        if isinstance(reading, OptOut):
+            assert row["label"] == "opt-out", row["file"]
+            assert said <= told, row["file"]
+        if row["label"] == "opt-out":
+            asked += 1
+            found += isinstance(reading, OptOut) and said == told and scope(reading) == row["scope"]
+            assert isinstance(reading, OptOut | Review), row["file"]
+    assert found >= 0.85 * asked
 
 
 def test_every_reported_rule_is_explained(house: House) -> None:

@@ -273,6 +273,27 @@ def test_a_decision_that_comes_in_while_its_message_is_met_again_is_carried_out(
         support.until(lambda: support.subjects("Opt-outs") == ["hm"])
 
 
+def test_an_early_message_left_over_by_a_crash_does_not_have_later_ones_read_again(support: Support) -> None:
+    for n in range(4):
+        support.dovecot.append("support", mail(f"bob{n}@example.com", QUESTION))
+    with support.watching():
+        support.until(lambda: support.read_count() == 4)
+    with support.books.ledger.connect() as db:
+        db.exec_driver_sql("UPDATE incoming SET state = 'reading' WHERE uid = 1")
+    calls: list[bytes] = []
+
+    def counting(raw: bytes) -> Reading:
+        calls.append(raw)
+        return read(raw, HOUSE)
+
+    support.reader = counting
+    with support.watching():
+        support.until(lambda: support.read_count() == 4)
+        time.sleep(2.5)  # two more rounds
+    assert len(calls) == 1
+    assert not support.reviews()
+
+
 @pytest.mark.parametrize("message_id", [None, ""])
 def test_a_restart_reads_nothing_twice(support: Support, message_id: str | None) -> None:
     for n in range(5):
