@@ -11,6 +11,7 @@ from daemon.mail.message import Message, Part
 from daemon.mail.patterns import pattern
 
 COMPLAINTS: Final = frozenset(("abuse", "fraud", "virus", "other", "opt-out", "opt-out-list"))
+_HOTMAIL_SUBJECT = pattern(r"^\s{0,3}complaint about message from")
 _REPORT_SUBJECT = pattern(r"^\s{0,3}(?:report domain:|\[?(?:dmarc|tls)[ -]?(?:aggregate )?report)")
 
 
@@ -27,11 +28,21 @@ def read(message: Message) -> Report | None:
     """The feedback report in a message; None if there is none."""
     part = message.root.first("message/feedback-report")
     if part is None:
-        return None
+        return _hotmail(message)
     report, _, _ = fields.split(part.octets().lstrip(b"\r\n") + b"\r\n")
     kind = report.get("feedback-type").strip().lower()
     original = message.enclosed()
     return Report(kind, _recipients(kind, report, original), original)
+
+
+def _hotmail(message: Message) -> Report | None:
+    """Microsoft's Junk Mail Reporting Program: no report part, only the message with a field of its own."""
+    original = message.enclosed()
+    if original is None or "x-hmxmroriginalrecipient" not in original.fields:
+        return None
+    if not _HOTMAIL_SUBJECT.match(fields.words(message.fields.get("subject"))):
+        return None
+    return Report("abuse", _specs(original.fields.all("x-hmxmroriginalrecipient")), original)
 
 
 def is_domain_report(message: Message, subject: str) -> bool:

@@ -15,6 +15,7 @@ from daemon.mail.fields import Fields
 from daemon.mail.message import Message, Part
 from daemon.mail.patterns import pattern
 
+_DAEMON = pattern(r"daemon|postmaster|bounce")
 _XTEXT = pattern(r"\+([0-9a-f]{2})")
 _EXPANDED = pattern(
     r"(?:expanded from|generated from|original "
@@ -186,6 +187,8 @@ def _text(message: Message, house: House, writer: str) -> Report | None:
     """A bounce without a usable delivery-status part."""
     if not from_daemon(message, writer) and not bounce_text.says_so(fields.words(message.fields.get("subject"))):
         return None
+    if _is_answer(message, writer):
+        return None
     text = _readable_all(message)
     said, copy = bounce_text.split(text)
     subject = fields.words(message.fields.get("subject"))
@@ -204,6 +207,13 @@ def _text(message: Message, house: House, writer: str) -> Report | None:
         for failure in report.failures:
             failure.diagnosis = Diagnosis(False, "mailbox", failure.diagnosis.status)
     return report
+
+
+def _is_answer(message: Message, writer: str) -> bool:
+    """An automatic answer (RFC 3834) has an empty return path too; "this mailbox is closed" is no failure to deliver."""
+    submitted = message.fields.get("auto-submitted").strip().lower()
+    subject = fields.words(message.fields.get("subject"))
+    return submitted.startswith("auto-replied") and not _DAEMON.search(writer) and not bounce_text.says_so(subject)
 
 
 def _readable_all(message: Message) -> str:

@@ -189,9 +189,7 @@ class Watcher:
     def _deal_with(self, session: Session, place: Place, noticed: float) -> None:
         """Read one message, act on it, file it."""
         intake, now = self._means.intake, self._means.now
-        with write(intake.ledger, now(), f"mailbox {place.mailbox}") as w:
-            attempts = incoming.attempt(w, place)
-        if attempts > MAX_ATTEMPTS:  # not even fetched: that may be what fails
+        if self._attempts(place) > MAX_ATTEMPTS:  # not even fetched: that may be what fails
             done = intake.unread(Envelope(place, b"", 0, "", now(), targets=self._targets), now())
             events.message_read(place.mailbox, place.uid, done.label, ("attempts-did-not-end",), 0)
             return
@@ -208,6 +206,11 @@ class Watcher:
         events.message_read(place.mailbox, place.uid, done.label, reading.rules, time.monotonic() - noticed)
         if done.target:
             self._file(session, place, done)
+
+    def _attempts(self, place: Place) -> int:
+        """How often this message was begun, this time included: committed before it is touched."""
+        with write(self._means.intake.ledger, self._means.now(), f"mailbox {place.mailbox}") as w:
+            return incoming.attempt(w, place)
 
     def _envelope(self, fetched: Fetched) -> Envelope:
         outside = summary(fetched.raw)
@@ -300,20 +303,22 @@ class Watcher:
             return
         folder = session.enter(name, writable=False)
         for uid in self._unread(session, folder):
-            place = Place(self.settings.name, name, folder.uidvalidity, uid)
-            fetched = session.fetch(uid)
-            if fetched is None:
-                self._settle_unseen(place)
-                continue
-            envelope = self._envelope(fetched)
-            known = self._known(envelope)
-            if known is not None and known.state in ("filed", "owed"):
-                with write(self._means.intake.ledger, self._means.now(), f"mailbox {self.settings.name}") as w:
-                    _note(w, envelope, known, "settled")
-            else:
-                done = self._means.intake.filed_by_hand(self._means.read(fetched.raw), envelope, self._means.now())
-                events.message_read(place.mailbox, uid, done.label, ("filed-by-a-person",), 0)
+            self._look_at_one(session, Place(self.settings.name, name, folder.uidvalidity, uid))
             self._passed(folder, uid)
+
+    def _look_at_one(self, session: Session, place: Place) -> None:
+        fetched = session.fetch(place.uid) if self._attempts(place) <= MAX_ATTEMPTS else None
+        if fetched is None:
+            self._settle_unseen(place)
+            return
+        envelope = self._envelope(fetched)
+        known = self._known(envelope)
+        if known is not None and known.state in ("filed", "owed"):
+            with write(self._means.intake.ledger, self._means.now(), f"mailbox {self.settings.name}") as w:
+                _note(w, envelope, known, "settled")
+        else:
+            done = self._means.intake.filed_by_hand(self._means.read(fetched.raw), envelope, self._means.now())
+            events.message_read(place.mailbox, place.uid, done.label, ("filed-by-a-person",), 0)
 
 
 def _note(w: Write, envelope: Envelope, known: Seen, state: incoming.State) -> int:

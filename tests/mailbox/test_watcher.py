@@ -173,6 +173,21 @@ def test_a_message_that_a_person_files_is_a_decision(support: Support) -> None:
     assert support.subjects("Opt-outs") == ["odd"]
 
 
+def test_poison_that_a_person_files_does_not_hold_up_the_inbox(support: Support) -> None:
+    def fails_on_poison(raw: bytes) -> Reading:
+        if b"poison" in raw:
+            raise RuntimeError("a bug of ours")
+        return read(raw, HOUSE)
+
+    support.reader = fails_on_poison
+    with support.watching() as watcher:
+        support.until(lambda: watcher.connected)
+        time.sleep(0.5)  # the folder has been looked at once
+        support.dovecot.append("support", mail("eve@example.com", "poison"), folder="Opt-outs")
+        support.dovecot.append("support", mail("ann@example.com", PLEASE))
+        support.until(lambda: support.suppressed("ann@example.com"))
+
+
 def test_what_lay_in_the_folder_before_us_is_no_decision(support: Support) -> None:
     support.dovecot.append("support", mail("ann@example.com", QUESTION), folder="Opt-outs")
     support.dovecot.append("support", mail("bob@example.com", PLEASE))
