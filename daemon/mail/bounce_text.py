@@ -49,7 +49,8 @@ _COPY = pattern(
     r"|included (?:below )?is (?:a copy|the)|here is (?:a copy|your)|the (?:original )?message (?:follows|was "
     r"received|headers|header)|message header(?:s)? follow|returned message follows|headers of (?:the|your)|message "
     r"text follows|unsent message below|received: (?:from|by|\(|via)|return-path: ?<|message contents follow|"
-    r"\|-{5,30}|begin(?:ning)? of original|reporting-mta|urspr(?:ü|ue)ngliche nachricht|message d'origine|mensaje original|対象メール|元のメッセージ|----- ?(?:original|returned|copy))"
+    r"\|-{5,30}|begin(?:ning)? of original|reporting-mta|urspr(?:ü|ue)ngliche nachricht|"
+    r"message d'origine|mensaje original|対象メール|元のメッセージ|----- ?(?:original|returned|copy))"
 )
 _RCPT = pattern(
     r"(?:rcpt to|recipient|empf(?:ä|ae)nger|destinataire|destinatario|user|address(?:ee)?|mailbox|to|for|an|à|para|宛先)\W{1,6}[^\n@]{0,40}$"
@@ -63,7 +64,8 @@ _NOT_A_RECIPIENT = pattern(
     r"envelope-from|verantwort|return path"
 )
 _ALONE = pattern(
-    r"^[\s>*\-\"'`([{|.:]{0,12}(?:(?:to|rcpt to|recipient|final-recipient|failed recipient|empf(?:ä|ae)nger|destinataire|destinatario|e-?mail(?: address)?|"
+    r"^[\s>*\-\"'`([{|.:]{0,12}(?:(?:to|rcpt to|recipient|final-recipient|failed recipient|empf(?:ä|ae)nger|destinataire|"
+    r"destinatario|e-?mail(?: address)?|"
     r"address)\s?:\s?)?(?:rfc822;\s?)?[<\"'(\[]{0,2}[^\s<>@]{1,80}@[^\s<>@]{1,255}?[>\"')\]]{0,2}[\s.,;:]{0,5}(?:$|"
     r"\(|\.\.\.|:|-|\s[-–(:]|\s{2,})"
 )

@@ -29,6 +29,8 @@ _FIRST_PERSON: Final = frozenset(
     "i we my me us our ich wir mein meine mir mich uns je j nous mon ma yo nosotros mi".split()
 )
 _SUBJECTS: Final = frozenset("i we ich wir je j nous yo nosotros".split())
+_LEAVING: Final = frozenset(("leave", "left", "leaving", "leave_me", "remove", "removed", "list", "mail"))
+_ASKED: Final = frozenset("asked told requested begged gebeten gesagt pedi pedido solicite solicitado".split())
 _HAVE: Final = frozenset("have ve had habe hab haben hatte hatten ai avons suis sommes he hemos".split())
 _OBJECT: Final = ("list", "mail", "named", "purposes", "explicit", "list_noun")
 # Words of the classes `list` and `mail` that name nothing by themselves.
@@ -77,7 +79,9 @@ def lacking(context: Context, n: int, clause: Clause, hit: Hit) -> str:
         return "failure"
     if clause.has("manner", hit.start) or sentence.has("instead"):
         return "unconditional"
-    return "writer" if _is_reported(context, n, clause, hit) else ""
+    if _is_reported(context, n, clause, hit) or _is_anothers(sentence):
+        return "writer"
+    return ""
 
 
 def _has_shape(context: Context, known: set[int], clause: Clause, hit: Hit) -> bool:
@@ -111,6 +115,8 @@ def _lacking_in_few_words(context: Context, sentence: Sentence, clause: Clause, 
     """A language of which only some phrases are known: the request must be short, or name list or mail."""
     if any(sentence.has(name) for name in ("theirs", "product", "offer", "not_own", "condition")):
         return "object"
+    if _is_denied(context, clause, hit):
+        return "form"
     if not _names_mail(clause, hit) and _goes_on(context, clause, hit):
         return "object"
     if context.is_brief:
@@ -123,17 +129,30 @@ def _lacking_in_few_words(context: Context, sentence: Sentence, clause: Clause, 
 
 
 def _is_report(clause: Clause, hit: Hit) -> bool:
-    """ "I have unsubscribed", "I tried to": only a report that it failed is a request."""
+    """ "I have unsubscribed", "I asked you to": only a report that it failed is a request."""
+    before = clause.words[max(0, hit.start - 3) : hit.start]
+    if "{tried}" in hit.template or _ASKED & set(before):
+        return True
     if not any(name in hit.template for name in ("{left}", "{removed}")) or clause.has("i_want", 0, hit.start + 1):
         return False
-    before = clause.words[max(0, hit.start - 2) : hit.start]
-    return bool(_HAVE & set(before)) or ("{left}" in hit.template and "{me}" not in hit.template)
+    return bool(_HAVE & set(before[-2:])) or ("{left}" in hit.template and "{me}" not in hit.template)
 
 
 def _has_failed(context: Context) -> bool:
+    """Does the text say that mailings go on, or that the way out did not work?"""
     return any(s.says(kind) for s in context.said for kind in ("byhand", "broken", "angry")) or any(
-        s.has("threat") or s.has("cannot") for s in context.said
+        s.has("threat") or any("cannot" in c.found and _LEAVING & c.found.keys() for c in s.clauses)
+        for s in context.said
     )
+
+
+def _is_denied(context: Context, clause: Clause, hit: Hit) -> bool:
+    """ "Avregistrera mig inte", "nie chcę rezygnować z ...": a "not" around the phrase, or a word not known within."""
+    nots = clause.found.get("negation", {})
+    if any(hit.start - 4 <= at < hit.start or hit.end <= at < hit.end + 3 for at in nots):
+        return True
+    known = _known(lexicon(context.language), clause, hit)
+    return context.language not in _SIGNS and any(at not in known for at in range(hit.start, hit.end))
 
 
 def _goes_on(context: Context, clause: Clause, hit: Hit) -> bool:
@@ -241,6 +260,13 @@ def _is_reported(context: Context, n: int, clause: Clause, hit: Hit) -> bool:
     if any(_speaks(c, len(c.words)) for c in before) or _speaks(clause, hit.start):
         return True
     return any(_introduces(s, next_to_it=m == n - 1) for m, s in enumerate(context.said[:n]) if not s.subject)
+
+
+def _is_anothers(sentence: Sentence) -> bool:
+    """ "My boss wants me to unsubscribe": another person in the sentence, and no address that would tell."""
+    named = any(word.startswith("@@") for word in sentence.words)
+    another = any(set(clause.found.get("not_own", ())) - _filled(clause) for clause in sentence.clauses)
+    return another and not named  # the "il" of "s'il vous plaît" is nobody
 
 
 def _speaks(clause: Clause, end: int) -> bool:

@@ -150,7 +150,10 @@ def _ask(context: Context, n: int, clause: Clause, hit: Hit) -> str:
         return "product"
     if not _object_known(clause, hit):
         return "elsewhere"
-    return "weak" if evidence.lacking(context, n, clause, hit) else "ask"
+    if not evidence.lacking(context, n, clause, hit):
+        return "ask"
+    matter = any(sentence.has(name) for name in ("product", "transactional", "channel"))
+    return "product" if matter and not evidence.is_about_mail(sentence) else "weak"
 
 
 def _is_negated(clause: Clause, hit: Hit) -> bool:

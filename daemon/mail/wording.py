@@ -18,6 +18,8 @@ from daemon.mail.sentences import Sentence, Text
 from daemon.mail.wishes import Wish
 
 _EXCERPT: Final = 200
+_LINK: Final = frozenset("link lien enlace url".split())
+_FAILS: Final = frozenset("won not doesn don can cannot isn pas no nicht".split())
 _MANY: Final = 3  # addresses beside a word of removal: perhaps a list of people
 
 
@@ -113,7 +115,7 @@ def _yes(answers: list[tuple[str, str]], language: str) -> str:
 def _is_yes(sentence: Sentence) -> bool:
     """Nothing but a yes, or a yes and a word on the link that does not work."""
     rest = [c for c in sentence.clauses if not _only_yes(c) and not all(w in ("for", "me", "please") for w in c.words)]
-    return len(rest) < len(sentence.clauses) and all({"link", "lien", "enlace", "url"} & set(c.words) for c in rest)
+    return len(rest) < len(sentence.clauses) and all(_LINK & set(c.words) and _FAILS & set(c.words) for c in rest)
 
 
 def _only_yes(clause: Clause) -> bool:

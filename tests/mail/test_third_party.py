@@ -10,7 +10,7 @@ import pytest
 
 from daemon.config import House
 from daemon.mail import quoting, triage
-from daemon.mail.reading import Bounce, OptOut
+from daemon.mail.reading import Bounce, Complaint, OptOut
 
 pytestmark = pytest.mark.corpus
 # every domain that occurs in them is "ours", so that nothing counts as backscatter
@@ -43,6 +43,19 @@ def test_bounces(third_party: Path, name: str, bounces: float, recipients: float
     assert (found / count, right / count, hard / count) >= (bounces, 0, 0)
     assert right / count >= recipients
     assert hard / count >= severity
+
+
+def test_complaints(third_party: Path) -> None:
+    """Standard reports, and Microsoft's without a report part."""
+    everybody = House.model_construct(
+        name="x", domains=tuple(TOP), addresses=(), form_addresses=(), authserv_id="", lists=()
+    )
+    with (third_party / "sisimai" / "truth.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["label"] == "complaint"]
+    assert len(rows) >= 10
+    for row in rows:
+        reading = triage.read((third_party / "sisimai" / "mail" / row["file"]).read_bytes(), everybody)
+        assert isinstance(reading, Complaint), row["file"]
 
 
 def test_own_words_of_replies(third_party: Path) -> None:

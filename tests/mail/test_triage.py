@@ -199,6 +199,23 @@ def test_which_address(house: House, body: str, named: set[str]) -> None:
     assert set(reading.addresses) == named
 
 
+OUTLOOK = """<html><body><p>{}</p><hr><div id="divRplyFwdMsg"><b>From:</b> Quill Offers &lt;offers@news.quillpdf.example&gt;<br>
+<b>Sent:</b> Tuesday<br><b>To:</b> ann@writer.example<br><b>Subject:</b> 30 % off</div>
+<div><p>Do not want any more offers? Please unsubscribe me.</p></div></body></html>"""
+
+
+@pytest.mark.parametrize(("words", "expected"), [("spam", "review"), ("Unsubscribe me.", "opt-out"), ("", "ordinary")])
+def test_below_outlooks_mark_nothing_is_own_words(house: House, words: str, expected: str) -> None:
+    raw = mail(OUTLOOK.format(words), subject="Re: Quill Offers: 30 % off", extra="Content-Type: text/html\n")
+    assert label(triage.read(raw, house)) == expected
+
+
+def test_everyone_at_a_domain_is_no_address(house: House) -> None:
+    reading = triage.read(mail("Please remove all addresses at writer.example from your mailing lists."), house)
+    assert isinstance(reading, Review)
+    assert "addresses@writer.example" not in reading.addresses
+
+
 def test_somebody_else_elsewhere_is_for_a_person(house: House) -> None:
     assert isinstance(
         triage.read(mail("Please unsubscribe my neighbour jo@else.example from your list."), house), Review
