@@ -361,7 +361,8 @@ async def test_a_client_that_leaves_at_any_octet(ledger: Books, upstream: Puppet
             sent = len(upstream.messages) - before
             assert sent == (cut >= ENDED) or (way == "reset" and cut >= ENDED and sent == 0), DIALOGUE[:cut]
             assert free_places(desk) == 2
-    assert {data.partition(b"Subject:")[2] for _, data in upstream.messages} == {b" x\r\n\r\n..\r\n"}
+    whole = {data.partition(b"Subject:")[2] for _, data in upstream.messages}
+    assert whole == {b" x\r\n\r\n..\r\n"} or (way == "reset" and not whole)  # a reset may overtake what was sent
     assert not any(b"RSET" in half for half in upstream.halves)  # a connection in the middle of a body is for nobody
 
 
