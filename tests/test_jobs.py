@@ -1,0 +1,127 @@
+"""What is done by the clock."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import structlog
+
+from daemon import events, jobs
+from daemon.config import Bounce
+from daemon.jobs import Jobs
+from storage.engine import Unavailable
+from storage.terms import Reason
+from tests.ledgers import Books, books
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Books:
+    return books(tmp_path / "ledger")
+
+
+@pytest.fixture
+def due(ledger: Books) -> Jobs:
+    return Jobs(ledger.ledger, Bounce(), lambda: NOW)
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Iterator[pytest.CaptureFixture[str]]:
+    handlers = list(logging.getLogger().handlers)
+    yield capsys
+    structlog.reset_defaults()
+    logging.getLogger().handlers[:] = handlers
+
+
+def told(said: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    return [json.loads(line) for line in said.readouterr().err.splitlines()]
+
+
+def ran(ledger: Books) -> dict[str, int]:
+    with ledger.ledger.connect() as db:
+        return {row[0]: row[1] for row in db.exec_driver_sql("SELECT name, at FROM job_run")}
+
+
+def test_the_audit_check_tells_where_the_record_ends(
+    ledger: Books, due: Jobs, said: pytest.CaptureFixture[str]
+) -> None:
+    events.configure("json", "info")
+    ledger.suppress("ann@example.com")
+    due.verify_audit()
+    [line] = told(said)
+    assert (line["event"], line["job"], line["rows"]) == ("job_done", "verify_audit", 1)
+    assert ran(ledger) == {"verify_audit": int(NOW.timestamp())}
+
+
+def test_the_audit_check_tells_of_a_changed_record(ledger: Books, due: Jobs, said: pytest.CaptureFixture[str]) -> None:
+    events.configure("json", "info")
+    ledger.suppress("ann@example.com")
+    with closing(sqlite3.connect(ledger.ledger.path)) as db:
+        db.execute("UPDATE suppression SET since = 1")
+        db.commit()
+    due.verify_audit()
+    assert [line["event"] for line in told(said)] == ["audit_broken"]
+    assert not ran(ledger)
+
+
+def test_soft_bounces_run_out_and_nothing_else_does(ledger: Books, due: Jobs) -> None:
+    long_ago = NOW - timedelta(days=31)
+    ledger.suppress("full@example.com", reason=Reason.SOFT_BOUNCE, since=long_ago)
+    ledger.suppress("gone@example.com", reason=Reason.HARD_BOUNCE, since=long_ago)
+    ledger.suppress("ann@example.com", since=long_ago)
+    ledger.suppress("new@example.com", reason=Reason.SOFT_BOUNCE, since=NOW - timedelta(days=29))
+    due.expire()
+    with ledger.ledger.connect() as db:
+        left = db.exec_driver_sql("SELECT reason FROM suppression ORDER BY reason").scalars().all()
+    assert left == [Reason.OPT_OUT, Reason.HARD_BOUNCE, Reason.SOFT_BOUNCE]
+    due.verify_audit()
+    assert set(ran(ledger)) == {"expire", "verify_audit"}
+
+
+def test_tidying_writes_the_log_back(ledger: Books, due: Jobs) -> None:
+    for n in range(50):
+        ledger.suppress(f"a{n}@example.com")
+    log = ledger.ledger.path.with_name("optoutd.db-wal")
+    before = log.stat().st_size
+    due.tidy()
+    assert log.stat().st_size < before / 10
+
+
+async def test_a_job_that_cannot_run_is_told_and_the_next_one_runs(
+    ledger: Books, due: Jobs, said: pytest.CaptureFixture[str]
+) -> None:
+    events.configure("json", "info")
+    ran_after: list[bool] = []
+
+    def no_database() -> None:
+        raise Unavailable("gone")
+
+    def a_bug() -> None:
+        raise RuntimeError("ann@example.com")
+
+    for job in (no_database, a_bug, lambda: ran_after.append(True)):
+        await jobs._run(job)
+    assert [line["event"] for line in told(said)] == ["job_failed", "failed"]
+    assert ran_after == [True]
+
+
+async def test_a_job_that_is_due_while_the_loop_is_busy_is_not_skipped(ledger: Books, due: Jobs) -> None:
+    scheduler = jobs.schedule(due)
+    assert {job.id for job in scheduler.get_jobs()} == {"verify_audit", "expire", "tidy"}
+    scheduler.start()
+    try:
+        scheduler.get_job("expire").modify(next_run_time=datetime.now(UTC) - timedelta(minutes=5))
+        async with asyncio.timeout(10):
+            while "expire" not in ran(ledger):
+                await asyncio.sleep(0.05)
+    finally:
+        scheduler.shutdown(wait=False)
