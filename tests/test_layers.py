@@ -25,7 +25,15 @@ FILES = {
 DOORS = {"daemon.mailbox", "daemon.relay", "daemon.web", "daemon.postfix", "daemon.jobs", "daemon.cli"}
 DESKS = {"daemon.intake", "daemon.gate", "daemon.exchange", "daemon.notices"}
 ROOMS = {"daemon.mail", "storage"}
-LEAVES = {"daemon.options", "daemon.config", "daemon.events", "daemon.upstream", "daemon.systemd", "storage.address"}
+LEAVES = {
+    "daemon.options",
+    "daemon.config",
+    "daemon.events",
+    "daemon.connection",
+    "daemon.upstream",
+    "daemon.systemd",
+    "storage.address",
+}
 COMPOSERS = {"daemon.opening", "daemon.service", "daemon.doctor", "daemon.demo", "daemon.__main__", "daemon"}
 
 # From -> what it may import. A part may always import itself.

@@ -84,6 +84,7 @@ class Lexicon:
     exact: dict[str, list[tuple[str, tuple[str, ...]]]]
     prefixes: dict[str, list[tuple[str, tuple[str, ...]]]]
     templates: dict[str, list[tuple[str, str, tuple[_Element, ...]]]]  # by what the first element is
+    closed: frozenset[str]  # classes of request words that are spelled out in full (closed.py)
 
     def annotate(self, words: list[str]) -> Clause:
         """Find every class in a clause."""
@@ -202,6 +203,16 @@ def lexicon(language: str) -> Lexicon:
         exact,
         prefixes,
         templates,
+        _closed(data["words"]),
+    )
+
+
+def _closed(classes: dict[str, str]) -> frozenset[str]:
+    """Classes whose words are known in full; of nouns ("mail", "list") a known beginning will do."""
+    spelled = {name for name in ("leave", "remove") if "*" not in classes.get(name, "*")}
+    return frozenset(
+        {"sure", "filler", "me", "list", "mail", "named", "consent", "purposes", "everything", "how", "off", "thanks"}
+        | spelled
     )
 
 

@@ -227,7 +227,12 @@ def _persons_words(case: _Case) -> Reading:
         return _nothing_said(case, text)
     kind, words = wording.automatic(text.subject, text.body.text)
     wish = wording.understand(
-        text.subject, text.body.text, text.body.answers, is_answer=text.to_mailing, names=lists.names(case.house)
+        text.subject,
+        text.body.text,
+        text.body.answers,
+        is_answer=text.to_mailing,
+        names=lists.names(case.house),
+        writer=" ".join(case.authors[0]) if case.authors else "",
     )
     if kind == "gone" and not text.to_mailing:
         kind = ""  # "Ben has left the company, give his seat to Sophie" is a person's mail

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from daemon.mail import deciding, judging, sentences
+from daemon.mail import closed, deciding, judging, sentences
 from daemon.mail.evidence import Context
 from daemon.mail.found import Found
 from daemon.mail.phrases import Clause, Hit
@@ -24,15 +24,21 @@ _MANY: Final = 3  # addresses beside a word of removal: perhaps a list of people
 
 
 def understand(
-    subject: str, body: str, answers: list[tuple[str, str]], *, is_answer: bool, names: list[list[str]] | None = None
+    subject: str,
+    body: str,
+    answers: list[tuple[str, str]],
+    *,
+    is_answer: bool,
+    names: list[list[str]] | None = None,
+    writer: str = "",
 ) -> Wish:
     """What the writer's own words ask for.
 
     `subject`: the subject if it is own words, else "". `answers`: (quoted lines, the line written below them).
-    `is_answer`: does the message answer a mailing of ours?
+    `is_answer`: does the message answer a mailing of ours? `names`: of our lists; `writer`: his name and address.
     """
     text = sentences.read(subject, body, names)
-    wishes = [_in_language(text, language, is_answer=is_answer) for language in text.languages()]
+    wishes = [_in_language(text, language, is_answer=is_answer, writer=writer) for language in text.languages()]
     wish = _strongest(wishes)
     if wish.kind != "opt-out" or wish.rule == "2-one-word":
         for language in text.languages()[:3]:
@@ -68,7 +74,7 @@ def _strongest(wishes: list[Wish]) -> Wish:
     return wishes[0]
 
 
-def _in_language(text: Text, language: str, *, is_answer: bool) -> Wish:
+def _in_language(text: Text, language: str, *, is_answer: bool, writer: str) -> Wish:
     said = text.annotate(language)
     found = Found()
     context = Context(language, said, text.size, is_answer)
@@ -77,6 +83,8 @@ def _in_language(text: Text, language: str, *, is_answer: bool) -> Wish:
         if _is_bare(sentence):
             found.add("bare", n)
     kind, rule, decisive = deciding.decide(said, found, text.size, is_answer=is_answer)
+    if kind == "opt-out" and language not in closed.OPEN and not closed.is_plain(said, language, writer):
+        kind, rule = "review", "2-review-a-unclear"
     wish = Wish(kind, rule, language, "", said, decisive)
     wish.words = " ".join(said[n].text for n in sorted(decisive))[:_EXCERPT]
     wish.about_others = bool(found["them"])
