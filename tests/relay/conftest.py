@@ -12,12 +12,20 @@ import pytest
 
 from daemon import events
 from tests.ledgers import Books, books
+from tests.relay.puppet import Puppet, puppet
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Books:
     """A new one, with two lists."""
     return books(tmp_path)
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Puppet]:
+    """An upstream that takes everything, unless it is told to misbehave."""
+    async with puppet() as made:
+        yield made
 
 
 @pytest.fixture
