@@ -26,6 +26,7 @@ from daemon.mailbox.session import Session, connect
 from daemon.mailbox.watcher import Means, Watcher
 from daemon.opening import Busy, now, number_lists, open_for_run, sole_owner
 from daemon.relay.server import Server
+from daemon.relay.transaction import Context
 from daemon.upstream import Lost, Pool
 from storage.engine import Ledger, Unavailable, Unusable
 from storage.lookup import Lookup
@@ -36,8 +37,8 @@ _ASK_AGAIN_SECONDS = (1.0, 60.0)  # doubling from the first to the last
 # ------------------------------------------------------------------ building
 
 
-def build_relay(config: Config, ledger: Ledger, numbers: dict[str, int]) -> Server | None:
-    """The relay of a config, not started; None without an [upstream]."""
+def relay_context(config: Config, ledger: Ledger, numbers: dict[str, int]) -> Context | None:
+    """What the relay of a config works with; None without an [upstream]."""
     if config.upstream is None:
         return None
     upstream = config.upstream
@@ -50,7 +51,7 @@ def build_relay(config: Config, ledger: Ledger, numbers: dict[str, int]) -> Serv
     )
     gate = Gate(Lookup(ledger.path, ledger.site_key), numbers)
     lists = {x.list_id.lower(): x.id for x in config.list if x.list_id}
-    return Server(config.relay, gate, pool, ledger.site_key, lists=lists, numbers=numbers, now=now)
+    return Context(config.relay, gate, pool, ledger.site_key, lists, numbers, now)
 
 
 def build_watcher(loaded: Loaded, settings: Mailbox, ledger: Ledger, numbers: dict[str, int]) -> Watcher:
@@ -91,8 +92,9 @@ class Service:
     async def start(self, stack: AsyncExitStack) -> None:
         """Start every part; `stack` stops them in reverse. Raises Busy when a port is taken."""
         config = self.loaded.config
-        self.relay = build_relay(config, self.ledger, self.numbers)
-        if self.relay is not None:
+        context = relay_context(config, self.ledger, self.numbers)
+        if context is not None:
+            self.relay = Server(context)
             stack.push_async_callback(self.relay.stop)
             try:
                 self.bound["relay"] = await self.relay.start()
@@ -164,9 +166,9 @@ class Service:
         self.loaded = fresh
         events.configure(new.log.format, new.log.level, new.log.addresses)
         if self.relay is not None and new.upstream is not None:
-            replacement = build_relay(new, self.ledger, self.numbers)
-            assert replacement is not None
-            self.relay.take_over(replacement)
+            context = relay_context(new, self.ledger, self.numbers)
+            assert context is not None
+            self.relay.take_over(context)
         await self._stop_watchers()  # passwords, CA files and house are read again
         self.watchers.clear()
         for settings in new.mailbox:

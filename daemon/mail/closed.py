@@ -68,8 +68,7 @@ def _is_covered(clause: Clause, hits: list[Hit], words: Lexicon, signature: set[
     polite = {n for at, ends in clause.found.get("polite", {}).items() for n in range(at, max(ends))}
     if set(clause.found.get("condition", ())) - polite - within:
         return False
-    nots_known = within if hits else set()
-    sure = (known - nots) | (known & _phrased(clause)) | within | nots_known | polite
+    sure = (known - nots) | _phrased(clause) | within | polite
     unknown = set(range(len(clause.words))) - sure
     return all(clause.words[at] in signature for at in unknown)
 
@@ -81,8 +80,11 @@ def _phrased(clause: Clause) -> set[int]:
 
 def _is_one_not(clause: Clause, hits: list[Hit], nots: set[int]) -> bool:
     """ "Do not send" is a request, "do not remove" and "stop not sending" are none: beside a "not" no other request."""
+    if any(name in clause.found for name in ("leave", "remove")):
+        return False
     spans = [set(range(hit.start, hit.end)) for hit in hits]
-    return not any(name in clause.found for name in ("leave", "remove")) and all(span & nots for span in spans)
+    negative = {n for span in spans if span & nots for n in span}
+    return all(span & negative for span in spans)
 
 
 def _literal(clause: Clause, hit: Hit) -> set[int]:

@@ -32,6 +32,17 @@ _SUBJECTS: Final = frozenset("i we ich wir je j nous yo nosotros".split())
 _LEAVING: Final = frozenset(("leave", "left", "leaving", "leave_me", "remove", "removed", "list", "mail"))
 _ASKED: Final = frozenset("asked told requested begged gebeten gesagt pedi pedido solicite solicitado".split())
 _HAVE: Final = frozenset("have ve had habe hab haben hatte hatten ai avons suis sommes he hemos".split())
+_VERBLESS: Final = (
+    "no more",
+    "no further",
+    "no {mail}",
+    "no newsletter",
+    "keine",
+    "kein ",
+    "plus de",
+    "pas de",
+    "no mas",
+)
 _OBJECT: Final = ("list", "mail", "named", "purposes", "explicit", "list_noun")
 # Words of the classes `list` and `mail` that name nothing by themselves.
 _PRONOUNS: Final = frozenset(
@@ -73,7 +84,7 @@ def lacking(context: Context, n: int, clause: Clause, hit: Hit) -> str:
         return "object"
     if not _names_mail(clause, hit) and not _is_mail_verb(clause, hit) and not _is_supplied(context, n):
         return "mailings"
-    if _is_told(clause, hit):
+    if _is_told(clause, hit) or _is_observed(context, sentence, hit):
         return "form"
     if _is_report(clause, hit) and not _has_failed(context):
         return "failure"
@@ -133,7 +144,11 @@ def _is_report(clause: Clause, hit: Hit) -> bool:
     before = clause.words[max(0, hit.start - 3) : hit.start]
     if "{tried}" in hit.template or _ASKED & set(before):
         return True
-    if not any(name in hit.template for name in ("{left}", "{removed}")) or clause.has("i_want", 0, hit.start + 1):
+    if clause.has("i_want", 0, hit.start + 1):
+        return False
+    if hit.template.startswith("{remove}") and (_HAVE - {"have", "had"}) & set(before[-2:]):
+        return True
+    if not any(name in hit.template for name in ("{left}", "{removed}")):
         return False
     return bool(_HAVE & set(before[-2:])) or ("{left}" in hit.template and "{me}" not in hit.template)
 
@@ -218,6 +233,14 @@ def _is_told(clause: Clause, hit: Hit) -> bool:
     if any(at <= hit.start and hit.start - 3 <= end <= hit.start + 2 for at, end in before):
         return True
     return any(hit.end - 1 <= at <= hit.end for at in clause.found.get("done", {}))
+
+
+def _is_observed(context: Context, sentence: Sentence, hit: Hit) -> bool:
+    """ "No more letters since Monday": without a verb it asks only if nothing else is in the sentence."""
+    if hit.start > 2 or not hit.template.removeprefix("^ ").startswith(_VERBLESS):
+        return False
+    words = lexicon(context.language)
+    return any(len(_known(words, clause, hit)) < len(clause.words) for clause in sentence.clauses)
 
 
 def _unknown_object(known: set[int], clause: Clause, hit: Hit, *, failed: bool) -> bool:

@@ -102,6 +102,8 @@ def _offers(context: Context, sentence: Sentence) -> bool:
     """ "Click here to unsubscribe": advertising; but "unsubscribe here" alone, or "I clicked", is a person's."""
     if len(sentence.words) + context.size <= 4 or sentence.says("broken"):
         return False
+    if sentence.is_question and sentence.has("how") and sentence.says("ask"):
+        return False
     return sentence.has("offer") or bool(sentence.says("offer"))
 
 

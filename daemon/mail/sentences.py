@@ -198,7 +198,10 @@ def _mended(word: str, known: frozenset[str], right: list[str]) -> str:
     if not 5 <= len(word) <= 20 or word in known or not word.isalpha():
         return word
     near = sorted(
-        (d, candidate) for candidate in right if (d := _distance(word, candidate)) <= (2 if len(word) >= 8 else 1)
+        (d, candidate)
+        for candidate in right
+        if (d := _distance(word, candidate)) <= (2 if len(word) >= 8 else 1)
+        and word.startswith("re") == candidate.startswith("re")  # "reinscription" is no misspelt "desinscription"
     )
     return (
         near[0][1] if near and (len(near) == 1 or near[0][0] < near[1][0] or near[0][1][:5] == near[1][1][:5]) else word

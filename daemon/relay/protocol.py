@@ -1,93 +1,45 @@
 """SMTP on the wire: aiosmtpd's protocol with its traps cured (each is named where it is cured).
 
-What a message goes through stands in server.py; here are lines, replies, timers, and octets of a body. Replies are
+What a message goes through stands in transaction.py; here are lines, replies, timers, and octets of a body. Replies are
 held while a further pipelined command is waiting (RFC 2920 3.2), so a pipelined envelope costs one packet back.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
+from typing import Protocol as Interface
 
 from aiosmtpd.smtp import SMTP
 
 from daemon import events
+from daemon.relay.body import Body, Gone
 from daemon.relay.envelope import Syntax
-
-if TYPE_CHECKING:
-    from daemon.relay.server import Server, Transaction
+from daemon.relay.transaction import Context, Transaction
 
 MAX_COMMAND: Final = 4096  # octets of a command line; RFC 5321 4.5.3.1.4 asks for 512, SMTPUTF8 and ORCPT for more
 MAX_ERRORS: Final = 50  # bad commands before 421
 _MAX_HELD: Final = 50  # replies held for pipelined commands: then others get their turn
 _LINGER_SECONDS: Final = 10  # for the client to read our last words
 _CHUNK: Final = 65_536
-_END: Final = b"\r\n.\r\n"
 
 _BUFFER: Final = "_buffer"  # asyncio.StreamReader's buffer: aiosmtpd itself reaches for it
 
 
-class Gone(Exception):
-    """The client has closed the connection, or must be told goodbye."""
+class Host(Interface):
+    """What a client's protocol needs of the server that it belongs to."""
 
+    context: Context
+    closing: bool
 
-class Body:
-    """The octets of one DATA, in pieces, up to the line with a dot; still dot-stuffed, each piece as it came.
+    def connected(self, client: Protocol) -> None:
+        """A client has come."""
 
-    `octets` counts them; `bare` tells whether a CR or LF stood alone (RFC 5321 2.3.8: a way to smuggle a second
-    message past whoever treats it as a line end).
-    """
+    def disconnected(self, client: Protocol) -> None:
+        """It has gone, and nothing of it is under way any more."""
 
-    def __init__(self, read: Callable[[], Awaitable[bytes]], ended: Callable[[bytes], None]):
-        self._read, self._tell_ended = read, ended  # `ended` is told what came behind the dot
-        self._held = b"\r\n"  # the CRLF of the DATA command: a first line of `.` ends the body too
-        self._first = True
-        self._ended = False
-        self.octets = 0
-        self.bare = False
-
-    async def piece(self) -> bytes | None:
-        """The next octets; None at the end. Raises Gone.
-
-        Not an async generator: one that is left early, as `head` does, is closed by asyncio in a task of its own.
-        """
-        while not self._ended:
-            if piece := await self._piece():
-                return piece
-        return None
-
-    async def skip(self) -> None:
-        """Read to the end and forget it."""
-        while await self.piece() is not None:
-            pass
-
-    async def head(self, limit: int) -> bytes:
-        """The first pieces, until they hold the end of the header block or `limit` octets or all there is."""
-        found = bytearray()
-        while (piece := await self.piece()) is not None:
-            searched = max(len(found) - 3, 0)
-            found += piece
-            if found.find(b"\r\n\r\n", searched) >= 0 or found.startswith(b"\r\n") or len(found) > limit:
-                break
-        return bytes(found)
-
-    async def _piece(self) -> bytes:
-        data = self._held + await self._read()
-        end = data.find(_END)
-        if end >= 0:
-            self._ended = True
-            self._tell_ended(data[end + len(_END) :])
-            piece = data[: end + 2]
-        else:  # hold back what could be the beginning of the end; so no CR LF is ever cut in two
-            keep = next(n for n in (4, 3, 2, 1, 0) if data.endswith(_END[:n]))
-            piece, self._held = data[: len(data) - keep], data[len(data) - keep :]
-        pairs = piece.count(b"\r\n")
-        self.bare = self.bare or piece.count(b"\n") != pairs or piece.count(b"\r") != pairs
-        if self._first and piece:
-            piece, self._first = piece[2:], False
-        self.octets += len(piece)
-        return piece
+    def refusal(self) -> str | None:
+        """What to greet with instead of 220, if anything."""
 
 
 class Protocol(SMTP):
@@ -96,13 +48,13 @@ class Protocol(SMTP):
     line_length_limit = _CHUNK  # the reader's limit too: at 1001 the transport is paused all the time
     _handler_coroutine: asyncio.Task[None]  # set by connection_made
 
-    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop):
+    def __init__(self, server: Host, loop: asyncio.AbstractEventLoop):
         super().__init__(
             None,
-            hostname=server.hostname,  # given, or every connection asks DNS
-            data_size_limit=server.settings.max_size,
+            hostname=server.context.hostname,  # given, or every connection asks DNS
+            data_size_limit=server.context.settings.max_size,
             enable_SMTPUTF8=True,  # only: decode arguments as UTF-8 with surrogates
-            timeout=server.settings.idle_timeout,
+            timeout=server.context.settings.idle_timeout,
             loop=loop,
         )
         self.server = server
@@ -301,7 +253,7 @@ class Protocol(SMTP):
         self._end_transaction()
         self.helo, self.extended = name, verb == "EHLO"
         if self.extended:
-            offered = self.server.offers()
+            offered = self.server.context.offers()
             lines = [self.hostname, *(f"{k} {v}".rstrip() for k, v in offered.items())]
             self._say("\r\n".join(f"250{' ' if n == len(lines) - 1 else '-'}{x}" for n, x in enumerate(lines)))
         else:
@@ -328,7 +280,7 @@ class Protocol(SMTP):
         if self.transaction is not None:
             raise Syntax("503 5.5.1 nested MAIL command")
         peer = self.session.peer if self.session else None
-        self.transaction = self.server.begin(argument, self.helo, peer, extended=self.extended)
+        self.transaction = Transaction.begin(self.server.context, argument, self.helo, peer, extended=self.extended)
         self._say("250 2.1.0 ok")
 
     async def _rcpt(self, argument: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from daemon.config import Relay
 from daemon.relay.server import Server
+from daemon.relay.transaction import Context
 from daemon.upstream import Lost, Pool
 from tests.ledgers import LISTS, Books
 
@@ -79,7 +80,7 @@ async def relay(
     with contextlib.suppress(Lost):
         await pool.probe()
     lists = {value: list_id for list_id, value in LISTS.items()}
-    server = Server(settings, books.gate(), pool, books.ledger.site_key, lists=lists, numbers=books.numbers)
+    server = Server(Context(settings, books.gate(), pool, books.ledger.site_key, lists, books.numbers))
     bound = await server.start()
     try:
         yield Desk(server, int(bound[0].rpartition(":")[2]), books)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from daemon import events
-from daemon.relay.protocol import Body
+from daemon.relay.body import Body
 from tests.ledgers import Books
 from tests.relay.desk import Desk, relay, reply
 from tests.relay.puppet import Puppet, puppet
