@@ -195,14 +195,14 @@ class SiteKey:
     """
 
     keys: tuple[bytes, ...]
-    _hashers: tuple[hashlib.blake2b, ...] = field(init=False, repr=False, compare=False)
+    hashers: tuple[hashlib.blake2b, ...] = field(init=False, repr=False, compare=False)
     _who: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.keys or any(len(k) != 32 for k in self.keys):
             raise ValueError("a site key is one or more keys of 32 octets")
         hashers = tuple(hashlib.blake2b(key=k, digest_size=KEY_OCTETS) for k in self.keys)
-        object.__setattr__(self, "_hashers", hashers)
+        object.__setattr__(self, "hashers", hashers)
         object.__setattr__(self, "_who", self.derive(b"who"))
 
     def __repr__(self) -> str:
@@ -210,11 +210,11 @@ class SiteKey:
 
     def address_key(self, form: str) -> bytes:
         """16 octets: the key under which `form` is written."""
-        return self._digest(self._hashers[0], form)
+        return self._digest(self.hashers[0], form)
 
     def address_keys(self, form: str) -> list[bytes]:
         """The keys under which `form` may have been written, newest site key first."""
-        return [self._digest(h, form) for h in self._hashers]
+        return [self._digest(h, form) for h in self.hashers]
 
     @staticmethod
     def _digest(hasher: hashlib.blake2b, form: str) -> bytes:
@@ -245,7 +245,11 @@ class Who:
 
 def keys_of(site_key: SiteKey, address: Address) -> Sequence[tuple[bytes, FormKind]]:
     """Every key that may suppress this address, narrow to wide: what a lookup asks for."""
-    kinds = forms(address)
-    if len(site_key.keys) == 1:
-        return [(site_key.address_key(form), kind) for kind, form in kinds]
-    return [(key, kind) for kind, form in kinds for key in site_key.address_keys(form)]
+    found: list[tuple[bytes, FormKind]] = []
+    for kind, form in forms(address):
+        octets = form.encode()
+        for hasher in site_key.hashers:  # written out: this is asked for every recipient
+            keyed = hasher.copy()
+            keyed.update(octets)
+            found.append((keyed.digest(), kind))
+    return found

@@ -57,9 +57,11 @@ def _is_covered(clause: Clause, hits: list[Hit], words: Lexicon, signature: set[
     for name in words.closed & clause.found.keys():
         for at, ends in clause.found[name].items():
             known.update(range(at, max(ends)))
+    sure = {n for at, ends in clause.found.get("sure", {}).items() for n in range(at, max(ends))}
     within: set[int] = set()
     for hit in hits:
-        within |= _literal(clause, hit)
+        exact, beginnings = _literal(clause, hit)
+        within |= exact | (beginnings & sure)
     nots = {n for at, ends in clause.found.get("nots", {}).items() for n in range(at, max(ends))}
     if nots and not _is_one_not(clause, hits, nots):
         return False
@@ -68,8 +70,7 @@ def _is_covered(clause: Clause, hits: list[Hit], words: Lexicon, signature: set[
     polite = {n for at, ends in clause.found.get("polite", {}).items() for n in range(at, max(ends))}
     if set(clause.found.get("condition", ())) - polite - within:
         return False
-    sure = (known - nots) | _phrased(clause) | within | polite
-    unknown = set(range(len(clause.words))) - sure
+    unknown = set(range(len(clause.words))) - (known - nots) - _phrased(clause) - within - polite
     return all(clause.words[at] in signature for at in unknown)
 
 
@@ -87,20 +88,26 @@ def _is_one_not(clause: Clause, hits: list[Hit], nots: set[int]) -> bool:
     return all(span & negative for span in spans)
 
 
-def _literal(clause: Clause, hit: Hit) -> set[int]:
-    """Where the words that the template spells out stand, run by run; what fills its gaps is not known by that."""
+def _literal(clause: Clause, hit: Hit) -> tuple[set[int], set[int]]:
+    """Where the words that the template spells out stand, run by run: whole words, and words given by their beginning.
+
+    What fills its gaps is not known by that.
+    """
     runs: list[list[str]] = [[]]
     for piece in hit.template.split():
         if piece in ("_", "__", "^", "$") or piece.startswith("{"):
             runs.append([])
         else:
-            runs[-1] += [word + "*" if piece.endswith("*") else word for word in tokens(piece.rstrip("*?"))]
-    out: set[int] = set()
+            words = tokens(piece.rstrip("*?"))
+            runs[-1] += [*words[:-1], *(word + "*" if piece.endswith("*") else word for word in words[-1:])]
+    exact: set[int] = set()
+    beginnings: set[int] = set()
     for run in filter(None, runs):
         for at in range(hit.start, hit.end - len(run) + 1):
             if all(_is(clause.words[at + n], expected) for n, expected in enumerate(run)):
-                out.update(at + n for n, expected in enumerate(run) if not expected.endswith("*"))
-    return out
+                for n, expected in enumerate(run):
+                    (beginnings if expected.endswith("*") else exact).add(at + n)
+    return exact, beginnings
 
 
 def _is(word: str, expected: str) -> bool:

@@ -16,7 +16,7 @@ from daemon.mail.quoting import OwnWords
 _PREFIX = pattern(
     r"[\s\[(]{0,3}(?:re|aw|antw|antwort|sv|vs|odp|ynt|ref|rif|r|fwd?|fw|wg|tr|rv|enc|i|vb|doorst|pd|ilt|turpinat|res|"
     r"atb|回复|回覆|答复|转发|轉寄|返信|転送|답장|전달|רע|העברה|رد|إعادة توجيه|пересл|отв|ha|"
-    r"továbbítás)(?:\s?[\[(]\d{1,3}[\])])?\s{0,2}[:：][\])]?\s{0,3}"
+    r"továbbítás)(?:\s?[\[(]\d{1,3}[\])])?\.?\s{0,2}[:：][\])]?\s{0,3}"
 )
 _FORWARD = pattern(
     r"[\s\[(]{0,3}(?:fwd?|fw|wg|tr|rv|enc|i|doorst|pd|ilt|vb|转发|轉寄|転送|전달|העברה|пересл)\s{0,2}[:：]"

@@ -69,7 +69,9 @@ _ATTRIBUTION_START = pattern(
     r"\"[^\"]{1,80}\"|[^\n:]{1,60}\s(?:wrote|schrieb))"
 )
 # In any language: a line with a date and "<address>" that ends in a colon.
-_DATE_AND_ADDRESS = pattern(r"(?=[^\n]{0,300}\d{1,2}[:.]\d{2})[^\n]{0,300}<[^\s@<>]{1,64}@[^\s@<>]{1,100}>[^\n]{0,60}[:：]\W{0,3}$")
+_DATE_AND_ADDRESS = pattern(
+    r"(?=[^\n]{0,300}\d{1,2}[:.]\d{2})[^\n]{0,300}<[^\s@<>]{1,64}@[^\s@<>]{1,100}>[^\n]{0,60}[:：]\W{0,3}$"
+)
 _HAS_DATE_OR_ADDRESS = pattern(r"\d{1,4}[./:年-]\d{1,2}|\d{4}|[^\s@]{1,64}@[^\s@]{1,100}|\bvia\b")
 _SIGNATURE_MARK = pattern(r"(?:--|—|–|-- |_{2,9}|- -|\*{3,9}|={3,19}|~{2,19})\s?$")
 _PS = pattern(r"\s{0,4}(?:p\.?\s?p?\.?s\b|n\.?b\b|post\s?scriptum|пс\b|p\.\s?d\b|з\.\s?і\.|追伸)")

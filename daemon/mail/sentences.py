@@ -72,6 +72,8 @@ class Text:
         by_script = [language for language, script in _SCRIPTS if script.search(sample)]
         if "ja" in by_script and "zh" in by_script:
             by_script.remove("zh")
+        elif "zh" in by_script:
+            by_script.append("ja")  # a few Japanese words have no kana
         words = [w for s in self.sentences for w in s.words][:3000]
         score: dict[str, int] = {
             x: sum(w in lexicon(x).stopwords for w in words) for x in (*_LATIN, "ru", "uk") if x in phrases.languages()

@@ -67,11 +67,18 @@ def _strongest(wishes: list[Wish]) -> Wish:
             return wish
     for kind in ("opt-out", "resubscribe", "review"):
         for n, wish in enumerate(wishes):
-            if wish.kind == kind and not (
-                kind == "opt-out" and any(w.kind == "review" and w.rule != "2-review-c-displeasure" for w in wishes[:n])
-            ):
+            if wish.kind == kind and not (kind == "opt-out" and any(_outweighs(w, wish) for w in wishes[:n])):
                 return wish
     return wishes[0]
+
+
+def _outweighs(doubt: Wish, wish: Wish) -> bool:
+    """Does a doubt in a likelier language keep a request from being acted on? Not what a sister language (Russian,
+    Danish) fails to understand of a text whose every word another one knows (closed.py)."""
+    if doubt.kind != "review" or doubt.rule == "2-review-c-displeasure":
+        return False
+    closely = wish.language not in closed.OPEN and doubt.language not in closed.OPEN
+    return not (closely and doubt.rule == "2-review-a-unclear")
 
 
 def _in_language(text: Text, language: str, *, is_answer: bool, writer: str) -> Wish:
