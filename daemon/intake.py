@@ -243,7 +243,7 @@ class _Act:
         number = incoming.open_review(
             self._w,
             done.incoming,
-            received=self._envelope.internaldate,
+            received=self._asked(),
             sender=self._envelope.sender,
             addresses=people,
             scope=scope,
@@ -292,8 +292,7 @@ class _Act:
     ) -> bool:
         """True: a new row stands."""
         w = self._w
-        since = self._envelope.internaldate
-        added = suppressions.add(w, person, scope, reason, source, {}, since=since, evidence=evidence)
+        added = suppressions.add(w, person, scope, reason, source, {}, since=self._asked(), evidence=evidence)
         if added.evidence:
             self._refs.append(added.evidence)
         if reason == Reason.OPT_OUT:
@@ -307,6 +306,11 @@ class _Act:
                     say = partial(events.opt_out_outdated, scope=name)
             self._say(say, person)
         return added.outcome == "new"
+
+    def _asked(self) -> datetime:
+        """When the message came. A server that gives no date (1970), or one to come, does not make a request outdated."""
+        came, now = self._envelope.internaldate, self._w.now
+        return now if came.year <= 1970 else min(came, now)
 
     def _say(self, event: Callable[[Who], object], person: Address) -> None:
         """Log it once it is true."""

@@ -7,6 +7,8 @@ silently skip a job that is due while the loop is busy for a second, hence the s
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -73,8 +75,35 @@ def schedule(jobs: Jobs) -> AsyncIOScheduler:
 async def _run(job: Callable[[], None]) -> None:
     name = getattr(job, "__name__", "job")
     try:
-        await asyncio.to_thread(job)
+        await _in_thread(job)
     except (Unavailable, Unusable) as why:
         events.job_failed(name, why)
     except Exception as error:  # noqa: BLE001 - the outermost loop of a door
         events.failed(f"job {name}", error)
+
+
+async def _in_thread(job: Callable[[], None]) -> None:
+    """As asyncio.to_thread, but nobody waits for it at the end: an audit check of some minutes must not delay a stop.
+
+    What it was writing is rolled back by SQLite; it runs again at its time.
+    """
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[BaseException | None] = loop.create_future()
+
+    def tell(error: BaseException | None) -> None:
+        if not ended.done():
+            ended.set_result(error)
+
+    def work() -> None:
+        error: BaseException | None = None
+        try:
+            job()
+        except BaseException as why:  # noqa: BLE001 - handed to whoever waits
+            error = why
+        with contextlib.suppress(RuntimeError):  # the loop is closed: we have stopped
+            loop.call_soon_threadsafe(tell, error)
+
+    threading.Thread(target=work, name=f"job {getattr(job, '__name__', '')}", daemon=True).start()
+    error = await ended
+    if error is not None:
+        raise error

@@ -116,6 +116,8 @@ class Service:
         watcher.start()
 
     async def _stop_watchers(self) -> None:
+        for watcher in self.watchers.values():
+            watcher.ask_to_stop()  # all at once: there are fewer threads to wait in than there may be mailboxes
         await asyncio.gather(*(asyncio.to_thread(w.stop) for w in self.watchers.values()))
 
     def status(self) -> str:

@@ -169,12 +169,12 @@ def first_sight(db: Connection, mailbox: str, folder: str, uidvalidity: int) -> 
 def begin_folder(w: Write, mailbox: str, folder: str, uidvalidity: int, uidnext: int, days: int | None) -> FirstSight:
     """Note the first sight of a folder: read `days` back (None: only what comes from now on).
 
-    Under a new UIDVALIDITY every UID is new to us, so all of it is looked at again, back to where it once began.
+    Under a new UIDVALIDITY every UID is new to us: what lies there is looked at again, back to the day it once began.
     """
     query = "SELECT min(since) FROM watched_folder WHERE mailbox = ? AND folder = ?"
     earliest = w.db.exec_driver_sql(query, (mailbox, folder)).scalar()
     since = int(earliest) if earliest is not None else seconds(w.now - timedelta(days=days or 0))
-    begun = FirstSight(1 if earliest is not None and days is not None else uidnext, datetime.fromtimestamp(since, UTC))
+    begun = FirstSight(uidnext, datetime.fromtimestamp(since, UTC))
     w.db.exec_driver_sql(
         "INSERT INTO watched_folder (mailbox, folder, uidvalidity, uidnext, since) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT DO NOTHING",

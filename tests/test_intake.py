@@ -208,6 +208,19 @@ def test_it_counts_from_when_it_was_received(desk: Intake) -> None:
     assert row[3] == int((NOW - timedelta(days=3)).timestamp())
 
 
+@pytest.mark.parametrize("date", [datetime(1970, 1, 1, tzinfo=UTC), NOW + timedelta(days=900)])
+def test_a_date_that_cannot_be_makes_no_request_outdated_or_later_than_now(
+    desk: Intake, ledger: Books, date: datetime
+) -> None:
+    ledger.suppress(ANN)
+    ledger.lift(ANN)
+    at = datetime.now(UTC) + timedelta(minutes=1)
+    desk.act(opt_out(ANN), envelope(date=date), at)
+    with ledger.ledger.reading() as db:
+        [since] = db.exec_driver_sql("SELECT since FROM suppression").scalars()
+    assert since == int(at.timestamp())
+
+
 def test_an_old_request_read_after_a_lift_leaves_no_reference(desk: Intake, ledger: Books) -> None:
     ledger.suppress(ANN)
     ledger.lift(ANN)

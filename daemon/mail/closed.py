@@ -81,7 +81,7 @@ def _phrased(clause: Clause) -> set[int]:
 
 def _is_one_not(clause: Clause, hits: list[Hit], nots: set[int]) -> bool:
     """ "Do not send" is a request, "do not remove" and "stop not sending" are none: beside a "not" no other request."""
-    if any(name in clause.found for name in ("leave", "remove")):
+    if any(name in clause.found for name in ("leave", "remove")) or sum(n - 1 not in nots for n in nots) > 1:
         return False
     spans = [set(range(hit.start, hit.end)) for hit in hits]
     negative = {n for span in spans if span & nots for n in span}

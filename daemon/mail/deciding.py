@@ -191,6 +191,7 @@ def _suspicious(said: list[Sentence], size: int, *, is_answer: bool) -> set[int]
         return set()
     ends = {n for n, s in enumerate(said) if any(s.has(x) for x in ("stop", "remove", "leave", "dont", "not_want"))}
     mails = {n for n, s in enumerate(said) if evidence.is_about_mail(s)}
+    ends |= {n for n in mails if said[n].has("nots")}  # a class of the languages of which we know few words
     return ends if is_answer and size <= BRIEF else ends & mails
 
 

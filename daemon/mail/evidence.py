@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from daemon.mail import statements
 from daemon.mail.phrases import Clause, Hit, Lexicon, lexicon
 from daemon.mail.sentences import Sentence
 
@@ -32,17 +33,6 @@ _SUBJECTS: Final = frozenset("i we ich wir je j nous yo nosotros".split())
 _LEAVING: Final = frozenset(("leave", "left", "leaving", "leave_me", "remove", "removed", "list", "mail"))
 _ASKED: Final = frozenset("asked told requested begged gebeten gesagt pedi pedido solicite solicitado".split())
 _HAVE: Final = frozenset("have ve had habe hab haben hatte hatten ai avons suis sommes he hemos".split())
-_VERBLESS: Final = (
-    "no more",
-    "no further",
-    "no {mail}",
-    "no newsletter",
-    "keine",
-    "kein ",
-    "plus de",
-    "pas de",
-    "no mas",
-)
 _OBJECT: Final = ("list", "mail", "named", "purposes", "explicit", "list_noun")
 # Words of the classes `list` and `mail` that name nothing by themselves.
 _PRONOUNS: Final = frozenset(
@@ -84,11 +74,11 @@ def lacking(context: Context, n: int, clause: Clause, hit: Hit) -> str:
         return "object"
     if not _names_mail(clause, hit) and not _is_mail_verb(clause, hit) and not _is_supplied(context, n):
         return "mailings"
-    if _is_told(clause, hit) or _is_observed(context, sentence, hit):
+    if _is_told(clause, hit) or _is_statement(context, clause, hit) or _is_observed(context, sentence, clause, hit):
         return "form"
     if _is_report(clause, hit) and not _has_failed(context):
         return "failure"
-    if clause.has("manner", hit.start) or sentence.has("instead"):
+    if clause.has("manner", hit.start) or sentence.has("instead") or _goes_on_with("manner", sentence, clause):
         return "unconditional"
     if _is_reported(context, n, clause, hit) or _is_anothers(sentence):
         return "writer"
@@ -123,12 +113,11 @@ def _asks_politely(context: Context, sentence: Sentence, hit: Hit) -> bool:
 
 
 def _lacking_in_few_words(context: Context, sentence: Sentence, clause: Clause, hit: Hit) -> str:
-    """A language of which only some phrases are known: the request must be short, or name list or mail."""
+    """A language of which only some phrases are known: the request must be short, or name list or mail.
+
+    That the rest of the text is known to the last word is seen to when all is read (closed.py).
+    """
     if any(sentence.has(name) for name in ("theirs", "product", "offer", "not_own", "condition")):
-        return "object"
-    if _is_denied(context, clause, hit):
-        return "form"
-    if not _names_mail(clause, hit) and _goes_on(context, clause, hit):
         return "object"
     if context.is_brief:
         return ""
@@ -159,21 +148,6 @@ def _has_failed(context: Context) -> bool:
         s.has("threat") or any("cannot" in c.found and _LEAVING & c.found.keys() for c in s.clauses)
         for s in context.said
     )
-
-
-def _is_denied(context: Context, clause: Clause, hit: Hit) -> bool:
-    """ "Avregistrera mig inte", "nie chcę rezygnować z ...": a "not" around the phrase, or a word not known within."""
-    nots = clause.found.get("negation", {})
-    if any(hit.start - 4 <= at < hit.start or hit.end <= at < hit.end + 3 for at in nots):
-        return True
-    known = _known(lexicon(context.language), clause, hit)
-    return context.language not in _SIGNS and any(at not in known for at in range(hit.start, hit.end))
-
-
-def _goes_on(context: Context, clause: Clause, hit: Hit) -> bool:
-    """Does an object that we do not know follow the phrase?"""
-    known = _known(lexicon(context.language), clause, hit)
-    return any(at not in known for at in range(hit.end, min(hit.end + 3, len(clause.words))))
 
 
 def _objects(clause: Clause) -> list[tuple[int, int]]:
@@ -235,12 +209,26 @@ def _is_told(clause: Clause, hit: Hit) -> bool:
     return any(hit.end - 1 <= at <= hit.end for at in clause.found.get("done", {}))
 
 
-def _is_observed(context: Context, sentence: Sentence, hit: Hit) -> bool:
+def _is_statement(context: Context, clause: Clause, hit: Hit) -> bool:
+    """Is it told, not asked? Who tells that he left, and that mailings still come, asks by that."""
+    return statements.is_statement(clause, hit) and not _has_failed(context)
+
+
+def _goes_on_with(name: str, sentence: Sentence, clause: Clause) -> bool:
+    """ "Stop, please, sending everything twice": does a later clause have it?"""
+    after = next(n for n, other in enumerate(sentence.clauses) if other is clause) + 1
+    return any(name in other.found for other in sentence.clauses[after:])
+
+
+def _is_observed(context: Context, sentence: Sentence, clause: Clause, hit: Hit) -> bool:
     """ "No more letters since Monday": without a verb it asks only if nothing else is in the sentence."""
-    if hit.start > 2 or not hit.template.removeprefix("^ ").startswith(_VERBLESS):
+    if not statements.is_verbless(clause, hit) or any(
+        clause.has(name, 0, hit.start) for name in ("i_want", "want", "not_want", "lead", "polite")
+    ):
         return False
     words = lexicon(context.language)
-    return any(len(_known(words, clause, hit)) < len(clause.words) for clause in sentence.clauses)
+    unknown = any(len(_known(words, other, hit)) < len(other.words) for other in sentence.clauses)
+    return (unknown and hit.start <= 2) or statements.is_observed(sentence, clause, hit)
 
 
 def _unknown_object(known: set[int], clause: Clause, hit: Hit, *, failed: bool) -> bool:

@@ -68,10 +68,9 @@ _ATTRIBUTION_START = pattern(
     r"[a-zäöüéàèçřžščáíýůа-яіїє]{2,10}\.?,\s|בתאריך|في\s|ב-|"
     r"\"[^\"]{1,80}\"|[^\n:]{1,60}\s(?:wrote|schrieb))"
 )
-# In any language: a line with a date and "<address>" that ends in a colon.
-_DATE_AND_ADDRESS = pattern(
-    r"(?=[^\n]{0,300}\d{1,2}[:.]\d{2})[^\n]{0,300}<[^\s@<>]{1,64}@[^\s@<>]{1,100}>[^\n]{0,60}[:：]\W{0,3}$"
-)
+# In any language: a line with a time of day and "<address>" that ends in a colon.
+_TIME = pattern(r"\d[:.]\d\d")
+_ADDRESS_AND_COLON = pattern(r"<[^\s@<>]{1,64}@[^\s@<>]{1,100}>[^\n<]{0,60}[:：]\W?$")
 _HAS_DATE_OR_ADDRESS = pattern(r"\d{1,4}[./:年-]\d{1,2}|\d{4}|[^\s@]{1,64}@[^\s@]{1,100}|\bvia\b")
 _SIGNATURE_MARK = pattern(r"(?:--|—|–|-- |_{2,9}|- -|\*{3,9}|={3,19}|~{2,19})\s?$")
 _PS = pattern(r"\s{0,4}(?:p\.?\s?p?\.?s\b|n\.?b\b|post\s?scriptum|пс\b|p\.\s?d\b|з\.\s?і\.|追伸)")
@@ -318,7 +317,9 @@ def _attribution(lines: list[str], n: int) -> int:
         ):
             return 0
         joined = f"{joined} {lines[n + count - 1].strip()}".strip()[:600]
-        if (_WROTE.search(joined[-200:]) and _HAS_DATE_OR_ADDRESS.search(joined)) or _DATE_AND_ADDRESS.match(joined):
+        if (_WROTE.search(joined[-200:]) and _HAS_DATE_OR_ADDRESS.search(joined)) or (
+            _TIME.search(joined) and _ADDRESS_AND_COLON.search(joined[-250:])
+        ):
             _mark_rest(lines, n + count)
             return count
     return 0

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from imapclient import IMAPClient, SocketTimeout
-from imapclient.exceptions import IMAPClientError
+from imapclient.exceptions import IMAPClientAbortError, IMAPClientError, IMAPClientReadOnlyError
 
 from daemon.config import Mailbox
 from storage.incoming import Place
@@ -29,11 +29,14 @@ _READ_SECONDS: Final = 25  # a line gone dead without a FIN is noticed within 30
 
 
 class Failed(Exception):
-    """The IMAP server could not do `step`: connect, tls, login, select, search, idle, fetch, move."""
+    """The IMAP server could not do `step`: connect, tls, login, select, search, idle, fetch, move.
 
-    def __init__(self, step: str, why: object):
+    `refused`: it said NO or BAD; the connection is as good as before.
+    """
+
+    def __init__(self, step: str, why: object, *, refused: bool = False):
         super().__init__(f"{step}: {why}")
-        self.step, self.why = step, why
+        self.step, self.why, self.refused = step, why, refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +78,19 @@ class Session:
         if self._selected is None or self._selected.name != name or (writable and not self._writable):
             self._selected = None
             with _step("select"):
-                found = self._client.select_folder(name, readonly=not writable)
+                found = self._select(name, writable)
             validity, following = _number(found[b"UIDVALIDITY"]), _number(found.get(b"UIDNEXT", 0))
             self._selected, self._writable = Folder(name, validity, following), writable
             if not following:  # some servers keep it to themselves
                 self._selected = Folder(name, validity, self._highest() + 1)
         return self._selected
+
+    def _select(self, name: str, writable: bool) -> dict[bytes, Any]:
+        try:
+            found: dict[bytes, Any] = self._client.select_folder(name, readonly=not writable)
+        except IMAPClientReadOnlyError:  # imaplib takes offence at a folder that may only be read; we read it
+            found = self._client.select_folder(name, readonly=True)
+        return found
 
     def _highest(self) -> int:
         return max(self._search(["ALL"]), default=0)
@@ -122,9 +132,13 @@ class Session:
 
     def _idle(self, seconds: float) -> None:
         imap: Any = self._client._imap
-        self._client._idle_tag = imap._command("IDLE")
+        tag = self._client._idle_tag = imap._command("IDLE")
         while imap._get_response() is not None:  # what the server says before its `+` is kept as untagged data
-            pass
+            if imap.tagged_commands[tag] is not None:  # NO or BAD instead of the `+`, whatever it advertises
+                del imap.tagged_commands[tag]
+                self.idles = False
+                self._sleep(seconds, self._wake_in)
+                return
         news = bool(imap.untagged_responses.pop("EXISTS", None)) or self._buffered(imap)
         if not news:
             self._sleep(seconds, self._wake_in, self._client.socket())
@@ -167,6 +181,8 @@ class Session:
         if not found or b"RFC822.SIZE" not in found:
             return None
         raw = next((v for k, v in found.items() if k.startswith(b"BODY[]")), b"") or b""
+        if not raw and found[b"RFC822.SIZE"]:  # NIL for what it cannot read: nothing in it is not what it says
+            raise Failed("fetch", "the server gives no body", refused=True)
         assert self._selected is not None
         place = Place(self._settings.name, self._selected.name, self._selected.uidvalidity, uid)
         return Fetched(place, raw, int(found[b"RFC822.SIZE"]), _utc(found.get(b"INTERNALDATE")))
@@ -189,12 +205,26 @@ class Session:
             if self._moves:
                 self._client.move([uid], folder)
             elif self._uidplus:
-                self._client.copy([uid], folder)
+                if not self._copied(uid, folder):
+                    self._client.copy([uid], folder)
                 self._client.add_flags([uid], [b"\\Deleted"], silent=True)
                 self._client.uid_expunge([uid])
             else:
                 return False
         return True
+
+    def _copied(self, uid: int, folder: str) -> bool:
+        """Did we copy it before, and only its expunging failed? Then it is marked, and its copy lies there."""
+        assert self._selected is not None
+        source, fields = self._selected.name, "BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)]"
+        found = self._client.fetch([uid], ["FLAGS", fields]).get(uid, {})
+        if b"\\Deleted" not in found.get(b"FLAGS", ()):
+            return False
+        header = next((v for k, v in found.items() if k.startswith(b"BODY[")), b"") or b""
+        self.enter(folder, writable=False)
+        held = self.holds(header.partition(b":")[2].strip().decode("ascii", "replace"))
+        self.enter(source)
+        return held
 
     def close(self) -> None:
         """Log out, or at least let go."""
@@ -251,7 +281,8 @@ def _step(name: str) -> Iterator[None]:
             "tls", why.reason if not isinstance(why, ssl.SSLCertVerificationError) else why.verify_message
         ) from why
     except (IMAPClientError, OSError, ValueError, AssertionError) as why:
-        raise Failed(name, why or type(why).__name__) from why
+        refused = isinstance(why, IMAPClientError) and not isinstance(why, IMAPClientAbortError)
+        raise Failed(name, why if str(why) else type(why).__name__, refused=refused) from why
 
 
 def _number(value: Any) -> int:

@@ -9,11 +9,13 @@ again after a crash. Ordinary mail is never moved and never marked.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -30,7 +32,13 @@ from storage.incoming import Place, Seen
 from storage.write import Write, write
 
 MAX_ATTEMPTS: Final = 2
-_RETRY_SECONDS: Final = (1.0, 60.0)  # doubling from the first to the last; after a short outage we are soon back
+_FORGIVEN: Final = 10  # attempts that ended by no fault of the message; more than that, and it may be its fault
+_RETRY_SECONDS: Final = (1.0, 60.0)  # doubling from the first to the last
+# While an outage is under a minute we are back within 10 s of its end: a connect that the end came too late for may
+# need up to 3 s more to fail.
+_SHORT_OUTAGE: Final = 60.0
+_SOON: Final = 5.0
+_REFUSALS: Final = 5  # a server that refuses so many moves is asked again at the next poll, not for each message
 _FAR_BACK: Final = 10.0  # s; a connection that held so long was good: the next failure starts from the beginning
 
 
@@ -54,18 +62,23 @@ class Watcher:
         self._thread = threading.Thread(target=self.run, name=f"mailbox {settings.name}", daemon=True)
         self._next: dict[str, tuple[int, int]] = {}  # folder -> (UIDVALIDITY, first UID not looked at)
         self._targets: dict[Shelf, str] = {}
+        self._forgiven: Counter[Place] = Counter()
         self.connected = False
 
     def start(self) -> None:
         """Begin."""
         self._thread.start()
 
-    def stop(self, seconds: float = 10) -> None:
-        """End after the message under way."""
+    def ask_to_stop(self) -> None:
+        """End after the message under way; returns at once."""
         self._stopping.set()
         session = self._session
         if session is not None:
             session.wake()
+
+    def stop(self, seconds: float = 10) -> None:
+        """End after the message under way, and wait for that."""
+        self.ask_to_stop()
         if self._thread.is_alive():
             self._thread.join(seconds)
 
@@ -73,27 +86,28 @@ class Watcher:
 
     def run(self) -> None:
         """Connect, watch, and after any failure do so again, a little later each time."""
-        failures = 0
+        delay = since = 0.0
         while not self._stopping.is_set():
             began = time.monotonic()
             try:
                 self._once()
+                continue  # told to stop
             except Failed as failure:
-                failures = 1 if time.monotonic() - began > _FAR_BACK and self.connected else failures + 1
-                self._rest(failures, failure.step, failure.why)
+                step, reason = failure.step, failure.why
             except (Unavailable, Unusable) as why:  # not recorded: left in place
-                failures += 1
                 events.database_unavailable(why)
-                self._rest(failures, "record", why)
+                step, reason = "record", why
             except Exception as error:  # noqa: BLE001 - the outermost loop of a door: a bug must not end the watching
-                failures += 1
                 events.failed(f"mailbox {self.settings.name}", error)
-                self._rest(failures, "read", type(error).__name__)
+                step, reason = "read", type(error).__name__
+            ended = time.monotonic()
+            if not delay or (self.connected and ended - began > _FAR_BACK):
+                delay, since = 0.0, ended
             self.connected = False
+            delay = longer(delay, ended - since)
+            self._rest(delay * random.uniform(0.75, 1.0), step, reason)  # noqa: S311 - jitter
 
-    def _rest(self, failures: int, step: str, why: object) -> None:
-        first, last = _RETRY_SECONDS
-        delay = min(first * 2 ** min(failures - 1, 10), last) * random.uniform(0.75, 1.0)  # noqa: S311 - jitter
+    def _rest(self, delay: float, step: str, why: object) -> None:
         events.mailbox_lost(self.settings.name, step, why, delay)
         self._stopping.wait(delay)
 
@@ -133,12 +147,26 @@ class Watcher:
             if time.monotonic() >= due:
                 due = time.monotonic() + self.settings.poll_seconds
                 for name in others:
-                    self._read_folder(session, name)
-                self._look_at_filed(session)
+                    with self._spared(name):
+                        self._read_folder(session, name)
+                with self._spared(self._targets.get("processed", "")):
+                    self._look_at_filed(session)
                 self._pay_debts(session)
             self._read_folder(session, first)
             session.enter(first)
             session.wait(max(due - time.monotonic(), 0.05))
+
+    @contextlib.contextmanager
+    def _spared(self, folder: str) -> Iterator[None]:
+        """A folder that the server refuses (deleted, renamed, not ours) must not keep the others from being read."""
+        try:
+            yield
+        except Failed as failure:
+            if not failure.refused:
+                raise
+            self._next.pop(folder, None)  # what was left unread of it is looked for anew
+            why = f"{folder}: {failure.why}"
+            events.mailbox_lost(self.settings.name, failure.step, why, self.settings.poll_seconds)
 
     # ---- a folder
 
@@ -188,11 +216,13 @@ class Watcher:
 
     def _deal_with(self, session: Session, place: Place, noticed: float) -> None:
         """Read one message, act on it, file it."""
-        intake, now = self._means.intake, self._means.now
         if self._attempts(place) > MAX_ATTEMPTS:  # not even fetched: that may be what fails
-            done = intake.unread(Envelope(place, b"", 0, "", now(), targets=self._targets), now())
-            events.message_read(place.mailbox, place.uid, done.label, ("attempts-did-not-end",), 0)
+            self._give_up(place, self._targets)
             return
+        with self._forgiving(place):
+            self._read_one(session, place, noticed)
+
+    def _read_one(self, session: Session, place: Place, noticed: float) -> None:
         session.enter(place.folder)
         fetched = session.fetch(place.uid)
         if fetched is None:
@@ -202,7 +232,7 @@ class Watcher:
         if self._met_before(session, envelope):
             return
         reading = self._means.read(fetched.raw)
-        done = intake.act(reading, envelope, now())
+        done = self._means.intake.act(reading, envelope, self._means.now())
         events.message_read(place.mailbox, place.uid, done.label, reading.rules, time.monotonic() - noticed)
         if done.target:
             self._file(session, place, done)
@@ -210,7 +240,23 @@ class Watcher:
     def _attempts(self, place: Place) -> int:
         """How often this message was begun, this time included: committed before it is touched."""
         with write(self._means.intake.ledger, self._means.now(), f"mailbox {place.mailbox}") as w:
-            return incoming.attempt(w, place)
+            return incoming.attempt(w, place) - min(self._forgiven[place], _FORGIVEN)
+
+    @contextlib.contextmanager
+    def _forgiving(self, place: Place) -> Iterator[None]:
+        """An attempt that ended for want of the database (a full disk, a long lock) does not count."""
+        try:
+            yield
+        except (Unavailable, Unusable):
+            self._forgiven[place] += 1
+            raise
+        self._forgiven.pop(place, None)
+
+    def _give_up(self, place: Place, targets: dict[Shelf, str]) -> None:
+        """Attempts did not end: a person looks at it."""
+        intake, now = self._means.intake, self._means.now
+        done = intake.unread(Envelope(place, b"", 0, "", now(), targets=targets), now())
+        events.message_read(place.mailbox, place.uid, done.label, ("attempts-did-not-end",), 0)
 
     def _envelope(self, fetched: Fetched) -> Envelope:
         outside = summary(fetched.raw)
@@ -257,7 +303,16 @@ class Watcher:
         return True
 
     def _is_still_there(self, session: Session, known: Seen) -> bool:
-        """Does the copy that we know still lie where it was left?"""
+        """Does the copy that we know still lie where it was left? Not in a folder that is no more."""
+        try:
+            return self._lies_there(session, known)
+        except Failed as failure:
+            if failure.refused:
+                return False
+            raise
+
+    @staticmethod
+    def _lies_there(session: Session, known: Seen) -> bool:
         if known.state == "filed":
             session.enter(known.target, writable=False)
             return session.holds(known.message_id)
@@ -266,17 +321,27 @@ class Watcher:
 
     # ---- filing
 
-    def _file(self, session: Session, place: Place, done: Done) -> None:
-        """Move an honoured message, unless a person has moved it already."""
-        session.enter(place.folder)
+    def _file(self, session: Session, place: Place, done: Done) -> bool:
+        """Move an honoured message, unless a person has moved it already. False: refused, and still owed."""
+        if session.enter(place.folder).uidvalidity != place.uidvalidity:
+            return True  # that UID is another message now; ours is met again
         if not session.present(place.uid):
             self._settle(done.incoming, "filed")
-        elif session.file_away(place.uid, done.target):
+            return True
+        try:
+            moved = session.file_away(place.uid, done.target)
+        except Failed as failure:  # over quota, no such folder, no right to it: other mail must not wait for that
+            if not failure.refused:
+                raise
+            events.message_not_filed(place.mailbox, place.uid, failure.why)
+            return False
+        if moved:
             self._settle(done.incoming, "filed")
             events.message_filed(place.mailbox, place.uid, done.target)
         else:
             self._settle(done.incoming, "done")
             events.message_not_filed(place.mailbox, place.uid, "the server has neither MOVE nor UIDPLUS")
+        return True
 
     def _settle(self, number: int, state: incoming.State) -> None:
         with write(self._means.intake.ledger, self._means.now(), f"mailbox {self.settings.name}") as w:
@@ -286,13 +351,24 @@ class Watcher:
         """File what was left owing: by a crash after the commit, or by a decision in the review queue."""
         with self._means.intake.ledger.connect() as db:
             debts = incoming.owed(db, self.settings.name)
+        random.shuffle(debts)  # a few that are refused again and again must not stand before all others
+        for target in {d.target for d in debts} & set(self._targets.values()):
+            with self._spared(target):
+                session.ensure(target)  # somebody may have deleted it since we connected
         for folder in dict.fromkeys(d.place.folder for d in debts):
-            selected = session.enter(folder)
-            for debt in debts:
-                if debt.place.folder == folder and debt.place.uidvalidity == selected.uidvalidity:
-                    self._file(session, debt.place, Done(debt.label, debt.id, target=debt.target))
-                elif debt.place.folder == folder and folder in self._next:
-                    self._settle(debt.id, "settled")  # under another UIDVALIDITY it was met again, or is gone
+            with self._spared(folder):
+                self._pay(session, folder, [d for d in debts if d.place.folder == folder])
+
+    def _pay(self, session: Session, folder: str, debts: list[Seen]) -> None:
+        """File what is owed in one folder."""
+        validity, refusals = session.enter(folder).uidvalidity, 0
+        for debt in debts:
+            if self._stopping.is_set() or refusals >= _REFUSALS:
+                return
+            if debt.place.uidvalidity == validity:
+                refusals += not self._file(session, debt.place, Done(debt.label, debt.id, target=debt.target))
+            elif folder in self._next:
+                self._settle(debt.id, "settled")  # under another UIDVALIDITY it was met again, or is gone
 
     # ---- what people filed
 
@@ -303,11 +379,18 @@ class Watcher:
             return
         folder = session.enter(name, writable=False)
         for uid in self._unread(session, folder):
-            self._look_at_one(session, Place(self.settings.name, name, folder.uidvalidity, uid))
+            if self._stopping.is_set():
+                return
+            place = Place(self.settings.name, name, folder.uidvalidity, uid)
+            if self._attempts(place) > MAX_ATTEMPTS:
+                self._give_up(place, {})  # a decision that we cannot read is not to be forgotten
+            else:
+                with self._forgiving(place):
+                    self._look_at_one(session, place)
             self._passed(folder, uid)
 
     def _look_at_one(self, session: Session, place: Place) -> None:
-        fetched = session.fetch(place.uid) if self._attempts(place) <= MAX_ATTEMPTS else None
+        fetched = session.fetch(place.uid)
         if fetched is None:
             self._settle_unseen(place)
             return
@@ -319,6 +402,12 @@ class Watcher:
         else:
             done = self._means.intake.filed_by_hand(self._means.read(fetched.raw), envelope, self._means.now())
             events.message_read(place.mailbox, place.uid, done.label, ("filed-by-a-person",), 0)
+
+
+def longer(delay: float, lasted: float) -> float:
+    """The seconds to wait before the next try: `delay` before this one (0: the first), `lasted` since all was well."""
+    first, last = _RETRY_SECONDS
+    return min(max(first, 2 * delay), _SOON if lasted < _SHORT_OUTAGE else last)
 
 
 def _note(w: Write, envelope: Envelope, known: Seen, state: incoming.State) -> int:

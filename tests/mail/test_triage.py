@@ -104,8 +104,44 @@ def test_a_request_somebody_only_speaks_of_is_none(house: House, language: str) 
             assert not isinstance(triage.read(mail(frame.format(text)), house), OptOut), frame.format(text)
 
 
-@pytest.mark.parametrize("name", ["a", "b", "c"])
-def test_held_out_sets_have_no_false_opt_out_and_lose_none(house: House, name: str) -> None:
+NOTS = {
+    "ar": "لا", "cs": "ne", "da": "ikke", "fi": "älkää", "he": "אל", "it": "non", "ja": "しないで", "ko": "않습니다", "nl": "niet",
+    "no": "ikke", "pl": "nie", "pt": "não", "ru": "не", "sv": "inte", "tr": "değil", "uk": "не", "zh": "请勿",
+}  # fmt: skip
+
+
+def closed_cases() -> list[list[str]]:
+    lines = (HERE / "closed_cases.csv").read_text(encoding="utf-8").splitlines()[1:]
+    return [line.split("|") for line in lines]
+
+
+def test_requests_in_languages_of_which_we_know_few_words(house: House) -> None:
+    cases = closed_cases()
+    false = [text for want, text in cases if want == "no" and isinstance(triage.read(mail(text), house), OptOut)]
+    asked = [text for want, text in cases if want == "opt-out"]
+    lost = [text for text in asked if not isinstance(triage.read(mail(text), house), OptOut)]
+    assert not false
+    assert len(lost) <= 0.05 * len(asked), lost
+
+
+def test_a_not_put_anywhere_into_such_a_request_leaves_it_to_a_person(house: House) -> None:
+    false = []
+    for text in (text for want, text in closed_cases() if want == "opt-out"):
+        reading = triage.read(mail(text), house)
+        assert isinstance(reading, OptOut), text
+        space = "" if reading.language in ("ja", "zh") else " "
+        words = text.split() if space else list(text)
+        for n in range(len(words) + 1):
+            changed = space.join([*words[:n], NOTS[reading.language], *words[n:]])
+            if isinstance(triage.read(mail(changed), house), OptOut):
+                false.append(changed)
+    assert not false
+
+
+@pytest.mark.parametrize(
+    ("name", "floor"), [("a", 0.9), ("b", 0.9), ("c", 0.85), ("d", 0.85), ("e", 0.85), ("f", 0.85)]
+)
+def test_held_out_sets_have_no_false_opt_out_and_lose_none(house: House, name: str, floor: float) -> None:
     """Written by somebody who had not seen the code; so that first contact with each could be measured."""
     folder = CORPUS / "red" / name
     with (folder / "truth.csv").open(encoding="utf-8", newline="") as file:
@@ -122,7 +158,7 @@ def test_held_out_sets_have_no_false_opt_out_and_lose_none(house: House, name: s
             asked += 1
             found += isinstance(reading, OptOut) and said == told and scope(reading) == row["scope"]
             assert isinstance(reading, OptOut | Review), row["file"]
-    assert found >= 0.85 * asked
+    assert found >= floor * asked
 
 
 def test_every_reported_rule_is_explained(house: House) -> None:

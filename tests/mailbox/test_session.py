@@ -13,7 +13,7 @@ import pytest
 from daemon.config import Mailbox
 from daemon.mailbox.session import Failed, Session, connect
 
-Script = Callable[[socket.socket], None]
+Script = Callable[[socket.socket], object]  # bytes returned: the answer to IDLE instead of waiting for DONE
 
 
 def _serve(listening: socket.socket, on_idle: Script, capabilities: bytes) -> None:
@@ -33,11 +33,14 @@ def _answer(
         case b"CAPABILITY":
             conn.sendall(b"* CAPABILITY " + capabilities + b"\r\n" + tag + b" OK x\r\n")
         case b"SELECT" | b"EXAMINE":
-            conn.sendall(
-                b"* 5 EXISTS\r\n* OK [UIDVALIDITY 1] x\r\n* OK [UIDNEXT 6] x\r\n" + tag + b" OK [READ-WRITE] s\r\n"
-            )
+            access = b"[READ-ONLY]" if b"X-READ-ONLY" in capabilities else b"[READ-WRITE]"
+            conn.sendall(b"* 5 EXISTS\r\n* OK [UIDVALIDITY 1] x\r\n* OK [UIDNEXT 6] x\r\n")
+            conn.sendall(tag + b" OK " + access + b" s\r\n")
         case b"IDLE":
-            on_idle(conn)
+            refusal = on_idle(conn)
+            if isinstance(refusal, bytes):
+                conn.sendall(tag + refusal)
+                return
             done = lines.readline()  # type: ignore[attr-defined]  # a BufferedReader
             if done.strip() == b"DONE":
                 conn.sendall(tag + b" OK idle done\r\n")
@@ -153,7 +156,46 @@ def test_uidplus_without_move(monkeypatch: pytest.MonkeyPatch) -> None:
     with session(_plus, b"IMAP4rev1 IDLE UIDPLUS") as found:
         said: list[str] = []
         client = found._client
+        monkeypatch.setattr(client, "fetch", lambda *a: {7: {b"FLAGS": ()}})
         for verb in ("copy", "add_flags", "uid_expunge", "expunge", "move"):
             monkeypatch.setattr(client, verb, lambda *a, verb=verb, **k: said.append(verb))
         assert found.file_away(7, "Opt-outs")
         assert said == ["copy", "add_flags", "uid_expunge"]
+
+
+def test_a_server_that_refuses_idle_is_polled() -> None:
+    count = 0
+
+    def first_takes_it(conn: socket.socket) -> bytes | None:
+        nonlocal count
+        count += 1
+        if count == 1:
+            _plus(conn)
+        return b" BAD no such thing\r\n" if count > 1 else None
+
+    with session(first_takes_it) as found:
+        began = time.monotonic()
+        found.wait(0.3)
+        assert 0.2 < time.monotonic() - began < 2
+        assert not found.idles
+        assert found.uids_from(6) == [7]
+
+
+def test_a_server_that_says_it_is_still_there_is_idled_on_again() -> None:
+    with session(_later(b"* OK Still here\r\n")) as found:
+        for _ in range(3):
+            found.wait(2)
+            assert found.uids_from(6) == [7]
+
+
+def test_a_folder_that_may_only_be_read_is_read() -> None:
+    with session(_plus, b"IMAP4rev1 IDLE X-READ-ONLY") as found:
+        assert found.enter("Other").uidvalidity == 1
+
+
+def test_no_body_is_not_an_empty_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    with session(_plus) as found:
+        nothing = {7: {b"RFC822.SIZE": 500, b"BODY[]<0>": None, b"SEQ": 1}}
+        monkeypatch.setattr(found._client, "fetch", lambda *a: nothing)
+        with pytest.raises(Failed, match="no body"):
+            found.fetch(7)

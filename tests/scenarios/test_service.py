@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import smtplib
@@ -12,9 +13,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from daemon import jobs
+from daemon.mailbox.watcher import Watcher
+from daemon.service import Service
 from tests.loopback import free_port
 from tests.scenarios.process import Daemon, config, notify_socket
 from tests.servers import Dovecot, Sink
@@ -215,3 +220,37 @@ def test_upstream_must_not_be_ourselves(home: Path) -> None:
     daemon.file.write_text(daemon.config)
     daemon.file.chmod(0o600)
     assert "own listener" in daemon.cli("run", expect=78).stderr
+
+
+def test_a_long_job_does_not_delay_the_end() -> None:
+    going = threading.Event()
+
+    def long_job() -> None:
+        going.wait(5)
+
+    async def service() -> None:
+        job = asyncio.create_task(jobs._run(long_job))
+        await asyncio.sleep(0.1)
+        job.cancel()
+
+    began = time.monotonic()
+    asyncio.run(service())
+    assert time.monotonic() - began < 3
+    going.set()
+
+
+def test_every_mailbox_is_told_to_stop_before_any_is_waited_for() -> None:
+    class Stuck:
+        def __init__(self) -> None:
+            self.told = False
+
+        def ask_to_stop(self) -> None:
+            self.told = True
+
+        def stop(self) -> None:
+            assert all(w.told for w in stuck)
+
+    stuck = [Stuck() for _ in range(40)]
+    watchers = cast("dict[str, Watcher]", {str(n): w for n, w in enumerate(stuck)})
+    nothing = cast("Any", None)
+    asyncio.run(Service(nothing, nothing, {}, watchers=watchers)._stop_watchers())

@@ -124,7 +124,7 @@ def test_under_a_new_uidvalidity_all_is_looked_at_back_to_where_it_once_began(le
     with write(ledger.ledger, NOW, "test") as w:
         incoming.begin_folder(w, "support", "INBOX", 1, 500, 30)
     with write(ledger.ledger, NOW + timedelta(days=60), "test") as w:
-        assert incoming.begin_folder(w, "support", "INBOX", 2, 10, 30) == FirstSight(1, NOW - timedelta(days=30))
+        assert incoming.begin_folder(w, "support", "INBOX", 2, 10, 30) == FirstSight(10, NOW - timedelta(days=30))
         assert incoming.begin_folder(w, "support", "Opt-outs", 1, 10, None).uidnext == 10
 
 
