@@ -167,13 +167,11 @@ def _anywhere(line: str, start: int, end: int) -> bool:
 
 
 def by_flufl(raw: bytes) -> list[str]:
-    """What flufl.bounce makes of a message nobody else could read: the fallback for odd formats, if it is installed."""
-    try:
-        from email import message_from_bytes
+    """What flufl.bounce makes of a message nobody else could read: the fallback for odd formats."""
+    from email import message_from_bytes
 
-        from flufl.bounce import all_failures
-    except ImportError:
-        return []
+    from flufl.bounce import all_failures  # a tenth of a second, for the few messages that come so far
+
     logger = logging.getLogger("flufl.bounce")
     disabled, logger.disabled = logger.disabled, True  # this room does not log
     try:
