@@ -23,6 +23,7 @@ import smtplib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -152,7 +153,7 @@ def run(imap: Dovecot, port: int, mails: int) -> tuple[list[float], list[float]]
         refused, told = [], []
         for n in range(-1, mails):  # the first one warms up
             ours = asker.until_refused(f"person{n}@example.com", append(writer, n))
-            theirs = idler.until_told(lambda n=n: append(other, n))  # type: ignore[misc]
+            theirs = idler.until_told(partial(append, other, n))
             if n >= 0:
                 refused.append(ours)
                 told.append(theirs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from re import Match
 from typing import Final
 
 from daemon.mail.patterns import pattern
@@ -133,10 +134,10 @@ def _cause(text: str, tail: str) -> Cause:
     return "address"
 
 
-def _any(found: object) -> str:
-    return f"{found[1]}.{int(found[2])}.{int(found[3])}" if found else ""  # type: ignore[index]
+def _any(found: Match[str] | None) -> str:
+    return f"{found[1]}.{int(found[2])}.{int(found[3])}" if found else ""
 
 
-def _specific(found: object) -> str:
+def _specific(found: Match[str] | None) -> str:
     code = _any(found)
     return "" if code.endswith(".0.0") else code

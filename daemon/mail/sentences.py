@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from re import Match
 from typing import Final
 
 from daemon.mail import phrases
@@ -150,9 +151,9 @@ def _unquoted(piece: str) -> str:
     """Without what is only quoted: `"Please remove me" replies went up` asks nothing. One word, a name in capitals
     (`the "Quill Letter"`), or a sentence that is nothing but its quotation stay."""
 
-    def kept(found: object) -> str:
-        inside = next(x for x in found.groups() if x)  # type: ignore[attr-defined]
-        rest = len(piece) - len(found[0])  # type: ignore[index]
+    def kept(found: Match[str]) -> str:
+        inside = next(x for x in found.groups() if x)
+        rest = len(piece) - len(found[0])
         words = inside.split()
         is_name = all(w[:1].isupper() or w in ("of", "and", "de", "du", "la") for w in words) and len(words) > 1
         return f" {inside} " if len(words) == 1 or is_name or rest <= 3 else " , quotation , "

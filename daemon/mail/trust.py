@@ -34,7 +34,7 @@ def dmarc(fields: Fields, house: House, author_domain: str) -> Verdict:
 
 def _received_by_us(value: str, house: House) -> bool:
     found = _BY.search(value[:4000])
-    return bool(found) and (found[1].lower() == house.authserv_id.lower() or house.owns(found[1]))  # type: ignore[index]
+    return found is not None and (found[1].lower() == house.authserv_id.lower() or house.owns(found[1]))
 
 
 def _authserv_id(value: str) -> str:
