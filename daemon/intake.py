@@ -3,21 +3,23 @@
 Used by the watcher, and by whoever else brings a message (the demo, later replay). Commit first: whatever `act` says
 has been recorded is on disk when it returns; what is then owed to the message (filing) was committed with it.
 
-Trust (DESIGN 7.5, this version): a request acts at once for the writer's own address, when dmarc=pass, when a token of
-ours proves it, or when no `authserv_id` is configured and nobody can be proven. Anything else waits for a person.
+Trust (DESIGN 7.5): a request acts at once for the writer's own address when dmarc=pass or when no `authserv_id` is
+configured and nobody can be proven, and for whomever a token of ours names. Anything else acts too, but only up to an
+hourly allowance (a `trusted_only` mailbox has none); what exceeds it waits for a person.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from daemon import events
 from daemon.config import Bounce as BounceLimits
 from daemon.config import House
+from daemon.config import Intake as Allowance
 from daemon.mail.reading import (
     AutoReply,
     Bounce,
@@ -30,13 +32,17 @@ from daemon.mail.reading import (
     addresses,
     label,
 )
-from storage import incoming, suppressions
+from daemon.mail.tokens import UNDO_DAYS, Token
+from storage import incoming, outbox, suppressions
 from storage.address import Address, NotAnAddress, Who, parse
 from storage.engine import Ledger
 from storage.incoming import Item, Place
+from storage.suppressions import Whom
 from storage.terms import ALL, REASONS, Reason, seconds
 from storage.write import Write, write
 
+ONE_WRITER: Final = (3, 20)  # of 20 unproven requests an hour, at most 3 may come from one writer
+NOTICE_WITHIN: Final = timedelta(days=2)  # nobody is told of a request that is older
 Shelf = Literal["processed", "machine"]  # what filed messages are filed as
 
 
@@ -52,6 +58,7 @@ class Envelope:
     sender: str = ""
     excerpt: str = ""
     targets: Mapping[Shelf, str] = field(default_factory=dict)
+    trusted_only: bool = False  # of the mailbox: what nobody proved waits for a person at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +74,14 @@ class Done:
 
 @dataclass(frozen=True)
 class Intake:
-    """The desk. `numbers`: list id -> list number, of every list of the house."""
+    """The desk. `numbers`: list id -> list number, of every list of the house. `notices`: can we write to people?"""
 
     ledger: Ledger
     house: House
     numbers: Mapping[str, int]
     limits: BounceLimits = field(default_factory=BounceLimits)
+    allowance: Allowance = field(default_factory=Allowance)
+    notices: bool = False
 
     def act(self, reading: Reading, envelope: Envelope, now: datetime) -> Done:
         """Honour a reading. Raises storage.engine.Unavailable: nothing has happened then."""
@@ -148,7 +157,9 @@ class _Act:
                 done = self._bounce(reading)
             case Complaint():
                 done = self._complaint(reading)
-            case Resubscribe() | Review():
+            case Resubscribe():
+                done = self._come_back(reading)
+            case Review():
                 done = self._doubt(reading, addresses(reading))
             case AutoReply() | Ordinary():
                 done = self._record(label(reading))
@@ -157,20 +168,96 @@ class _Act:
     # ---- requests
 
     def _opt_out(self, reading: OptOut) -> Done:
-        """At once for the writer's own address if that is proven or nobody can be; the rest waits for a person."""
+        """At once for whom it is proven, and for the writer himself if nobody can be; the rest as far as allowed."""
+        if reading.token is not None:
+            return self._by_token(reading, reading.token)
         own = [a for a in reading.addresses if a == reading.writer and reading.proof != "none"]
-        if reading.proof == "token":
-            own = list(reading.addresses)
-        at_once = self._intake.people(own)
         later = [a for a in reading.addresses if a not in own]
+        at_once = self._intake.people(own)
+        if later and self._is_allowed(reading.writer or ""):
+            at_once, later = self._intake.people(reading.addresses), []
         if not at_once:
-            return self._doubt(reading, later or reading.addresses, unproven=True)
-        for scope in self._scopes(reading.scope):
-            for person in at_once:
-                self._suppress(person, scope, Reason.OPT_OUT, "mail", lambda: self._evidence(reading))
+            return self._doubt(reading, later or reading.addresses, unproven=bool(later))
+        scopes = self._scopes(reading.scope)
+        told = [p for p in at_once if self._suppress_all(p, scopes, reading) and str(p) == reading.writer]
+        self._confirm(reading, told, scopes)
         if later:
             return self._doubt(reading, later, unproven=True, target="processed")
         return self._record("opt-out", target="" if reading.stays else "processed")
+
+    def _suppress_all(self, whom: Whom, scopes: Sequence[int], reading: OptOut) -> bool:
+        """True: something is new."""
+        return any([self._suppress(whom, s, Reason.OPT_OUT, "mail", lambda: self._evidence(reading)) for s in scopes])
+
+    def _by_token(self, reading: OptOut, token: Token) -> Done:
+        """Whom the token names; the plain address is known only if he writes from it."""
+        people = self._intake.people(reading.addresses)
+        whom: Whom = people[0] if people else token.address_key
+        scopes = [token.list_number or ALL]
+        if self._suppress_all(whom, scopes, reading):
+            self._confirm(reading, people, scopes)
+        return self._record("opt-out", target="processed")
+
+    def _is_allowed(self, writer: str, *, machine: bool = False) -> bool:
+        """May one more request be acted on that nobody proved? (DESIGN 7.5)"""
+        limit = self._intake.allowance.unproven_per_hour
+        if self._envelope.trusted_only or not limit:
+            return False
+        few, of = ONE_WRITER
+        one_writer = limit if machine else -(-limit * few // of)  # a provider's bounces all come from one address
+        key = self._w.ledger.site_key.address_key(writer.lower())
+        return incoming.allow_unproven(self._w, key, self._asked(), limit, one_writer)
+
+    # ---- what we write ourselves
+
+    def _confirm(self, reading: OptOut, people: Sequence[Address], scopes: Sequence[int]) -> None:
+        """Tell the writer that it is done. Not whom nobody proved too often, and never about an old request."""
+        if self._intake.notices and people and self._is_fresh():
+            proven = reading.proof in ("dmarc", "token")
+            outbox.owe(self._w, "confirm", people[0], self._language(reading), scopes, proven=proven)
+
+    def _is_fresh(self) -> bool:
+        return self._w.now - self._asked() <= NOTICE_WITHIN
+
+    def _language(self, reading: OptOut | Resubscribe) -> str:
+        return reading.language or self._intake.house.language
+
+    # ---- coming back
+
+    def _come_back(self, reading: Resubscribe) -> Done:
+        """His own wish, proven, with an opt-out of his that stands: he is asked to confirm it. Else a person decides."""
+        if reading.token is not None:
+            return self._undo(reading, reading.token)
+        people = self._intake.people(reading.addresses)
+        own = len(people) == 1 and reading.addresses == (reading.writer,) and reading.proof == "dmarc"
+        if not (own and self._intake.notices and self._is_fresh()):
+            return self._doubt(reading, reading.addresses)
+        scopes = self._opted_out(people[0], self._scopes(reading.scope))
+        if not scopes:
+            return self._doubt(reading, reading.addresses)
+        outbox.owe(self._w, "comeback", people[0], self._language(reading), scopes, proven=True)
+        return self._record("resubscribe")
+
+    def _opted_out(self, whom: Whom, wanted: Sequence[int]) -> list[int]:
+        """For what the standing opt-outs of this person would have to be undone."""
+        rows = suppressions.standing(self._w.db, self._w.ledger.site_key, whom)
+        out_of = {row[1] for row in rows if row[2] == Reason.OPT_OUT}
+        if ALL in wanted:
+            return sorted(out_of)
+        return sorted(scope for scope in wanted if scope in out_of or ALL in out_of)
+
+    def _undo(self, reading: Resubscribe, token: Token) -> Done:
+        """The link of a notice came back: what it names is undone, within its time, unless it was asked for again."""
+        people = self._intake.people(reading.addresses)
+        whom: Whom = people[0] if people else token.address_key
+        scope = token.list_number or ALL
+        asked, made = seconds(self._asked()), token.day * 86_400
+        in_time = made - 86_400 <= asked <= made + (UNDO_DAYS + 1) * 86_400
+        if in_time and undo(self._w, whom, scope, self._asked()):
+            who = self._who(whom)
+            name = suppressions.scope_word(self._w.db, scope)
+            self._w.after_commit(lambda: events.suppression_lifted(who, name, 1))
+        return self._record("resubscribe", target="processed")
 
     def by_hand(self, reading: Reading) -> Done:
         """As accepted by a person: whom the reading names, else its writer."""
@@ -198,7 +285,7 @@ class _Act:
         neither is worth a person's time.
         """
         hard = reading.hard and reading.cause == "address"
-        if reading.proof != "token" and hard:
+        if reading.proof != "token" and hard and not self._is_allowed(self._envelope.sender, machine=True):
             return self._doubt(reading, reading.recipients, unproven=True)
         for person in self._intake.people(reading.recipients):
             suppressed = False
@@ -218,9 +305,11 @@ class _Act:
         return self._suppress(person, ALL, Reason.SOFT_BOUNCE, "dsn", lambda: self._evidence(reading))
 
     def _complaint(self, reading: Complaint) -> Done:
-        people = self._intake.people(reading.recipients)
-        if reading.proof != "token" or not people:
-            return self._doubt(reading, reading.recipients, unproven=True)
+        people: list[Whom] = [*self._intake.people(reading.recipients)]
+        if reading.token is not None and not people:
+            people = [reading.token.address_key]
+        elif not people or (reading.proof != "token" and not self._is_allowed(self._envelope.sender, machine=True)):
+            return self._doubt(reading, reading.recipients, unproven=bool(people))
         for person in people:
             self._suppress(person, ALL, Reason.COMPLAINT, "arf", lambda: self._evidence(reading))
             self._say(partial(events.complaint_recorded, ref=self._refs[-1]), person)
@@ -288,7 +377,7 @@ class _Act:
         return self._number
 
     def _suppress(
-        self, person: Address, scope: int, reason: Reason, source: str, evidence: Callable[[], tuple[int, bytes]]
+        self, person: Whom, scope: int, reason: Reason, source: str, evidence: Callable[[], tuple[int, bytes]]
     ) -> bool:
         """True: a new row stands."""
         w = self._w
@@ -312,10 +401,14 @@ class _Act:
         came, now = self._envelope.internaldate, self._w.now
         return now if came.year <= 1970 else min(came, now)
 
-    def _say(self, event: Callable[[Who], object], person: Address) -> None:
+    def _say(self, event: Callable[[Who], object], person: Whom) -> None:
         """Log it once it is true."""
-        who = self._intake.ledger.site_key.who(person)
+        who = self._who(person)
         self._w.after_commit(lambda: event(who))
+
+    def _who(self, person: Whom) -> Who:
+        site_key = self._intake.ledger.site_key
+        return site_key.who_has(person) if isinstance(person, bytes) else site_key.who(person)
 
     def _record(self, word: str, *, state: incoming.State | None = None, target: Shelf | Literal[""] = "") -> Done:
         """The sighting, and what is owed to the message."""
@@ -334,6 +427,29 @@ class _Act:
             evidence=self._refs[0] if self._refs else None,
         )
         return Done(word, number, tuple(self._refs), self._review, folder if state is None else "")
+
+
+def undo(w: Write, whom: Whom, scope: int, asked: datetime) -> bool:
+    """Undo an opt-out by the person's own confirmed wish: its row goes; of one list alone, `wanted` exempts it.
+
+    Complaint, bounce and operator rows stay (DESIGN 4.6). False: nothing stood, or the person has opted out since.
+    """
+    rows = suppressions.standing(w.db, w.ledger.site_key, whom)
+    mine = [r for r in rows if r[2] == Reason.OPT_OUT and r[1] in (scope, ALL)]
+    if not mine or any(_asked_again(w, r, asked) for r in mine):
+        return False
+    because = "the person confirmed by the link of our notice"
+    gone = suppressions.lift(w, whom, scope, because, "mail", only=Reason.OPT_OUT)
+    if scope != ALL and any(r[1] == ALL for r in mine):
+        suppressions.add(w, whom, scope, Reason.WANTED, "mail", {"because": because}, since=asked)
+        return True
+    return bool(gone)
+
+
+def _asked_again(w: Write, row: suppressions.RawRow, wish: datetime) -> bool:
+    """Was this opt-out asked for (again) after the wish to come back?"""
+    asked = incoming.last_asked(w.db, row[4])
+    return max(row[3], seconds(asked) if asked else 0) > seconds(wish)
 
 
 def _wish(reading: Reading) -> str:
@@ -382,9 +498,8 @@ def _take_back(w: Write, item: Item, people: Sequence[Address], scopes: Sequence
     """Lift the opt-outs that this wish takes back. Raises Outdated where the person has asked again since."""
     because = note or f"asked for it by mail (review {item.id})"
     for person in people:
-        for _, scope, reason, since, evidence in suppressions.standing(w.db, w.ledger.site_key, person):
-            asked = incoming.last_asked(w.db, evidence) or item.at
-            if reason == Reason.OPT_OUT and scope in scopes and max(since, seconds(asked)) > seconds(item.at):
+        for row in suppressions.standing(w.db, w.ledger.site_key, person):
+            if row[2] == Reason.OPT_OUT and row[1] in scopes and _asked_again(w, row, item.at):
                 raise Outdated
         for scope in scopes:
             suppressions.lift(w, person, scope, because, only=Reason.OPT_OUT)

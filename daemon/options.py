@@ -62,6 +62,7 @@ EMail = Annotated[str, AfterValidator(_address)]
 Listen = Annotated[str, AfterValidator(_listen)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 ListId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
+Language = Annotated[str, Field(pattern=r"^[a-z]{2}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 
@@ -112,6 +113,7 @@ class House(Section):
     addresses: tuple[EMail, ...] = ()  # mailboxes people write to
     form_addresses: tuple[EMail, ...] = ()  # senders of our own web forms
     authserv_id: str = ""  # whose Authentication-Results we trust; "" = nobody's
+    language: Language = "en"  # of what we write to people whose own language we cannot tell
     lists: tuple[MailingList, ...] = Field((), exclude=True)  # filled in by load(); not an option
 
     def owns(self, domain: str) -> bool:
@@ -152,6 +154,9 @@ class Mailbox(Section):
     machine_folder: str = ""  # "" leaves recorded bounces and complaints
     first_days: Annotated[int, Field(ge=0, le=3650)] = 30
     poll_seconds: Annotated[int, Field(ge=1, le=540)] = 60  # Office 365 forgets an IDLE after about ten minutes
+    subaddress: Literal["", "+"] = ""  # "+" once support+x@ is known to arrive
+    trusted_only: bool = False  # what nobody proved waits for a person at once
+    observe: bool = False  # read and report, act on nothing
 
     @model_validator(mode="before")
     @classmethod
@@ -169,6 +174,12 @@ class Mailbox(Section):
         if {self.processed_folder, self.machine_folder} & set(self.folders):
             raise ValueError(FILED_IN_CIRCLES)
         return self
+
+
+class Intake(Section):
+    """What is done with requests, bounces and complaints that nobody proved."""
+
+    unproven_per_hour: Annotated[int, Field(ge=0)] = 20  # acted on at once; one writer at most 3 of 20; 0: none
 
 
 class Bounce(Section):
@@ -200,6 +211,13 @@ class Upstream(Section):
     connections: Annotated[int, Field(ge=1)] = 20
 
 
+class Notices(Section):
+    """The mail that we write to people ourselves, through the upstream."""
+
+    confirm: bool = True  # tell people that they are off the list, with a way back; ask who wants to come back
+    sender: EMail = ""  # default: the first of house.addresses
+
+
 class Log(Section):
     """What is logged, and how."""
 
@@ -215,22 +233,19 @@ class Config(Section):
     list: tuple[MailingList, ...] = ()
     storage: Storage = Storage()
     mailbox: tuple[Mailbox, ...] = ()
+    intake: Intake = Intake()
     bounce: Bounce = Bounce()
     relay: Relay = Relay()
     upstream: Upstream | None = None
+    notices: Notices = Notices()
     log: Log = Log()
 
 
 # What CONTRACT promises and this version lacks: path -> the values that are true of this version all the same.
 LATER: Final[dict[str, tuple[object, ...]]] = {
     "house.operators_mail": ("",),
-    "house.language": (),
     "storage.backup_dir": ("",),
     "mailbox.oauth2": (),
-    "mailbox.subaddress": ("",),
-    "mailbox.trusted_only": (True,),
-    "mailbox.observe": (False,),
-    "intake.unproven_per_hour": (0,),
     "relay.listener": (),
     "relay.tls": ("none",),
     "relay.cert_file": ("",),
@@ -245,8 +260,6 @@ LATER: Final[dict[str, tuple[object, ...]]] = {
     "upstream.ca_file": ("",),
     "upstream.username": ("",),
     "upstream.password_file": ("",),
-    "notices.confirm": (False,),
-    "notices.sender": ("",),
     "web": (),
     "postfix": (),
     "retention.evidence": (0,),

@@ -199,6 +199,32 @@ def forget_soft_bounces(w: Write, window_days: int) -> None:
     w.db.exec_driver_sql("DELETE FROM soft_bounce WHERE day <= ?", (w.at // 86_400 - window_days,))
 
 
+# ------------------------------------------------------------------ what nobody proved
+
+
+def allow_unproven(w: Write, writer: bytes, asked: datetime, limit: int, one_writer: int) -> bool:
+    """May one more request that nobody proved be acted on? Counts it if so.
+
+    `writer`: his address key. It is counted by the hour in which it came in, so that a backlog is read as it arrived.
+    """
+    hour = seconds(asked) // 3600
+    query = "SELECT coalesce(sum(count), 0), coalesce(sum(CASE WHEN writer = ? THEN count END), 0) FROM unproven WHERE hour = ?"
+    total, his = w.db.exec_driver_sql(query, (writer, hour)).one()
+    if total >= limit or his >= one_writer:
+        return False
+    w.db.exec_driver_sql(
+        "INSERT INTO unproven (hour, writer, count) VALUES (?, ?, 1)"
+        " ON CONFLICT (hour, writer) DO UPDATE SET count = count + 1",
+        (hour, writer),
+    )
+    return True
+
+
+def forget_unproven(w: Write, days: int = 60) -> None:
+    """Drop the hours so long past that no mailbox is read back to them."""
+    w.db.exec_driver_sql("DELETE FROM unproven WHERE hour < ?", (w.at // 3600 - days * 24,))
+
+
 # ------------------------------------------------------------------ the review queue
 
 

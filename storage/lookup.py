@@ -113,7 +113,9 @@ class Lookup:
 
     def _ask(self, keys: list[bytes]) -> list[tuple[bytes, int, int, int, int]]:
         try:
-            return self._cursor().execute(_select(len(keys)), keys).fetchall()  # fetchall: a half-read cursor pins an old snapshot
+            return (
+                self._cursor().execute(_select(len(keys)), keys).fetchall()
+            )  # fetchall: a half-read cursor pins an old snapshot
         except (sqlite3.Error, OSError) as why:
             self.close()
             raise Unavailable(f"lookup in {self.path}: {why}") from why

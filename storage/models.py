@@ -161,6 +161,33 @@ class SoftBounce(SQLModel, table=True):
     day: int = Field(primary_key=True)  # days since 1970
 
 
+class OutboxNotice(SQLModel, table=True):
+    """A mail that we owe a person ourselves. The plain address goes when it is sent; the key keeps a second one away."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (Index("ix_outbox_state_due", "state", "due"),)
+    id: int | None = Field(default=None, primary_key=True)
+    at: datetime = Field(sa_type=Utc)
+    kind: str  # confirm | comeback
+    key: bytes = Field(index=True)
+    address: str
+    language: str
+    scopes: str  # JSON: the numbers of what it is about
+    proven: int
+    state: str  # owed | sent | dropped
+    attempts: int = 0
+    due: datetime = Field(sa_type=Utc)
+
+
+class Unproven(SQLModel, table=True):
+    """How many requests that nobody proved were acted on: by the hour they came in (since 1970), and by writer."""
+
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    hour: int = Field(primary_key=True)
+    writer: bytes = Field(primary_key=True)
+    count: int
+
+
 class JobRun(SQLModel, table=True):
     """When a job last ended well."""
 

@@ -16,6 +16,7 @@ from storage.terms import ALL, Reason, joined, seconds
 from storage.write import Write
 
 RawRow = tuple[bytes, int, int, int, int]  # key, scope, reason, since (seconds UTC), evidence
+Whom = Address | bytes  # bytes: the address key in a token of ours; the address itself is not known
 
 Outcome = Literal["new", "repeated", "outdated"]  # outdated: asked before the person was taken off the list again
 
@@ -30,7 +31,7 @@ class Added:
 
 def add(
     w: Write,
-    address: Address,
+    whom: Whom,
     scope: int,
     reason: Reason,
     source: str,
@@ -45,8 +46,7 @@ def add(
     `evidence`: gives the evidence if a row is written (one evidence may cover several addresses of a message).
     """
     moment = since or w.now
-    form = person(address, w.ledger.same_person)
-    keys = w.ledger.site_key.address_keys(form)
+    keys, address = _keys_for_writing(w, whom)
     standing = _rows(w.db, keys)
     # whoever says no to everything, or to this list, no longer wants it
     unwanted = [r for r in standing if reason == Reason.OPT_OUT and r[2] == Reason.WANTED and scope in (ALL, r[1])]
@@ -56,21 +56,28 @@ def add(
             return Added("repeated", row[4])
     if reason in (Reason.OPT_OUT, Reason.WANTED) and _lifted_later(w.db, keys, scope, moment):
         return Added("outdated", 0)
-    number = evidence() if evidence else w.evidence(address=str(address), source=source, **detail)
+    number = evidence() if evidence else w.evidence(address=address, source=source, **detail)
     _delete(w, unwanted)
     _insert(w, [(keys[0], scope, int(reason), seconds(moment), number[0])])
-    if w.ledger.keep_addresses:
+    if w.ledger.keep_addresses and address:
         w.db.exec_driver_sql(
-            "INSERT INTO person (key, address) VALUES (?, ?) ON CONFLICT (key) DO NOTHING", (keys[0], str(address))
+            "INSERT INTO person (key, address) VALUES (?, ?) ON CONFLICT (key) DO NOTHING", (keys[0], address)
         )
     w.audit("suppressed", key=keys[0], scope=scope, reason=int(reason), source=source, evidence=number)
     return Added("new", number[0])
 
 
-def _no_longer_wanted(w: Write, rows: list[RawRow], address: Address, source: str) -> None:
+def _keys_for_writing(w: Write, whom: Whom) -> tuple[list[bytes], str]:
+    """(the keys under which rows of this person may stand, the first for new ones; the plain address, "" if unknown)."""
+    if isinstance(whom, bytes):
+        return [whom], ""
+    return w.ledger.site_key.address_keys(form_of(w, whom)), str(whom)
+
+
+def _no_longer_wanted(w: Write, rows: list[RawRow], address: str, source: str) -> None:
     """The opt-out stands already, so it leaves no row of its own to tell where the exemption went."""
     if rows:
-        number = w.evidence(address=str(address), source=source, because="asked again to be left alone")
+        number = w.evidence(address=address, source=source, because="asked again to be left alone")
         _delete(w, rows)
         for row in rows:
             w.audit("lifted", key=row[0], scope=row[1], reason=row[2], source=source, evidence=number)
@@ -116,13 +123,14 @@ def _not_there(db: Connection, batch: list[tuple[bytes, int, int, int]]) -> list
 
 
 def lift(
-    w: Write, address: Address, scope: int, because: str, source: str = "operator", *, only: Reason | None = None
+    w: Write, whom: Whom, scope: int, because: str, source: str = "operator", *, only: Reason | None = None
 ) -> list[RawRow]:
     """End every personal row of this scope, whatever its reason (or of one reason), saying why. Returns what went."""
-    keys = _personal_keys(w, address)
+    keys = [whom] if isinstance(whom, bytes) else _personal_keys(w, whom)
     gone = [r for r in _rows(w.db, keys) if r[1] == scope and r[2] != Reason.WANTED and only in (None, r[2])]
     if gone:
-        number = w.evidence(address=str(address), source=source, because=because)
+        address = "" if isinstance(whom, bytes) else str(whom)
+        number = w.evidence(address=address, source=source, because=because)
         _delete(w, gone)
         for row in gone:
             w.audit("lifted", key=row[0], scope=scope, reason=row[2], source=source, evidence=number)
@@ -257,9 +265,10 @@ def _utc(at: int) -> datetime:
     return datetime.fromtimestamp(at, UTC)
 
 
-def standing(db: Connection, site_key: SiteKey, address: Address) -> list[RawRow]:
-    """The rows that stand against any form of this address, oldest first."""
-    return sorted(_rows(db, [key for key, _ in keys_of(site_key, address)]), key=lambda r: r[3])
+def standing(db: Connection, site_key: SiteKey, whom: Whom) -> list[RawRow]:
+    """The rows that stand against any form of this address (or under this key), oldest first."""
+    keys = [whom] if isinstance(whom, bytes) else [key for key, _ in keys_of(site_key, whom)]
+    return sorted(_rows(db, keys), key=lambda r: r[3])
 
 
 def standing_by_evidence(db: Connection, evidence: int) -> list[RawRow]:

@@ -120,22 +120,25 @@ def is_own_machine(message: Message, writer: str, house: House) -> bool:
     return (submitted not in ("", "no")) or local.lower() in _MACHINE_LOCAL or "x-cron-env" in message.fields
 
 
-def unsubscribe_address(message: Message, house: House) -> str | None:
-    """ "" for support+unsubscribe@, "LIST" for support+unsubscribe-LIST@; None if it was not sent to such an address."""
+def tagged(message: Message, house: House) -> list[str]:
+    """What stands behind the "+" of each address of ours that the message was sent to (RFC 5233), in lower case."""
+    ours = {a.lower() for a in house.addresses}
+    tags = []
     for name in ("to", "cc", "delivered-to", "x-original-to", "envelope-to", "x-envelope-to"):
         for value in message.fields.all(name)[:20]:
             for address in addresses.specs(value):
-                found = _unsubscribe_tag(address, house)
-                if found is not None:
-                    return found
+                local, _, domain = address.lower().rpartition("@")
+                base, plus, tag = local.partition("+")
+                if plus and f"{base}@{domain}" in ours:
+                    tags.append(tag)
+    return tags
+
+
+def unsubscribe_address(message: Message, house: House) -> str | None:
+    """ "" for support+unsubscribe@, "LIST" for support+unsubscribe-LIST@; None if it was not sent to such an address."""
+    for tag in tagged(message, house):
+        if tag == "unsubscribe":
+            return ""
+        if tag.startswith("unsubscribe-"):
+            return tag.removeprefix("unsubscribe-")
     return None
-
-
-def _unsubscribe_tag(address: str, house: House) -> str | None:
-    local, _, domain = address.lower().rpartition("@")
-    base, plus, tag = local.partition("+")
-    if not plus or f"{base}@{domain}" not in {a.lower() for a in house.addresses}:
-        return None
-    if tag == "unsubscribe":
-        return ""
-    return tag.removeprefix("unsubscribe-") if tag.startswith("unsubscribe-") else None

@@ -14,6 +14,7 @@ from daemon.mail.diagnosis import Diagnosis, diagnose
 from daemon.mail.fields import Fields
 from daemon.mail.message import Message, Part
 from daemon.mail.patterns import pattern
+from daemon.mail.rewritten import undone, verp
 
 _DAEMON = pattern(r"daemon|postmaster|bounce")
 _XTEXT = pattern(r"\+([0-9a-f]{2})")
@@ -62,9 +63,23 @@ def read(message: Message, house: House, writer: str) -> Report | None:
     part = message.root.first("message/delivery-status", "message/global-delivery-status")
     if part is not None and _is_report(message, writer):
         report = _machine_readable(part, message)
+        if not report.failures and not report.delivered:
+            _by_return_path(report, message, house, _only_block(part))
         if report.failures or report.delivered:
             return report
     return _text(message, house, writer)
+
+
+def _by_return_path(report: Report, message: Message, house: House, said: tuple[str, str, str]) -> None:
+    """Nobody is named: a VERP return path of ours, to which the report came, names one recipient."""
+    action, status, diagnostic = said
+    for name in ("delivered-to", "x-original-to", "envelope-to", "to"):
+        for address in addresses.specs(message.fields.get(name)):
+            recipient = verp(address, house)
+            if recipient is not None:
+                diagnosis = diagnose(action, status, _said(diagnostic))
+                report.failures.append(Failure(recipient, action, diagnosis, diagnostic[:500]))
+                return
 
 
 def _is_report(message: Message, writer: str) -> bool:
@@ -124,6 +139,16 @@ def _blocks(octets: bytes) -> list[Fields]:
     return out
 
 
+def _only_block(part: Part) -> tuple[str, str, str]:
+    """(action, status, diagnostic code) of a delivery-status part whose recipient cannot be read."""
+    for block in part.octets().replace(b"\r\n", b"\n").split(b"\n\n")[:20]:
+        group, _, _ = fields.split(block.lstrip(b"\n") + b"\n")
+        if "action" in group or "status" in group:
+            action = group.get("action").strip().lower() or "failed"
+            return action, group.get("status"), fields.words(group.get("diagnostic-code"))
+    return "failed", "", ""
+
+
 def _recipient(block: Fields, expanded: dict[str, str]) -> str | None:
     for name in ("original-recipient", "final-recipient", "x-actual-recipient"):
         for value in block.all(name):
@@ -140,7 +165,7 @@ def _recipient(block: Fields, expanded: dict[str, str]) -> str | None:
 
 def _address(text: str) -> str | None:
     found = addresses.specs(text)
-    return found[0] if found else None
+    return undone(found[0]) if found else None
 
 
 def _unxtext(text: str) -> str:
@@ -200,6 +225,8 @@ def _text(message: Message, house: House, writer: str) -> Report | None:
         for address, near in bounce_text.recipients(said, house, writer, report.original):
             action = "delayed" if bounce_text.is_warning(subject, said) else "failed"
             report.failures.append(Failure(address, action, diagnose(action, "", near), near[:500]))
+    if not report.failures:
+        _by_return_path(report, message, house, ("failed", "", said[:3000]))
     if not report.failures:
         for address in bounce_text.by_flufl(message.raw):
             report.failures.append(Failure(address, "failed", diagnose("failed", "", said), said[:500]))

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from daemon.mail.tokens import Token
+
 # How far the author is who he says he is (DESIGN 7.5):
 #   token       a valid token of ours came with the message and names this very address or message
 #   dmarc       our own mail server says dmarc=pass for the domain in From
@@ -29,6 +31,7 @@ class OptOut:
 
     `keep`: list ids that the writer wants to go on receiving. `stays`: the message also has other business with
     support and must not be filed away. `language`: of the words that decided, ISO 639-1, "" if unknown.
+    `token`: whom and which list the request is about, whatever From says; `addresses` has the writer then if it is his.
     """
 
     addresses: tuple[str, ...]
@@ -40,11 +43,12 @@ class OptOut:
     language: str
     rules: tuple[str, ...]
     words: str
+    token: Token | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Resubscribe:
-    """A wish to get mail (again); never acted on without confirmation."""
+    """A wish to get mail (again); never acted on without confirmation. `token`: this is the confirmation (undo)."""
 
     addresses: tuple[str, ...]
     scope: tuple[str, ...]
@@ -53,6 +57,7 @@ class Resubscribe:
     language: str
     rules: tuple[str, ...]
     words: str
+    token: Token | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +79,17 @@ class Bounce:
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """A feedback report (RFC 5965); `recipients` is empty when the reporter redacted them."""
+    """A feedback report (RFC 5965); `recipients` is empty when the reporter redacted them.
+
+    `token`: ours, in the returned header, if it names one person: whom a redacted report (RFC 6590) is about.
+    """
 
     recipients: tuple[str, ...]
     feedback_type: str
     proof: Proof
     rules: tuple[str, ...]
     words: str = ""
+    token: Token | None = None
 
 
 @dataclass(frozen=True, slots=True)

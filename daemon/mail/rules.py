@@ -17,6 +17,7 @@ RULES: Final[dict[str, str]] = {
     "0.2-feedback-report": "a feedback report (RFC 5965) of a kind that is a complaint",
     "0.2-not-ours": "a feedback report about a message that is not ours",
     "0.2-no-complaint": "not-spam, auth-failure, DMARC and TLS reports",
+    "0.3-token": "sent by a link of ours: the token in the address or the subject is the request",
     "0.3-unsubscribe-address": "sent to our +unsubscribe address, or marked X-Apple-Unsubscribe",
     "0.3-automatic": "an automatic answer by its header fields",
     "0.3-notification": "a read receipt (MDN)",
@@ -57,6 +58,8 @@ RULES: Final[dict[str, str]] = {
     "3.5-alias": "the quoted copy of our mailing shows another recipient: it reached the writer through an alias",
     "3.5-forwarded": "a forwarded copy addressed to another recipient in the writer's own domain",
     "3.6-web-form": "our own web form: the address is its e-mail field",
+    "3.7-token": "the token names the address, whatever From says",
+    "3.7-returned-token": "our token in the returned header names whom a redacted report is about",
     "4-dmarc-fail": "our own mail server says dmarc=fail for the author's domain",
     "4-no-sender": "no From, several, or one without an address",
     "4-our-own": "the address is one of our own",
@@ -64,4 +67,5 @@ RULES: Final[dict[str, str]] = {
     "5-named": "lists named so as to limit the request",
     "5-all-but": "everything but the lists named",
     "5-address": "the list named by our +unsubscribe address",
+    "5-token": "the list that the token names, or everything",
 }

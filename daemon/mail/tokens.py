@@ -1,7 +1,8 @@
 """Signed tokens of ours: they carry an address key, never an address (DESIGN section 5). Pure.
 
 30 octets: version (high nibble) and number of the site key (low nibble), address key 16, list number 2, MAC 11;
-written as 48 characters of base32 (RFC 4648) without padding, in any case. No expiry.
+written as 48 characters of base32 (RFC 4648) without padding, in any case. A link that was stamped has no expiry and
+can only take away. An `undo` token gives back: two more octets say on which day it was made (52 characters).
 """
 
 from __future__ import annotations
@@ -10,51 +11,79 @@ import base64
 import binascii
 import hashlib
 import hmac
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
 
+from daemon.mail.patterns import pattern
 from storage.address import KEY_OCTETS, SiteKey
 
-Purpose = Literal["link", "received"]
+Purpose = Literal["link", "received", "undo"]
 VERSION: Final = 1
 LENGTH: Final = 48  # characters
+UNDO_LENGTH: Final = 52
+UNDO_DAYS: Final = 30
 NOBODY: Final = bytes(KEY_OCTETS)  # the address key of a message with several recipients
 _MAC_OCTETS: Final = 11
+_SAID_OCTETS: Final = 1 + KEY_OCTETS + 2
+_CANDIDATE = pattern(r"(?<![a-z0-9])(?:[a-z2-7]{48}|[a-z2-7]{52})(?![a-z0-9])")
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a valid token says: whose (an address key; NOBODY: several recipients), and of which list (0: none)."""
+    """What a valid token says: whose (an address key; NOBODY: several recipients), and of which list (0: none).
+
+    `day`: when an `undo` token was made, in days since 1970; 0 for the others.
+    """
 
     address_key: bytes
     list_number: int
+    day: int = 0
 
 
-def make(site_key: SiteKey, purpose: Purpose, address_key: bytes, list_number: int) -> str:
-    """A token under the newest site key. `list_number` 0..65535. Raises ValueError for what does not fit."""
+def make(site_key: SiteKey, purpose: Purpose, address_key: bytes, list_number: int, *, day: int = 0) -> str:
+    """A token under the newest site key. `list_number` 0..65535, `day` for `undo` only.
+
+    Raises ValueError for what does not fit.
+    """
     number = len(site_key.keys)
-    if number > 15 or len(address_key) != KEY_OCTETS or not 0 <= list_number < 65536:
-        raise ValueError("a token takes at most 15 site keys, a 16-octet address key and a 16-bit list number")
+    fits = number <= 15 and len(address_key) == KEY_OCTETS and 0 <= list_number < 65536 and 0 <= day < 65536
+    if not fits or (purpose == "undo") != bool(day):
+        raise ValueError("a token takes at most 15 site keys, a 16-octet address key, 16-bit numbers; a day to undo")
     said = bytes([VERSION << 4 | number]) + address_key + list_number.to_bytes(2, "big")
-    return base64.b32encode(said + _mac(site_key, purpose, number, said)).decode("ascii").lower()
+    said += day.to_bytes(2, "big") if purpose == "undo" else b""
+    return base64.b32encode(said + _mac(site_key, purpose, number, said)).decode("ascii").rstrip("=").lower()
 
 
 def read(site_key: SiteKey, purpose: Purpose, text: str) -> Token | None:
-    """The token in `text` (exactly LENGTH characters, any case), or None if it is not one of ours for this purpose."""
-    if len(text) != LENGTH or not text.isascii():
+    """The token in `text` (exactly its characters, any case), or None if it is not one of ours for this purpose."""
+    length = UNDO_LENGTH if purpose == "undo" else LENGTH
+    if len(text) != length or not text.isascii():
         return None
     try:
-        octets = base64.b32decode(text.upper())
+        octets = base64.b32decode(text.upper() + "=" * (-length % 8))
     except (binascii.Error, ValueError):
         return None
+    if base64.b32encode(octets).decode("ascii").rstrip("=") != text.upper():
+        return None  # the last character of an undo token has bits to spare
     said, mac = octets[:-_MAC_OCTETS], octets[-_MAC_OCTETS:]
     version, number = said[0] >> 4, said[0] & 15
     if version != VERSION or not 1 <= number <= len(site_key.keys):
         return None
     if not hmac.compare_digest(mac, _mac(site_key, purpose, number, said)):
         return None
-    return Token(said[1 : 1 + KEY_OCTETS], int.from_bytes(said[1 + KEY_OCTETS :], "big"))
+    list_number = int.from_bytes(said[1 + KEY_OCTETS : _SAID_OCTETS], "big")
+    return Token(said[1 : 1 + KEY_OCTETS], list_number, int.from_bytes(said[_SAID_OCTETS:], "big"))
+
+
+def find(site_key: SiteKey, purposes: Iterable[Purpose], text: str) -> Iterator[Token]:
+    """The valid tokens for any of the purposes that stand in a text, in order."""
+    for found in _CANDIDATE.finditer(text):
+        for purpose in purposes:
+            token = read(site_key, purpose, found[0])
+            if token is not None:
+                yield token
 
 
 def _mac(site_key: SiteKey, purpose: Purpose, number: int, said: bytes) -> bytes:

@@ -14,7 +14,6 @@ from daemon.mail import addresses, arf, automatic, dsn, fields, lists, message, 
 from daemon.mail import whom as whose
 from daemon.mail.message import Message, Part
 from daemon.mail.own import Own
-from daemon.mail.patterns import pattern
 from daemon.mail.reading import (
     ALL,
     AutoReply,
@@ -28,10 +27,13 @@ from daemon.mail.reading import (
     Resubscribe,
     Review,
 )
+from daemon.mail.rewritten import undone
+from daemon.mail.tokens import Token
 from daemon.mail.wishes import Wish
 from storage.address import NotAnAddress, SiteKey, keys_of, parse
 
-_RECEIVED_ID = pattern(r"(?:^|\s)id\s{1,3}([a-z2-7]{48})(?![a-z0-9])")
+# Fields of a returned message in which tokens of ours travel; reporters redact some and leave others.
+_CARRIERS: Final = ("received", "list-unsubscribe", "cfbl-feedback-id", "feedback-id", "message-id")
 
 
 @dataclass(slots=True)
@@ -122,7 +124,11 @@ def _feedback_report(case: _Case) -> Reading | None:
     if report.original is not None and not _is_ours(report.original, case.house):
         return Ordinary(("0.2-not-ours",))
     proof = _returned_proof(report.original, report.recipients, case.site_key)
-    return Complaint(report.recipients, report.feedback_type, proof, ("0.2-feedback-report",))
+    rules: tuple[str, ...] = ("0.2-feedback-report",)
+    whose_it_was = None if report.recipients else _returned_person(report.original, case.site_key)
+    if whose_it_was is not None:
+        rules = (*rules, "3.7-returned-token")
+    return Complaint(report.recipients, report.feedback_type, proof, rules, token=whose_it_was)
 
 
 def _is_ours(original: Part, house: House) -> bool:
@@ -132,20 +138,32 @@ def _is_ours(original: Part, house: House) -> bool:
         for name in ("from", "sender", "return-path", "resent-from", "x-original-from")
         for v in original.fields.all(name)
     ]
-    senders = [a for v in values for a in addresses.specs(v)]
+    senders = [undone(a) for v in values for a in addresses.specs(v)]
     return not senders or any(house.owns(a.rpartition("@")[2]) for a in senders)
 
 
-def _returned_proof(original: Part | None, recipients: tuple[str, ...], site_key: SiteKey | None) -> Proof:
-    """A token of ours in a `Received:` of the returned header, for everybody reported: nobody else can have made it."""
+def _returned_tokens(original: Part | None, site_key: SiteKey | None) -> list[Token]:
+    """Our tokens in a returned header: nobody else can have made them."""
     if original is None or site_key is None:
-        return "none"
-    for value in original.fields.all("received")[:60]:
-        for found in _RECEIVED_ID.finditer(value[:4000]):
-            token = tokens.read(site_key, "received", found[1])
-            if token is not None and all(_is_about(token, address, site_key) for address in recipients):
-                return "token"
+        return []
+    values = [value[:4000] for name in _CARRIERS for value in original.fields.all(name)[:60]]
+    return [token for value in values for token in tokens.find(site_key, ("received", "link"), value)]
+
+
+def _returned_proof(original: Part | None, recipients: tuple[str, ...], site_key: SiteKey | None) -> Proof:
+    """Is there a token of ours for everybody reported?"""
+    for token in _returned_tokens(original, site_key):
+        assert site_key is not None
+        if all(_is_about(token, address, site_key) for address in recipients):
+            return "token"
     return "none"
+
+
+def _returned_person(original: Part | None, site_key: SiteKey | None) -> Token | None:
+    """The one person that the tokens in a returned header name; None if they name nobody, or several."""
+    named = {token.address_key: token for token in _returned_tokens(original, site_key)}
+    named.pop(tokens.NOBODY, None)
+    return next(iter(named.values())) if len(named) == 1 else None
 
 
 def _is_about(token: tokens.Token, address: str, site_key: SiteKey) -> bool:
@@ -155,6 +173,28 @@ def _is_about(token: tokens.Token, address: str, site_key: SiteKey) -> bool:
         return any(key == token.address_key for key, kind in keys_of(site_key, parse(address)) if kind != "domain")
     except NotAnAddress:
         return False
+
+
+def _token(case: _Case) -> Reading | None:
+    """A link of ours in the address or the subject names the address, whatever From says (specification 3)."""
+    if case.site_key is None:
+        return None
+    places = [case.subject, *automatic.tagged(case.message, case.house)]
+    for place in places:
+        for token in tokens.find(case.site_key, ("link", "undo"), place):
+            if token.address_key != tokens.NOBODY:
+                return _by_token(case, token)
+    return None
+
+
+def _by_token(case: _Case, token: Token) -> Reading:
+    assert case.site_key is not None
+    writer = case.writer or None
+    people = (case.writer,) if writer and _is_about(token, case.writer, case.site_key) else ()
+    rules = ("0.3-token", "3.7-token", "5-token")
+    if token.day:
+        return Resubscribe(people, ALL, writer, "token", "", rules, case.subject[:200], token)
+    return OptOut(people, ALL, (), writer, "token", False, "", rules, case.subject[:200], token)
 
 
 def _unsubscribe_address(case: _Case) -> Reading | None:
@@ -208,6 +248,7 @@ _RULES: Final[tuple[Callable[[_Case], Reading | None], ...]] = (
     _unsound,
     _delivery_report,
     _feedback_report,
+    _token,
     _unsubscribe_address,
     _automatic_answer,
     _bulk_of_others,
