@@ -237,6 +237,21 @@ def complaint_recorded(who: Who, ref: int) -> None:
     _log.info("complaint_recorded", who=_who(who), ref=ref)
 
 
+def message_observed(mailbox: str, uid: int, label: str, rules: Iterable[str]) -> None:
+    """mailbox.observe: a message was read, and nothing done about it."""
+    _log.info("message_observed", mailbox=mailbox, uid=uid, label=label, rules=list(rules))
+
+
+def notice_sent(who: Who, kind: str) -> None:
+    """The upstream has taken a mail of our own."""
+    _log.info("notice_sent", who=_who(who), kind=kind)
+
+
+def notice_dropped(who: Who, kind: str, reason: object) -> None:
+    """A mail of our own is not sent."""
+    _log.warning("notice_dropped", who=_who(who), kind=kind, reason=masked(reason))
+
+
 # ------------------------------------------------------------------ the relay
 
 

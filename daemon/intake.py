@@ -101,6 +101,17 @@ class Intake:
         with write(self.ledger, now, f"staff of {envelope.place.mailbox}") as w:
             return _Act(self, w, envelope).by_hand(reading)
 
+    def honour(self, reading: OptOut | Review, envelope: Envelope, now: datetime, actor: str) -> None:
+        """An old request that an operator has found and decided on: recorded with the date at which it was asked."""
+        with write(self.ledger, now, actor) as w:
+            _Act(self, w, envelope).old(reading)
+
+    def scopes(self, reading: OptOut) -> list[int]:
+        """The list numbers that a request is about."""
+        if reading.token is not None:
+            return [reading.token.list_number or ALL]
+        return scope_numbers(reading.scope, self.numbers)
+
     def decide(self, item: Item, accepted: bool, note: str, now: datetime, actor: str) -> list[suppressions.Added]:
         """Carry out a decision on a doubtful message. Raises NobodyNamed, Outdated, AlreadyDecided."""
         with write(self.ledger, now, actor) as w:
@@ -187,7 +198,8 @@ class _Act:
 
     def _suppress_all(self, whom: Whom, scopes: Sequence[int], reading: OptOut) -> bool:
         """True: something is new."""
-        return any([self._suppress(whom, s, Reason.OPT_OUT, "mail", lambda: self._evidence(reading)) for s in scopes])
+        new = [self._suppress(whom, s, Reason.OPT_OUT, "mail", lambda: self._evidence(reading)) for s in scopes]
+        return any(new)
 
     def _by_token(self, reading: OptOut, token: Token) -> Done:
         """Whom the token names; the plain address is known only if he writes from it."""
@@ -276,6 +288,15 @@ class _Act:
                 self._suppress(person, s, Reason.OPT_OUT, "mail", lambda: number)
         return self._record("opt-out")
 
+    def old(self, reading: OptOut | Review) -> None:
+        """Found in an archive: the message is not ours to file, and nobody is written to."""
+        if isinstance(reading, Review):
+            self._queue(None, reading, reading.addresses, reading.rules)
+            return
+        people: list[Whom] = [*self._intake.people(reading.addresses)]
+        for whom in people or ([reading.token.address_key] if reading.token else []):
+            self._suppress_all(whom, self._intake.scopes(reading), reading)
+
     # ---- machines
 
     def _bounce(self, reading: Bounce) -> Done:
@@ -328,14 +349,16 @@ class _Act:
         twin = self._open_twin()
         if twin is not None and twin.addresses == tuple(people):  # some mailers give many messages one Message-ID
             return replace(done, review=twin.id)
-        scope = ";".join(getattr(reading, "scope", ()) or ("all",))
+        return replace(done, review=self._queue(done.incoming, reading, people, rules))
+
+    def _queue(self, of: int | None, reading: Reading, people: Sequence[str], rules: Sequence[str]) -> int:
         number = incoming.open_review(
             self._w,
-            done.incoming,
+            of,
             received=self._asked(),
             sender=self._envelope.sender,
             addresses=people,
-            scope=scope,
+            scope=";".join(getattr(reading, "scope", ()) or ("all",)),
             rules=rules,
             words=reading.words,
             wish=_wish(reading),
@@ -343,7 +366,7 @@ class _Act:
             excerpt=self._envelope.excerpt,
         )
         self._w.after_commit(lambda: events.review_opened(number, self._envelope.place.mailbox, rules))
-        return replace(done, review=number)
+        return number
 
     def _open_twin(self) -> Item | None:
         """The open item about the same message (Message-ID and sender), seen in another mailbox or folder before."""

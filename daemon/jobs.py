@@ -18,7 +18,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from daemon import events
 from daemon.config import Bounce
-from storage import audit, incoming, suppressions
+from storage import audit, incoming, outbox, suppressions
 from storage.engine import Ledger, Unavailable, Unusable
 from storage.write import write
 
@@ -47,6 +47,8 @@ class Jobs:
         with write(self.ledger, now, "job expire") as w:
             ended = suppressions.expire(w, now - timedelta(days=self.bounce.soft_days))
             incoming.forget_soft_bounces(w, self.bounce.soft_window_days)
+            incoming.forget_unproven(w)
+            outbox.forget(w)
         self._done("expire", ended=ended)
 
     def tidy(self) -> None:

@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
-from daemon import events, jobs, systemd
+from daemon import events, jobs, notices, systemd
 from daemon.config import Config, ConfigError, House, Loaded, Mailbox, host_port, load
 from daemon.gate import Gate
 from daemon.intake import Intake
@@ -57,10 +57,22 @@ def relay_context(config: Config, ledger: Ledger, numbers: dict[str, int]) -> Co
 def build_watcher(loaded: Loaded, settings: Mailbox, ledger: Ledger, numbers: dict[str, int]) -> Watcher:
     """The watcher of one mailbox, not started."""
     config = loaded.config
-    intake = Intake(ledger, config.house, numbers, config.bounce)
+    intake = Intake(ledger, config.house, numbers, config.bounce, config.intake, notices=writes_to_people(config))
     return Watcher(
         settings, Means(partial(_log_in, loaded, settings), partial(_read, config.house, ledger), intake, now)
     )
+
+
+def writes_to_people(config: Config) -> bool:
+    """Are notices wanted, and is there something to send them with and from?"""
+    sender = notices.sender_of(config.notices.sender, config.house)
+    return config.notices.confirm and config.upstream is not None and bool(sender)
+
+
+def build_post(config: Config, ledger: Ledger, pool: Pool) -> notices.Post:
+    """What sends our own mail."""
+    sender = notices.sender_of(config.notices.sender, config.house)
+    return notices.Post(ledger, config.house, sender, pool, notices.undo_by_mail(config.house, sender), now)
 
 
 def _log_in(loaded: Loaded, settings: Mailbox) -> Session:
@@ -85,6 +97,7 @@ class Service:
     numbers: dict[str, int]
     relay: Server | None = None
     watchers: dict[str, Watcher] = field(default_factory=dict)
+    writing: asyncio.Task[None] | None = None  # of notices
     bound: dict[str, list[str]] = field(default_factory=dict)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     reload: asyncio.Event = field(default_factory=asyncio.Event)
@@ -103,12 +116,26 @@ class Service:
             _refuse_ourselves(config, self.bound["relay"])
             asking = asyncio.create_task(_ask_upstream(self.relay.pool))
             stack.callback(asking.cancel)
+        self._write_to_people()
+        stack.callback(self._stop_writing)
         stack.push_async_callback(self._stop_watchers)
         for settings in config.mailbox:
             self._watch(settings)
         scheduler = jobs.schedule(jobs.Jobs(self.ledger, config.bounce, now))
         scheduler.start()
         stack.callback(scheduler.shutdown, wait=False)
+
+    def _write_to_people(self) -> None:
+        """(Re)start the sending of notices, as the config now says."""
+        self._stop_writing()
+        if self.relay is not None and writes_to_people(self.loaded.config):
+            post = build_post(self.loaded.config, self.ledger, self.relay.pool)
+            self.writing = asyncio.create_task(post.run())
+
+    def _stop_writing(self) -> None:
+        if self.writing is not None:
+            self.writing.cancel()
+            self.writing = None
 
     def _watch(self, settings: Mailbox) -> None:
         watcher = build_watcher(self.loaded, settings, self.ledger, self.numbers)
@@ -171,6 +198,7 @@ class Service:
             context = relay_context(new, self.ledger, self.numbers)
             assert context is not None
             self.relay.take_over(context)
+        self._write_to_people()
         await self._stop_watchers()  # passwords, CA files and house are read again
         self.watchers.clear()
         for settings in new.mailbox:

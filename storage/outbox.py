@@ -16,6 +16,7 @@ from storage.terms import seconds
 from storage.write import Write
 
 Kind = Literal["confirm", "comeback"]  # "you are off the list" · "do you want to be mailed again?"
+Settled = Literal["sent", "dropped"]
 AGAIN_DAYS: Final = 30  # one notice of a kind to a person in so many days
 LIFE: Final = timedelta(hours=24)  # what could not be sent by then is not sent
 _UNPROVEN_PER_HOUR: Final = 5  # notices to addresses that nobody proved: no more, so that nobody can be flooded by us
@@ -80,7 +81,7 @@ def postpone(w: Write, notice: Notice, until: datetime) -> None:
     )
 
 
-def settle(w: Write, notice: Notice, state: Literal["sent", "dropped"]) -> None:
+def settle(w: Write, notice: Notice, state: Settled) -> None:
     """It was sent, or will not be. The plain address is not kept any longer."""
     w.db.exec_driver_sql(
         "UPDATE outbox SET state = ?, address = '', attempts = attempts + 1 WHERE id = ? AND state = 'owed'",

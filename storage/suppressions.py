@@ -12,6 +12,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection
 
 from storage.address import Address, SiteKey, forms, keys_of, person
+from storage.engine import Ledger
 from storage.terms import ALL, Reason, joined, seconds
 from storage.write import Write
 
@@ -172,6 +173,12 @@ def _lifted_later(db: Connection, keys: list[bytes], scope: int, moment: datetim
         (int(Reason.COMPLAINT), int(Reason.OPT_OUT), int(Reason.OPERATOR), scope, *keys),
     ).scalar()
     return found is not None and seconds(moment) < found
+
+
+def lifted_since(db: Connection, ledger: Ledger, whom: Whom, scope: int, moment: int) -> bool:
+    """Was this person taken off this list again after `moment` (seconds since 1970)?"""
+    keys = [whom] if isinstance(whom, bytes) else [key for key, _ in keys_of(ledger.site_key, whom)]
+    return _lifted_later(db, keys, scope, datetime.fromtimestamp(moment, UTC))
 
 
 def _rows(db: Connection, keys: Sequence[bytes]) -> list[RawRow]:

@@ -26,6 +26,7 @@ DOORS = {"daemon.mailbox", "daemon.relay", "daemon.web", "daemon.postfix", "daem
 DESKS = {"daemon.intake", "daemon.gate", "daemon.exchange", "daemon.notices"}
 ROOMS = {"daemon.mail", "storage"}
 LEAVES = {
+    "daemon.archives",
     "daemon.options",
     "daemon.config",
     "daemon.events",
@@ -34,7 +35,15 @@ LEAVES = {
     "daemon.systemd",
     "storage.address",
 }
-COMPOSERS = {"daemon.opening", "daemon.service", "daemon.doctor", "daemon.demo", "daemon.__main__", "daemon"}
+COMPOSERS = {
+    "daemon.opening",
+    "daemon.replay",
+    "daemon.service",
+    "daemon.doctor",
+    "daemon.demo",
+    "daemon.__main__",
+    "daemon",
+}
 
 # From -> what it may import. A part may always import itself.
 ALLOWED = {
@@ -45,7 +54,7 @@ ALLOWED = {
     "composer": {"composer", "door", "desk", "room", "leaf"},
 }
 # Two arrows more: the outermost door calls what composes, and `python -m daemon` is the outermost door.
-EXTRA = {("daemon.cli", f"daemon.{composer}") for composer in ("opening", "service", "demo", "doctor")}
+EXTRA = {("daemon.cli", f"daemon.{composer}") for composer in ("opening", "replay", "service", "demo", "doctor")}
 
 
 def part(module: str) -> str:

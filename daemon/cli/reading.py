@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,13 +31,6 @@ def register(app: typer.Typer) -> None:
 # ------------------------------------------------------------------ read
 
 
-_FROM_LINE = re.compile(rb"From \S+ .*\d\d:\d\d.*\d{4}")
-
-
-class _CannotOpen(Exception):
-    """A PATH cannot be opened."""
-
-
 def read(
     paths: Annotated[
         list[str], typer.Argument(metavar="PATH", help=".eml files, directories, Maildirs, mboxes; - is stdin.")
@@ -54,16 +43,17 @@ def read(
     Needs no database, and of the config only [house] and [[list]]. A line per message: its reading, whom it is about,
     and what it asks for. Exit code 66: a PATH cannot be opened.
     """
+    from daemon.archives import CannotOpen, messages
     from daemon.mail.triage import read as read_message
 
     house = _house()
     failed = False
     for path in paths:
         try:
-            for name, raw in _messages(path):
+            for name, raw in messages(path, common.note):
                 reading = read_message(raw, house)
                 tell(_fact(name, reading), as_json, _line(name, reading, explain))
-        except _CannotOpen as why:
+        except CannotOpen as why:
             common.note(f"optoutd: {path or repr(path)}: {why}")
             failed = True
     if failed:
@@ -79,59 +69,6 @@ def _house() -> House:
         common.note("optoutd: no config, so your own domains and lists are unknown (-c FILE)")
         return House(name="(no config)")
     return load_house(path)
-
-
-def _messages(path: str) -> Iterator[tuple[str, bytes]]:
-    """(name, octets) of every message. Raises _CannotOpen where PATH itself cannot be opened."""
-    try:
-        if path == "-":
-            if sys.stdin is None:
-                raise _CannotOpen("stdin is closed")
-            yield from _split(sys.stdin.buffer, path)
-        elif path and Path(path).is_dir():
-            yield from _directory(Path(path))
-        else:
-            with open(path, "rb") as file:  # noqa: PTH123 - Path("") would be the current directory
-                yield from _split(file, path)
-    except OSError as why:
-        raise _CannotOpen(why.strerror or str(why)) from None
-    except ValueError as why:  # a NUL in the name
-        raise _CannotOpen(str(why)) from None
-
-
-def _directory(here: Path) -> Iterator[tuple[str, bytes]]:
-    """A Maildir if it has `cur` or `new`; else all files in it."""
-    maildir = [here / sub for sub in ("cur", "new") if (here / sub).is_dir()]
-    for file in sorted(f for d in maildir or [here] for f in d.iterdir() if f.is_file() or f.is_symlink()):
-        yield str(file), _octets(file)
-
-
-def _split(file: BinaryIO, name: str) -> Iterator[tuple[str, bytes]]:
-    """An open file, which may be a pipe: one message, or the messages of an mbox."""
-    start = file.read(5)
-    if start != b"From ":
-        yield name, start + file.read()
-        return
-    number, lines, after_blank = 1, list[bytes](), False
-    file.readline()
-    for line in file:
-        if line.startswith(b"From ") and (after_blank or _FROM_LINE.match(line)):
-            yield f"{name}#{number}", b"".join(lines)
-            number += 1
-            lines.clear()
-        else:
-            lines.append(line)
-        after_blank = line in (b"\n", b"\r\n")
-    yield f"{name}#{number}", b"".join(lines)
-
-
-def _octets(file: Path) -> bytes:
-    """A file in a directory that cannot be read is a message without content: it has its line all the same."""
-    try:
-        return file.read_bytes()
-    except OSError as why:
-        common.note(f"optoutd: {file}: {why.strerror}")
-        return b""
 
 
 def _fact(name: str, reading: Reading) -> dict[str, Any]:

@@ -17,13 +17,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from daemon import events
 from daemon.config import Mailbox
 from daemon.intake import Done, Envelope, Intake, Shelf
-from daemon.mail.reading import Reading
+from daemon.mail.reading import Reading, label
 from daemon.mail.summary import summary
 from daemon.mailbox.session import Failed, Fetched, Folder, Session
 from storage import incoming
@@ -130,6 +130,8 @@ class Watcher:
             "processed": self.settings.processed_folder,
             "machine": self.settings.machine_folder,
         }
+        if self.settings.observe:
+            return dict.fromkeys(targets, "")
         for kind, name in targets.items():
             if name:
                 try:
@@ -151,7 +153,8 @@ class Watcher:
                         self._read_folder(session, name)
                 with self._spared(self._targets.get("processed", "")):
                     self._look_at_filed(session)
-                self._pay_debts(session)
+                if not self.settings.observe:
+                    self._pay_debts(session)
             self._read_folder(session, first)
             session.enter(first)
             session.wait(max(due - time.monotonic(), 0.05))
@@ -203,6 +206,9 @@ class Watcher:
         ledger, name = self._means.intake.ledger, self.settings.name
         with ledger.connect() as db:
             begun = incoming.first_sight(db, name, folder.name, folder.uidvalidity)
+        if begun is None and self.settings.observe:
+            since = self._means.now() - timedelta(days=self.settings.first_days)
+            return incoming.FirstSight(folder.uidnext, since)
         if begun is None:
             days = None if self._is_target(folder.name) else self.settings.first_days
             with write(ledger, self._means.now(), f"mailbox {name}") as w:
@@ -216,6 +222,9 @@ class Watcher:
 
     def _deal_with(self, session: Session, place: Place, noticed: float) -> None:
         """Read one message, act on it, file it."""
+        if self.settings.observe:
+            self._observe(session, place)
+            return
         if self._attempts(place) > MAX_ATTEMPTS:  # not even fetched: that may be what fails
             self._give_up(place, self._targets)
             return
@@ -236,6 +245,14 @@ class Watcher:
         events.message_read(place.mailbox, place.uid, done.label, reading.rules, time.monotonic() - noticed)
         if done.target:
             self._file(session, place, done)
+
+    def _observe(self, session: Session, place: Place) -> None:
+        """Say what would be made of a message. Nothing is recorded: once this option is gone, it is read in earnest."""
+        session.enter(place.folder, writable=False)
+        fetched = session.fetch(place.uid)
+        if fetched is not None:
+            reading = self._means.read(fetched.raw)
+            events.message_observed(place.mailbox, place.uid, label(reading), reading.rules)
 
     def _attempts(self, place: Place) -> int:
         """How often this message was begun, this time included: committed before it is touched."""
@@ -270,6 +287,7 @@ class Watcher:
             sender=outside.sender,
             excerpt=excerpt,
             targets=self._targets,
+            trusted_only=self.settings.trusted_only,
         )
 
     def _settle_unseen(self, place: Place) -> None:

@@ -1,0 +1,66 @@
+"""token: the unsubscribe links of an address."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from daemon.cli import common
+from daemon.cli.common import DATAERR, AsJson, ListOption, note, tell
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(token)
+
+
+def token(
+    addresses: Annotated[list[str], typer.Argument(metavar="ADDR", help="E-mail addresses; - reads them from stdin.")],
+    list_id: ListOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """The unsubscribe links of these people, for mail that does not pass through the relay.
+
+    They never expire, and can only take away; `undo` gives back, and works for 30 days.
+    """
+    from daemon.mail import tokens
+    from storage.address import NotAnAddress, parse, person
+    from storage.terms import ALL, seconds
+
+    loaded = common.loaded()
+    ledger = common.ledger(loaded)
+    scope = common.scope_of(list_id, loaded, common.list_numbers(ledger))
+    number = 0 if scope == ALL else max(scope, 0)
+    failed = False
+    for text in common.arguments(addresses):
+        try:
+            form = person(parse(text), ledger.same_person)
+        except NotAnAddress as problem:
+            note(f"optoutd: {common.not_an_address(text, problem)}")
+            failed = True
+            continue
+        key, day = ledger.site_key.address_key(form), seconds(common.now()) // 86_400
+        link = tokens.make(ledger.site_key, "link", key, number)
+        undo = tokens.make(ledger.site_key, "undo", key, number, day=day)
+        fact: dict[str, Any] = {"address": text, "list": list_id, "token": link, "one_click": None}
+        fact |= {"mailto": _mailto(loaded.config, link), "undo": _undo(loaded.config, undo)}
+        tell(fact, as_json, f"{text}  {fact['mailto'] or link}")
+    if failed:
+        raise typer.Exit(DATAERR)
+
+
+def _mailto(config: Any, token: str) -> str | None:
+    """A mail to us that opts out: to an address of its own where that is known to arrive, else by its subject."""
+    if not config.house.addresses:
+        return None
+    local, _, domain = config.house.addresses[0].rpartition("@")
+    if any(box.subaddress == "+" for box in config.mailbox) and len(local) + len("+u-") + len(token) <= 64:
+        return f"mailto:{local}+u-{token}@{domain}"
+    return f"mailto:{local}@{domain}?subject=unsubscribe%20{token}"
+
+
+def _undo(config: Any, token: str) -> str | None:
+    from daemon.notices import undo_by_mail
+
+    return undo_by_mail(config.house, "")(token) if config.house.addresses else None

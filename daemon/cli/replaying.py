@@ -1,0 +1,158 @@
+"""replay: requests in old mail that were never honoured."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from daemon.cli import common
+from daemon.cli.common import NOINPUT, TEMPFAIL, USAGE, AsJson, Stop, note, tell, when
+
+if TYPE_CHECKING:
+    from daemon.config import Loaded
+    from daemon.intake import Intake
+    from daemon.replay import Found, Source
+    from storage.engine import Ledger
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(replay)
+
+
+def replay(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="MAILBOX|PATH",
+            help="A [[mailbox]] of the config by name, or a Maildir, an mbox, a tree of .eml files.",
+        ),
+    ],
+    since: Annotated[str | None, typer.Option(metavar="DATE", help="Only what came on or after this day.")] = None,
+    folder: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Of a mailbox: this folder instead of the watched ones.")
+    ] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Record what is missing, with its original date.")] = False,
+    reviews: Annotated[
+        bool, typer.Option("--reviews", help="With --apply: queue what only a person can judge.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read old mail: who asked to be left alone, and was it done?
+
+    A dry run unless --apply. The mailbox or archive is not changed, and nobody is written to. A line per request, oldest
+    first: when it came, from whom, and what became of it (missing, suppressed since, lifted, taken-back, doubtful).
+    """
+    from daemon import events
+    from daemon import replay as old_mail
+    from daemon.intake import Intake
+    from daemon.opening import number_lists
+
+    day = _day(since)
+    loaded = common.loaded()
+    ledger = common.ledger(loaded, writes=apply)
+    events.configure("auto", "warning")
+    numbers = number_lists(ledger, loaded.config) if apply else common.list_numbers(ledger)
+    intake = Intake(ledger, loaded.config.house, numbers, loaded.config.bounce)
+    found = _search(loaded, source, folder, day, ledger, intake)
+    if apply:
+        found = old_mail.apply(found, intake, common.now(), common.actor(), reviews=reviews)
+    for request in found:
+        tell(_fact(request), as_json, _line(request))
+    _sum_up(found, applied=apply)
+
+
+def _day(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        day = datetime.fromisoformat(text)
+    except ValueError:
+        raise Stop(f"--since {text!r} is not a date such as 2024-05-31", USAGE) from None
+    return day if day.tzinfo else day.replace(tzinfo=UTC)
+
+
+def _search(
+    loaded: Loaded, name: str, folders: list[str] | None, since: datetime | None, ledger: Ledger, intake: Intake
+) -> list[Found]:
+    from daemon import replay as old_mail
+    from daemon.archives import CannotOpen
+    from daemon.mailbox.session import Failed
+
+    try:
+        source = _source(loaded, name, folders, since)
+        with _progress(source.total) as progress:
+            return old_mail.search(source, ledger, intake, since=since, mailbox=name, progress=progress)
+    except CannotOpen as why:
+        known = ", ".join(box.name for box in loaded.config.mailbox) or "none"
+        raise Stop(f"{name}: {why}; nor is it a mailbox of the config ({known})", NOINPUT) from None
+    except Failed as failure:
+        raise Stop(f"mailbox {name}: {failure}", TEMPFAIL) from None
+
+
+def _source(loaded: Loaded, name: str, folders: list[str] | None, since: datetime | None) -> Source:
+    from daemon import replay as old_mail
+
+    settings = next((box for box in loaded.config.mailbox if box.name == name), None)
+    if settings is None:
+        return old_mail.archive(name, note)
+    return old_mail.folder(loaded, settings, folders or settings.folders, since)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], object]]:
+    """A bar on the terminal."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("messages"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("read", total=total or None)
+        yield lambda: bar.advance(task)
+
+
+def _fact(found: Found) -> dict[str, Any]:
+    reading = found.reading
+    return {
+        "file": found.file,
+        "received": when(found.received),
+        "from": found.sender or None,
+        "addresses": list(reading.addresses),
+        "scope": ";".join(reading.scope),
+        "rules": list(reading.rules),
+        "words": reading.words,
+        "state": found.state,
+        "since": when(found.since),
+    }
+
+
+def _line(found: Found) -> str:
+    reading = found.reading
+    people = ", ".join(reading.addresses) or found.sender or "(nobody named)"
+    came = when(found.received) or "(no date)"
+    since = f" since {when(found.since)}" if found.since else ""
+    words = " ".join(reading.words.split())[:80]
+    return (
+        f"{came}  {found.state}{since}  {people}  ({';'.join(reading.scope)})  {words!r}  {common.one_line(found.file)}"
+    )
+
+
+def _sum_up(found: list[Found], *, applied: bool) -> None:
+    states = Counter(f.state for f in found)
+    people = {a.lower() for f in found if f.state in ("missing", "applied") for a in f.reading.addresses}
+    parts = [
+        f"{states[state]} {state}" for state in ("missing", "applied", "suppressed", "lifted", "taken-back", "doubtful")
+    ]
+    note(f"{len(found)} requests: " + ", ".join(p for p in parts if not p.startswith("0 ")) if found else "no requests")
+    if people:
+        word = "are suppressed now" if applied else "never left the list; --apply records it"
+        note(f"{len(people)} people {word}")

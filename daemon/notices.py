@@ -1,0 +1,193 @@
+"""The few mails that we write ourselves, out of the outbox: "you are off the list", and "do you want to come back?".
+
+Fixed text in the writer's language, nothing of his quoted; null sender and `Auto-Submitted: auto-replied` (RFC 3834),
+so that no answering machine answers. What the outbox holds was committed with the fact it tells of; here it is only
+sent, over the upstream and past the relay, for a day at most. Its Message-ID is that of its row, so that one sent
+twice, by a crash between the upstream's 250 and our note of it, can be known as one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from email.headerregistry import Address as Mailbox
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from daemon import events
+from daemon.config import House
+from daemon.mail import tokens
+from daemon.upstream import Delivery, Lost, Pool
+from storage import outbox, suppressions
+from storage.address import SiteKey, parse
+from storage.engine import Ledger, Unavailable, Unusable
+from storage.outbox import Notice
+from storage.terms import ALL, Reason, seconds
+from storage.write import write
+
+POLL_SECONDS: Final = 5.0
+_RETRY: Final = (timedelta(minutes=1), timedelta(hours=1))  # doubling from the first to the last
+# Who is not written to, whatever is owed: nobody is there, or they said that our mail is spam.
+_UNWANTED: Final = (Reason.COMPLAINT, Reason.HARD_BOUNCE)
+
+
+@functools.cache
+def texts() -> Mapping[str, Mapping[str, str]]:
+    """Language -> name of a text -> the text (daemon/notices.toml)."""
+    return tomllib.loads(Path(__file__).with_name("notices.toml").read_text(encoding="utf-8"))
+
+
+def undo_by_mail(house: House, sender: str) -> Callable[[str], str]:
+    """How a token becomes a link that its reader can use where there is no web door: a mail to us, ready to be sent."""
+    to = next(iter(house.addresses), sender)
+    return lambda token: f"mailto:{to}?subject={quote('undo ' + token)}"
+
+
+@dataclass(frozen=True)
+class Post:
+    """What notices are made of and sent with. `undo_link`: an undo token as a link."""
+
+    ledger: Ledger
+    house: House
+    sender: str
+    pool: Pool
+    undo_link: Callable[[str], str]
+    now: Callable[[], datetime]
+
+    async def run(self) -> None:
+        """Send what is due, for ever. Whatever fails is tried again; nothing here stops intake or relay."""
+        while True:
+            try:
+                for notice in await asyncio.to_thread(self._due):
+                    await self._deal_with(notice)
+            except (Unavailable, Unusable) as why:
+                events.database_unavailable(why)
+            except Exception as error:  # noqa: BLE001 - the outermost loop: a bug must not end the sending
+                events.failed("notices", error)
+            await asyncio.sleep(POLL_SECONDS)
+
+    def _due(self) -> list[Notice]:
+        with self.ledger.connect() as db:
+            return outbox.due(db, self.now())
+
+    async def _deal_with(self, notice: Notice) -> None:
+        who = self.ledger.site_key.who(parse(notice.address))
+        if self.now() - notice.at > outbox.LIFE:
+            await asyncio.to_thread(self._settle, notice, "dropped")
+            events.notice_dropped(who, notice.kind, "not sent within a day")
+            return
+        if await asyncio.to_thread(self._is_unwanted, notice):
+            await asyncio.to_thread(self._settle, notice, "dropped")
+            events.notice_dropped(who, notice.kind, "this address bounced or complained")
+            return
+        try:
+            reply = await self._send(notice)
+        except Lost as lost:
+            events.upstream_lost(lost.step, lost)
+            await asyncio.to_thread(self._postpone, notice)
+            return
+        if reply.startswith("2"):
+            await asyncio.to_thread(self._settle, notice, "sent")
+            events.notice_sent(who, notice.kind)
+        elif reply.startswith("5"):
+            await asyncio.to_thread(self._settle, notice, "dropped")
+            events.notice_dropped(who, notice.kind, reply)
+        else:
+            await asyncio.to_thread(self._postpone, notice)
+
+    async def _send(self, notice: Notice) -> str:
+        """Hand it to the upstream; its last reply. Raises Lost."""
+        needs = frozenset[str]() if notice.address.isascii() else frozenset({"SMTPUTF8"})
+        delivery = Delivery(self.pool, b"MAIL FROM:<>" + b" SMTPUTF8" * bool(needs) + b"\r\n", needs)
+        try:
+            reply = await delivery.rcpt(f"RCPT TO:<{notice.address}>\r\n".encode())
+            if not reply.good:
+                delivery.forget()
+                return str(reply)
+            reply = await delivery.data()
+            if reply.code == 354:
+                await delivery.body(self._octets(notice))
+                reply = await delivery.dot()
+            return str(reply)
+        finally:
+            delivery.drop()
+
+    def _octets(self, notice: Notice) -> bytes:
+        with self.ledger.connect() as db:
+            ids = {number: list_id for list_id, number in suppressions.list_numbers(db).items()}
+        raw = compose(notice, self.house, self.sender, ids, self.ledger.site_key, self.undo_link, self.now())
+        return raw.replace(b"\r\n.", b"\r\n..")
+
+    def _is_unwanted(self, notice: Notice) -> bool:
+        with self.ledger.connect() as db:
+            rows = suppressions.standing(db, self.ledger.site_key, parse(notice.address))
+        return any(row[2] in _UNWANTED for row in rows)
+
+    def _settle(self, notice: Notice, state: outbox.Settled) -> None:
+        with write(self.ledger, self.now(), "notices") as w:
+            outbox.settle(w, notice, state)
+
+    def _postpone(self, notice: Notice) -> None:
+        first, last = _RETRY
+        with write(self.ledger, self.now(), "notices") as w:
+            outbox.postpone(w, notice, self.now() + min(first * 2 ** min(notice.attempts, 10), last))
+
+
+def compose(
+    notice: Notice,
+    house: House,
+    sender: str,
+    ids: Mapping[int, str],
+    site_key: SiteKey,
+    undo_link: Callable[[str], str],
+    now: datetime,
+) -> bytes:
+    """The whole message, with CRLF line ends. `ids`: list number -> id."""
+    text = texts().get(notice.language) or texts().get(house.language) or texts()["en"]
+    of_list = {x.id: x.title or x.id for x in house.lists}
+    titles = [ids.get(scope, "") if scope != ALL else "*" for scope in notice.scopes]
+    titles = [of_list.get(title, title) for title in titles]
+    named = [title for title in titles if title != "*"]
+    links = _links(notice, titles, site_key, undo_link)
+    if notice.kind == "comeback":
+        paragraphs = [text["comeback_text"]]
+    else:
+        kind = "confirm_lists" if named else "confirm_all"
+        paragraphs = [text[kind].format(lists=", ".join(named), name=house.name), text["again"]]
+    message = EmailMessage(policy=SMTP.clone(utf8=not notice.address.isascii()))
+    message["From"] = Mailbox(house.name, addr_spec=sender)
+    message["To"] = notice.address if _is_plain(notice.address) else "undisclosed-recipients:;"
+    message["Subject"] = text[notice.kind].format(name=house.name)
+    message["Date"] = format_datetime(now)
+    message["Message-ID"] = f"<optoutd.{seconds(notice.at)}.{notice.id}@{sender.rpartition('@')[2]}>"
+    message["Auto-Submitted"] = "auto-replied"
+    message["Content-Language"] = notice.language
+    message.set_content("\n\n".join([*paragraphs, *links, house.name]) + "\n", cte="quoted-printable")
+    return message.as_bytes()
+
+
+def _is_plain(address: str) -> bool:
+    return '"' not in address and address.isascii()
+
+
+def _links(notice: Notice, titles: Sequence[str], site_key: SiteKey, undo_link: Callable[[str], str]) -> list[str]:
+    """An undo link for each thing it is about, with its title where there are several."""
+    day = seconds(notice.at) // 86_400
+    made = [
+        undo_link(tokens.make(site_key, "undo", notice.key, 0 if scope == ALL else scope, day=day))
+        for scope in notice.scopes
+    ]
+    return made if len(made) < 2 else [f"{title}: {link}" for title, link in zip(titles, made, strict=True)]
+
+
+def sender_of(configured: str, house: House) -> str:
+    """Whom a notice is from; "" if the house has no address to write from."""
+    return configured or next(iter(house.addresses), "")

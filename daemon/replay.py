@@ -1,0 +1,170 @@
+"""`optoutd replay`: read an archive, or a live folder, for requests that were never honoured.
+
+Composes a door (IMAP), the reading and the intake desk. Nothing of the mailbox changes. A dry run tells whom it would
+suppress; with `apply`, what is missing is recorded with the date at which it was asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Literal
+
+from daemon import archives
+from daemon.config import Loaded, Mailbox
+from daemon.intake import Envelope, Intake
+from daemon.mail import triage
+from daemon.mail.reading import OptOut, Resubscribe, Review, addresses
+from daemon.mail.summary import summary
+from daemon.mailbox.session import Session, connect
+from storage import suppressions
+from storage.engine import Ledger
+from storage.incoming import Place
+from storage.terms import ALL, Reason, seconds
+
+# missing: never honoured · suppressed: stands already · lifted: honoured, and taken off the list again since ·
+# taken-back: the person wrote later, in the same archive, to be put back · doubtful: only a person can judge ·
+# applied: was missing, and is recorded now
+State = Literal["missing", "suppressed", "lifted", "taken-back", "doubtful", "applied"]
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where messages come from: how many there are, and (name, octets, when it came or None) of each."""
+
+    total: int
+    messages: Iterator[tuple[str, bytes, datetime | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One old request. `since`: from when on the suppression stands that covers it."""
+
+    file: str
+    received: datetime | None
+    sender: str
+    reading: OptOut | Review
+    envelope: Envelope
+    state: State
+    since: datetime | None = None
+
+
+def archive(path: str, note: Callable[[str], object]) -> Source:
+    """Files on disk. Raises archives.CannotOpen."""
+    total = archives.count(path)
+    return Source(total, ((name, raw, None) for name, raw in archives.messages(path, note, deep=True)))
+
+
+def folder(loaded: Loaded, settings: Mailbox, folders: Iterable[str], since: datetime | None) -> Source:
+    """The folders of a live mailbox. Raises mailbox.session.Failed."""
+    ca_file = loaded.file(settings.ca_file) if settings.ca_file else None
+    session = connect(settings, loaded.secret(settings.password_file), ca_file)
+    found = [(name, uid) for name in folders for uid in _uids(session, name, since)]
+    return Source(len(found), _fetched(session, found))
+
+
+def _uids(session: Session, name: str, since: datetime | None) -> list[int]:
+    session.enter(name, writable=False)
+    return session.uids_since(since) if since else session.uids_from(1)
+
+
+def _fetched(session: Session, found: list[tuple[str, int]]) -> Iterator[tuple[str, bytes, datetime | None]]:
+    try:
+        for name, uid in found:
+            session.enter(name, writable=False)
+            message = session.fetch(uid)
+            if message is not None:
+                yield f"{name}:{uid}", message.raw, message.internaldate
+    finally:
+        session.close()
+
+
+# ------------------------------------------------------------------ reading
+
+
+def search(
+    source: Source,
+    ledger: Ledger,
+    intake: Intake,
+    *,
+    since: datetime | None = None,
+    mailbox: str = "",
+    progress: Callable[[], object] = lambda: None,
+) -> list[Found]:
+    """The requests in a source, oldest first, each with what became of it. `progress` is called once a message."""
+    asked: list[Found] = []
+    back: dict[str, datetime] = {}
+    for name, raw, came in source.messages:
+        progress()
+        outside = summary(raw)
+        received = came or outside.received
+        if since and received and received < since:
+            continue
+        reading = triage.read(raw, intake.house, ledger.site_key)
+        if isinstance(reading, Resubscribe):
+            for address in addresses(reading):
+                back[address.lower()] = max(back.get(address.lower(), _EPOCH), received or _EPOCH)
+        if isinstance(reading, OptOut | Review):
+            envelope = Envelope(
+                Place(mailbox or "archive", name, 0, 0),
+                hashlib.blake2b(raw, digest_size=16).digest(),
+                len(raw),
+                outside.message_id,
+                received or _EPOCH,
+                outside.sender,
+                f"Subject: {outside.subject}\n\n{outside.excerpt}",
+            )
+            asked.append(Found(name, received, outside.sender, reading, envelope, "doubtful"))
+    asked.sort(key=lambda f: f.received or _EPOCH)
+    return [_judged(found, ledger, intake, back) for found in asked]
+
+
+def _judged(found: Found, ledger: Ledger, intake: Intake, back: dict[str, datetime]) -> Found:
+    """What became of it?"""
+    reading, when = found.reading, found.received or _EPOCH
+    if not isinstance(reading, OptOut):
+        return found
+    people: list[suppressions.Whom] = [*intake.people(reading.addresses)]
+    if not people and reading.token is not None:
+        people = [reading.token.address_key]
+    scopes = intake.scopes(reading)
+    standing = [_stands(ledger, person, scope) for person in people for scope in scopes]
+    if standing and all(standing):
+        return replace(found, state="suppressed", since=max(s for s in standing if s))
+    if any(_was_lifted(ledger, person, scope, when) for person in people for scope in scopes):
+        return replace(found, state="lifted")
+    if any(back.get(a.lower(), _EPOCH) > when for a in reading.addresses):
+        return replace(found, state="taken-back")
+    return replace(found, state="missing")
+
+
+def _stands(ledger: Ledger, person: suppressions.Whom, scope: int) -> datetime | None:
+    """From when on a suppression for all that is asked stands."""
+    with ledger.connect() as db:
+        rows = suppressions.standing(db, ledger.site_key, person)
+    found = [r[3] for r in rows if r[1] in (ALL, scope) and r[2] != Reason.WANTED]
+    return datetime.fromtimestamp(min(found), UTC) if found else None
+
+
+def _was_lifted(ledger: Ledger, person: suppressions.Whom, scope: int, when: datetime) -> bool:
+    with ledger.connect() as db:
+        return suppressions.lifted_since(db, ledger, person, scope, seconds(when))
+
+
+# ------------------------------------------------------------------ applying
+
+
+def apply(found: list[Found], intake: Intake, now: datetime, actor: str, *, reviews: bool = False) -> list[Found]:
+    """Record what is missing, with the date at which it was asked; `reviews`: and queue what is doubtful."""
+    return [_applied(f, partial(intake.honour, now=now, actor=actor), reviews) for f in found]
+
+
+def _applied(found: Found, honour: Callable[[OptOut | Review, Envelope], object], reviews: bool) -> Found:
+    if found.state == "missing" or (found.state == "doubtful" and reviews):
+        honour(found.reading, found.envelope)
+        return replace(found, state="applied" if found.state == "missing" else "doubtful")
+    return found
