@@ -19,7 +19,7 @@ from daemon.intake import Envelope, Intake
 from daemon.mail import triage
 from daemon.mail.reading import OptOut, Resubscribe, Review, addresses
 from daemon.mail.summary import summary
-from daemon.mailbox.session import Session, connect
+from daemon.mailbox.session import Failed, Session, connect
 from storage import suppressions
 from storage.engine import Ledger
 from storage.incoming import Place
@@ -30,6 +30,10 @@ from storage.terms import ALL, Reason, seconds
 # applied: was missing, and is recorded now
 State = Literal["missing", "suppressed", "lifted", "taken-back", "doubtful", "applied"]
 _EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+class MailboxFailed(Exception):
+    """The IMAP server could not do something; the message names the step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +64,13 @@ def archive(path: str, note: Callable[[str], object]) -> Source:
 
 
 def folder(loaded: Loaded, settings: Mailbox, folders: Iterable[str], since: datetime | None) -> Source:
-    """The folders of a live mailbox. Raises mailbox.session.Failed."""
+    """The folders of a live mailbox. Raises MailboxFailed; so may what comes out of it."""
     ca_file = loaded.file(settings.ca_file) if settings.ca_file else None
-    session = connect(settings, loaded.secret(settings.password_file), ca_file)
-    found = [(name, uid) for name in folders for uid in _uids(session, name, since)]
+    try:
+        session = connect(settings, loaded.secret(settings.password_file), ca_file)
+        found = [(name, uid) for name in folders for uid in _uids(session, name, since)]
+    except Failed as failure:
+        raise MailboxFailed(str(failure)) from failure
     return Source(len(found), _fetched(session, found))
 
 
@@ -79,6 +86,8 @@ def _fetched(session: Session, found: list[tuple[str, int]]) -> Iterator[tuple[s
             message = session.fetch(uid)
             if message is not None:
                 yield f"{name}:{uid}", message.raw, message.internaldate
+    except Failed as failure:
+        raise MailboxFailed(str(failure)) from failure
     finally:
         session.close()
 

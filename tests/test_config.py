@@ -165,11 +165,10 @@ def test_no_option_is_both_here_and_later() -> None:
 def test_every_option_of_the_contract_is_known(tmp_path: Path) -> None:
     """Unknown keys are for typing slips; what the contract promises is here, or later."""
     promised = """
-        house.operators_mail house.language storage.backup_dir mailbox.oauth2 mailbox.subaddress mailbox.trusted_only
-        mailbox.observe intake.unproven_per_hour relay.listener relay.tls relay.cert_file relay.key_file relay.auth
-        relay.senders relay.stamp relay.existing relay.bare_newline relay.credential upstream.tls upstream.ca_file
-        upstream.username upstream.password_file notices.confirm notices.sender web postfix retention.evidence
-        retention.refusals retention.ordinary retention.review_excerpt
+        house.operators_mail storage.backup_dir mailbox.oauth2 relay.listener relay.tls relay.cert_file relay.key_file
+        relay.auth relay.senders relay.stamp relay.existing relay.bare_newline relay.credential upstream.tls
+        upstream.ca_file upstream.username upstream.password_file web postfix retention.evidence retention.refusals
+        retention.ordinary retention.review_excerpt
     """.split()
     assert set(promised) == LATER.keys()
 

@@ -83,7 +83,6 @@ def _search(
 ) -> list[Found]:
     from daemon import replay as old_mail
     from daemon.archives import CannotOpen
-    from daemon.mailbox.session import Failed
 
     try:
         source = _source(loaded, name, folders, since)
@@ -92,7 +91,7 @@ def _search(
     except CannotOpen as why:
         known = ", ".join(box.name for box in loaded.config.mailbox) or "none"
         raise Stop(f"{name}: {why}; nor is it a mailbox of the config ({known})", NOINPUT) from None
-    except Failed as failure:
+    except old_mail.MailboxFailed as failure:
         raise Stop(f"mailbox {name}: {failure}", TEMPFAIL) from None
 
 

@@ -94,6 +94,10 @@ def from_daemon(message: Message, writer: str) -> bool:
     """Empty return path, or a sender as mail servers use."""
     if "return-path" in message.fields and message.fields.get("return-path").strip() in ("<>", ""):
         return True
+    return _is_daemon(message, writer)
+
+
+def _is_daemon(message: Message, writer: str) -> bool:
     local = writer.rpartition("@")[0].lower() or fields.words(message.fields.get("from")).lower()
     return (
         any(local.startswith(name) for name in _DAEMONS)
@@ -230,6 +234,8 @@ def _text(message: Message, house: House, writer: str) -> Report | None:
     if not report.failures:
         for address in bounce_text.by_flufl(message.raw):
             report.failures.append(Failure(address, "failed", diagnose("failed", "", said), said[:500]))
+    if not report.failures and not _is_daemon(message, writer):
+        return None  # an empty return path alone: automatic answers have it too
     if bounce_text.is_warning(subject, said):
         for failure in report.failures:
             failure.diagnosis = Diagnosis(False, "mailbox", failure.diagnosis.status)

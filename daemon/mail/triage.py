@@ -200,7 +200,7 @@ def _by_token(case: _Case, token: Token) -> Reading:
 def _unsubscribe_address(case: _Case) -> Reading | None:
     tag = automatic.unsubscribe_address(case.message, case.house)
     apple = case.message.fields.get("x-apple-unsubscribe").strip().lower() == "true"
-    if tag is None and not apple:
+    if (tag is None and not apple) or _bulk_of_others(case) is not None:
         return None
     rules: tuple[str, ...] = ("0.3-unsubscribe-address",)
     scope = (f"list:{tag}",) if tag and tag in {x.id for x in case.house.lists} else ALL
@@ -210,6 +210,12 @@ def _unsubscribe_address(case: _Case) -> Reading | None:
     )
 
 
+def _asks_removal(wish: Wish) -> bool:
+    """Does an automatic text itself ask for removal? Its conditions ("if you send newsletters") are its form."""
+    conditional = wish.rule in ("2-review-d-conditional", "2-review-a-unclear")
+    return wish.rule == "2-opt-out" or (conditional and any(wish.sentences[n].says("ask") for n in wish.deciding))
+
+
 def _automatic_answer(case: _Case) -> Reading | None:
     if automatic.is_own_machine(case.message, case.writer, case.house):
         return Ordinary(("0.3-own-machine",))
@@ -217,12 +223,16 @@ def _automatic_answer(case: _Case) -> Reading | None:
         return None
     if automatic.is_receipt(case.message):
         return AutoReply(("0.3-notification",))
-    if not automatic.by_header(case.message, case.subject):
+    by_precedence = automatic.by_precedence(case.message, case.subject, case.house)
+    listed = automatic.is_bulk(case.message) and not by_precedence
+    if not automatic.by_header(case.message, case.subject) and not by_precedence and not listed:
         return None
     text = own.read(case.message, case.house, _author(case), case.writer)
-    wish = wording.understand("", text.body.text, [], is_answer=True, names=lists.names(case.house))
     kind, words = wording.automatic("", text.body.text)
-    if wish.kind == "opt-out" and wish.rule == "2-opt-out" and kind != "ack":
+    if listed and (kind != "ack" or "list-unsubscribe" in case.message.fields):
+        return None  # bulk mail, unless it says itself that it is a desk's receipt
+    wish = wording.understand("", text.body.text, [], is_answer=True, names=lists.names(case.house))
+    if _asks_removal(wish) and kind != "ack":
         return Review(
             (case.writer,) if case.writer else (),
             ALL,
@@ -283,6 +293,8 @@ def _persons_words(case: _Case) -> Reading:
         rule = "0.3-acknowledgement" if kind == "ack" else "0.3-out-of-office"
         return AutoReply((rule,), words)
     match wish.kind:
+        case "ordinary" if case.writer.lower().startswith("abuse@") and not text.body.copies:
+            return _review(case, Wish("review", "2-review-c-displeasure", words=text.subject[:200]), text)
         case "ordinary":
             return Ordinary((wish.rule,), wish.words)
         case "review":

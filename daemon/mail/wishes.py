@@ -22,4 +22,5 @@ class Wish:
     deciding: set[int] = field(default_factory=set)
     addresses: list[str] = field(default_factory=list)  # named in the text, in order
     about_others: bool = False  # the request is worded for somebody else
+    reasons: tuple[str, ...] = ()  # words that weighed most, where the model decided
     stays: bool = False  # other business with support in the same message

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from daemon.mail import closed, deciding, judging, sentences
+from daemon.mail import closed, deciding, judging, model, sentences, weighing
 from daemon.mail.evidence import Context
+from daemon.mail.features import features
 from daemon.mail.found import Found
 from daemon.mail.phrases import Clause, Hit
 from daemon.mail.sentences import Sentence, Text
@@ -38,8 +39,8 @@ def understand(
     `is_answer`: does the message answer a mailing of ours? `names`: of our lists; `writer`: his name and address.
     """
     text = sentences.read(subject, body, names)
-    wishes = [_in_language(text, language, is_answer=is_answer, writer=writer) for language in text.languages()]
-    wish = _strongest(wishes)
+    wish = _by_rules(text, is_answer=is_answer, writer=writer)
+    _weigh(wish, text, is_answer=is_answer)
     if wish.kind != "opt-out" or wish.rule == "2-one-word":
         for language in text.languages()[:3]:
             if yes := _yes(answers, language):
@@ -81,7 +82,8 @@ def _outweighs(doubt: Wish, wish: Wish) -> bool:
     return not (closely and doubt.rule == "2-review-a-unclear")
 
 
-def _in_language(text: Text, language: str, *, is_answer: bool, writer: str) -> Wish:
+def judged(text: Text, language: str, *, is_answer: bool) -> tuple[list[Sentence], Found]:
+    """The sentences of a text as seen in a language, and what each was found to say."""
     said = text.annotate(language)
     found = Found()
     context = Context(language, said, text.size, is_answer)
@@ -89,6 +91,58 @@ def _in_language(text: Text, language: str, *, is_answer: bool, writer: str) -> 
         judging.judge(context, n, found)
         if _is_bare(sentence):
             found.add("bare", n)
+    return said, found
+
+
+def _weigh(wish: Wish, text: Text, *, is_answer: bool) -> None:
+    """Let the model speak; where it decides, its words are the sentence that it weighs most."""
+    weighed = model.weigh(_features(text, wish, is_answer=is_answer)) if wish.sentences else model.NOTHING
+    kind, rule = weighing.weigh(wish, weighed)
+    if kind != wish.kind and kind == "opt-out" and not wish.deciding:
+        wish.deciding = _weightiest(wish, is_answer=is_answer)
+        wish.words = " ".join(wish.sentences[n].text for n in sorted(wish.deciding))[:_EXCERPT]
+    if rule != wish.rule:
+        wish.reasons = weighed.reasons
+    wish.kind, wish.rule = kind, rule
+    wish.stays = kind == "opt-out" and deciding.has_other_business(wish.sentences, wish.deciding)
+
+
+def _weightiest(wish: Wish, *, is_answer: bool) -> set[int]:
+    """The sentence that by itself is most of a request."""
+    best, most = 0, -1.0
+    for n, sentence in enumerate(wish.sentences[:60]):
+        alone = features(
+            [sentence], Found(), "ordinary", "2-ordinary", wish.language, len(sentence.words), is_answer=is_answer
+        )
+        share = model.weigh(alone).shares["opt-out"]
+        if share > most:
+            best, most = n, share
+    return {best}
+
+
+def features_of(
+    subject: str, body: str, *, is_answer: bool, names: list[list[str]] | None = None, writer: str = ""
+) -> set[str]:
+    """What the model is told of a text; the same for training and for reading."""
+    text = sentences.read(subject, body, names)
+    return _features(text, _by_rules(text, is_answer=is_answer, writer=writer), is_answer=is_answer)
+
+
+def _features(text: Text, wish: Wish, *, is_answer: bool) -> set[str]:
+    for language in text.languages()[:1]:
+        said, found = judged(text, language, is_answer=is_answer)
+        return features(said, found, wish.kind, wish.rule, language, text.size, is_answer=is_answer)
+    return set()
+
+
+def _by_rules(text: Text, *, is_answer: bool, writer: str) -> Wish:
+    return _strongest(
+        [_in_language(text, language, is_answer=is_answer, writer=writer) for language in text.languages()]
+    )
+
+
+def _in_language(text: Text, language: str, *, is_answer: bool, writer: str) -> Wish:
+    said, found = judged(text, language, is_answer=is_answer)
     kind, rule, decisive = deciding.decide(said, found, text.size, is_answer=is_answer)
     if kind == "opt-out" and language not in closed.OPEN and not closed.is_plain(said, language, writer):
         kind, rule = "review", "2-review-a-unclear"

@@ -261,7 +261,14 @@ def test_the_providers_with_aliases_are_public_ones() -> None:
 def test_an_address_key_is_the_keyed_digest_that_the_design_names() -> None:
     """A fixed value: if this changes, every list that was ever written is lost."""
     assert KEY.address_key("ann@example.com").hex() == "25429da17fedf36d5198bbd3a6498f31"
-    assert KEY.who(parse("ann@example.com")).digest == "8499beb41ddb"
+    assert KEY.who(parse("ann@example.com")).digest == "17e1e21bd449"
+
+
+def test_who_is_known_by_the_key_alone_is_the_same_in_the_log() -> None:
+    ann = parse("a.nn+x@gmail.com")
+    assert (
+        KEY.who_has(KEY.address_key("ann@gmail.com")).digest == KEY.who(ann).digest == KEY.who("ann@gmail.com").digest
+    )
 
 
 def test_another_site_gives_another_key() -> None:

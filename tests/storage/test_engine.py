@@ -237,7 +237,7 @@ def test_a_migration_keeps_a_copy_of_what_was_there(database: Path, key: Path, m
     create(database, key)
     change(database, "UPDATE alembic_version SET version_num = '0000'")
     monkeypatch.setattr(
-        engine, "_migrate", lambda path: change(path, "UPDATE alembic_version SET version_num = '0001'")
+        engine, "_migrate", lambda path: change(path, f"UPDATE alembic_version SET version_num = '{REVISION}'")
     )
     old = os.umask(0)
     try:
@@ -261,7 +261,7 @@ def test_the_schema_of_a_newer_version_is_refused_and_not_touched(database: Path
     change(database, "UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(Unusable, match="not one this version knows"):
         migrate(database)
-    with pytest.raises(Unusable, match="schema is 9999, this version needs 0001"):
+    with pytest.raises(Unusable, match=f"schema is 9999, this version needs {REVISION}"):
         open_ledger(database, key)
     assert engine.revision(database) == "9999"
 

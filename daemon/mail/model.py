@@ -1,0 +1,61 @@
+"""The weighing of features: a small linear model, trained in this repository (training/), beside the rules.
+
+Multinomial logistic regression: a weight for each feature and label, a sum, and the exponentials of it as shares. Nothing
+is hidden: `reasons` names the words that weighed most, and model.tsv can be read with a pager.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import lzma
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+LABELS: Final = ("opt-out", "ordinary", "resubscribe", "review")
+FILE: Final = "model.tsv.xz"
+_SCALE: Final = 100.0  # weights are written as hundredths
+_SHOWN: Final = ("W ", "G ")  # features that a person can read in the text
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """What the model makes of a text: label -> share (they add up to 1), and the words that spoke most for the first."""
+
+    shares: dict[str, float]
+    reasons: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """The likeliest label."""
+        return max(self.shares, key=self.shares.__getitem__)
+
+
+NOTHING: Final = Weighed({"opt-out": 0.0, "ordinary": 1.0, "resubscribe": 0.0, "review": 0.0}, ())
+
+
+@functools.cache
+def weights() -> dict[str, tuple[float, ...]]:
+    """Feature -> its weights, in the order of LABELS; "" is the bias. Read on first use (0.1 s)."""
+    packed = importlib.resources.files("daemon.mail").joinpath(FILE).read_bytes()
+    table = {}
+    for line in lzma.decompress(packed).decode("utf-8").splitlines():
+        name, *numbers = line.split("\t")
+        table[name] = tuple(int(number) / _SCALE for number in numbers)
+    return table
+
+
+def weigh(features: Iterable[str]) -> Weighed:
+    """The shares of the labels for a text with these features."""
+    table = weights()
+    known = [(name, table[name]) for name in features if name in table]
+    sums = [bias + sum(column) for bias, *column in zip(table[""], *(w for _, w in known), strict=True)]
+    top = max(sums)
+    exponentials = [math.exp(s - top) for s in sums]
+    total = sum(exponentials)
+    shares = dict(zip(LABELS, (e / total for e in exponentials), strict=True))
+    first = max(range(len(LABELS)), key=lambda n: sums[n])
+    said = sorted(((w[first], name) for name, w in known if name.startswith(_SHOWN)), reverse=True)
+    return Weighed(shares, tuple(name[2:] for weight, name in said[:5] if weight > 0))

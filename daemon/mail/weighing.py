@@ -1,0 +1,56 @@
+"""Rules and model together: what is asked, when both have been heard.
+
+The rules find a request and can say why; the model has read many more ways to put it. To act without a person both
+must agree, or one be sure and the other not object: a false opt-out is the worst error. What either suspects goes to
+review. The shares that are asked for were set by cross-validation (training/README.md).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from daemon.mail.model import Weighed
+from daemon.mail.wishes import Kind, Wish
+
+AGREES: Final = 0.40  # the rules found a request: the model's share of opt-out from which it is acted on
+SURE: Final = 0.90  # the rules found none, or none that is whole: the share from which it is one all the same
+SURE_AGAINST_DOUBT: Final = 0.98  # the rules found a doubt of their own
+SUSPECTS: Final = 0.25  # all but ordinary together: from here on a person looks
+INNOCENT: Final = 0.97  # the share of ordinary from which a vague suspicion of the rules is dropped
+COMES_BACK: Final = 0.60
+
+# What the rules have said for good: the model was not told of addresses, senders and quoted lines.
+_FINAL: Final = frozenset(
+    (
+        "2-review-h-machine-text",
+        "2-answer-to-quoted",
+        "2-review-f-domain",
+        "2-review-f-many",
+        "2-review-g-not-ours",
+        "1-nothing-said",
+    )
+)
+# Suspicions without a finding of their own.
+_VAGUE: Final = frozenset(("2-review-a-unclear", "2-review-c-displeasure", "2-review-d-fewer", "2-review-d-pause"))
+_FINDS_NOTHING: Final = frozenset(("2-ordinary", "2-other-matter", "2-review-a-unclear", "2-failed-attempt"))
+
+
+def weigh(wish: Wish, weighed: Weighed) -> tuple[Kind, str]:
+    """(kind, rule) of a text: what `wish` says by the rules, and what the model makes of it."""
+    shares = weighed.shares
+    opt_out, ordinary = shares["opt-out"], shares["ordinary"]
+    if wish.rule in _FINAL:
+        return wish.kind, wish.rule
+    if wish.kind == "opt-out":
+        return ("opt-out", wish.rule) if opt_out >= AGREES else ("review", "2-weighed-doubt")
+    if opt_out >= (SURE if wish.rule in _FINDS_NOTHING else SURE_AGAINST_DOUBT):
+        return "opt-out", "2-weighed"
+    if shares["resubscribe"] >= COMES_BACK or (wish.kind == "resubscribe" and weighed.label == "resubscribe"):
+        return "resubscribe", "2-resubscribe" if wish.kind == "resubscribe" else "2-weighed-resubscribe"
+    if wish.kind in ("review", "resubscribe"):
+        if ordinary >= INNOCENT and wish.rule in _VAGUE:
+            return "ordinary", "2-weighed-ordinary"
+        return "review", wish.rule if wish.kind == "review" else "2-weighed-doubt"
+    if 1 - ordinary >= SUSPECTS:
+        return "review", "2-weighed-doubt"
+    return "ordinary", wish.rule
