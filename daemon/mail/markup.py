@@ -90,8 +90,8 @@ class _Text:
             self.close(name)  # the end tag may be left out (HTML 13.1.2.4)
         if not self.hidden and name in _BLOCKS:
             self.end_line(paragraph=name in _PARAGRAPHS)
-        if name in ("td", "th"):
-            self.add(" ")
+        if name in ("td", "th") and not self.hidden:
+            self.line.append("\t")  # tells a web form's label from its value (own.py)
         if name in _VOID or (attributes.endswith("/") and name not in _BLOCKS):
             return
         hidden, quoted = _meaning(attributes)

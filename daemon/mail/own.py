@@ -22,14 +22,24 @@ _FORWARD = pattern(
     r"[\s\[(]{0,3}(?:fwd?|fw|wg|tr|rv|enc|i|doorst|pd|ilt|vb|转发|轉寄|転送|전달|העברה|пересл)\s{0,2}[:：]"
 )
 _FIELD_LINE = pattern(r"^\s{0,6}[*_]{0,2}([^\s:：*_][^:：\n]{0,40}?)[*_]{0,2}\s{0,6}[:：]\s{0,6}([^\n]{0,4000})")
-_MAIL_LABELS: Final = frozenset(
-    "email emailaddress youremail youremailaddress mail mailaddress emailadresse adresseemail ihreemail ihreemailadresse votreemail adressemail courriel correo correoelectronico sucorreo direcciondecorreo replyto from absender emailid contactemail mailadresse メールアドレス 邮箱".split()
+
+
+def _labels(words: str) -> frozenset[str]:
+    return frozenset("".join(phrases.tokens(word)) for word in words.split())
+
+
+_MAIL_LABELS: Final = _labels(
+    "email emailaddress youremail youremailaddress mail mailaddress emailadresse adresseemail ihreemail ihreemailadresse votreemail adressemail courriel correo correoelectronico sucorreo direcciondecorreo replyto from absender emailid contactemail"
+    " indirizzoemail suaemail enderecodeemail seuemail emailadres uwemail epost epostadress epostadresse mejl mailadresse sähköposti sähköpostiosoite adresemail twójemail vášemail emailováadresa почта электроннаяпочта эл.почта вашemail електроннапошта"
+    " eposta epostaadresi epostaadresiniz メールアドレス メール eメール 邮箱 电子邮箱 电子邮件 邮件地址 邮箱地址 电邮 電子郵件 信箱 이메일 이메일주소 메일주소 البريدالإلكتروني البريدالالكتروني بريدك דואראלקטרוני דוא״ל אימייל כתובתמייל"
 )
-_TEXT_LABELS: Final = frozenset(
-    "message yourmessage nachricht ihrenachricht mitteilung comment comments text anfrage question enquiry inquiry description details body mensaje comentario comentarios messaggio bericht mensagem votremessage kommentar frage anliegen request content メッセージ".split()
+_TEXT_LABELS: Final = _labels(
+    "message yourmessage nachricht ihrenachricht mitteilung comment comments text anfrage question enquiry inquiry description details body mensaje comentario comentarios messaggio bericht mensagem votremessage kommentar frage anliegen request content"
+    " domanda richiesta commento mensagemtexto uwbericht vraag opmerking meddelande besked melding henvendelse viesti wiadomość treść zpráva dotaz сообщение вопрос текст повідомлення запитання mesaj mesajınız mesajiniz"
+    " メッセージ お問い合わせ内容 内容 本文 ご質問 留言 消息 信息 内容 問題 訊息 메시지 문의내용 내용 الرسالة رسالتك הודעה תוכןההודעה"
 )
-_TOPIC_LABELS: Final = frozenset(
-    "topic subject betreff thema sujet objet asunto tema reason category kategorie oggetto onderwerp".split()
+_TOPIC_LABELS: Final = _labels(
+    "topic subject betreff thema sujet objet asunto tema reason category kategorie oggetto onderwerp assunto motivo ämne emne aihe temat předmět тема konu 件名 主题 主旨 제목 الموضوع נושא"
 )
 
 
@@ -210,13 +220,34 @@ def _holds(words: list[str], name: list[str]) -> bool:
     return any(words[n : n + len(name)] == name for n in range(len(words) - len(name) + 1))
 
 
+def _fields_joined(lines: list[str]) -> list[str]:
+    """A table shows label and value in cells, with a tab between or on lines of their own: as `E-mail: ann@example.com`."""
+    known = _MAIL_LABELS | _TEXT_LABELS | _TOPIC_LABELS
+    out: list[str] = []
+    alone = ""
+    for line in lines:
+        label, tab, value = line.strip().partition("\t")
+        if tab and "".join(phrases.tokens(label)) in known:
+            line = f"{label.strip(' :')}: {value.strip()}"
+        if not line.strip():
+            continue
+        if alone:
+            out.append(f"{alone}: {line.strip()}")
+            alone = ""
+        elif "".join(phrases.tokens(line)) in known and ":" not in line and "：" not in line:
+            alone = line.strip()
+        else:
+            out.append(line)
+    return [*out, alone] if alone else out
+
+
 def _read_form(own: Own) -> None:
     """Our own web form: `Label: value` lines; own words are the message field and what follows it."""
     found: dict[str, str] = {}
     kept: list[str] = []
     in_text = False
     topic = ""
-    for line in own.body.text.split("\n"):
+    for line in _fields_joined(own.body.text.split("\n")):
         field_line = _FIELD_LINE.match(line)
         label = "".join(phrases.tokens(field_line[1])) if field_line else ""
         if label in _TEXT_LABELS and field_line and not in_text:

@@ -26,7 +26,6 @@ _FINAL: Final = frozenset(
         "2-answer-to-quoted",
         "2-review-f-domain",
         "2-review-f-many",
-        "2-review-g-not-ours",
         "1-nothing-said",
     )
 )
