@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 from daemon.mail import lists, model, wording  # noqa: E402
 from training.house import HOUSE  # noqa: E402
 
-STRENGTH: Final = 0.05  # of the regularisation: C of LogisticRegression
+STRENGTH: Final = 0.1  # of the regularisation: C of LogisticRegression
 SEEN: Final = 2  # a feature in fewer lines than that says nothing
 SMALLEST: Final = 2  # hundredths: lighter weights are left out
 BLOCK: Final = 40  # neighbouring lines of one author often are twins: they stay together in cross-validation
@@ -68,8 +68,8 @@ def matrix(data: list[Line]) -> tuple[Any, list[str]]:
     names = sorted(name for name, times in count.items() if times >= SEEN)
     at = {name: n for n, name in enumerate(names)}
     rows = [(n, at[name]) for n, line in enumerate(data) for name in line.features if name in at]
-    where = np.array(rows).T
-    return csr_matrix((np.ones(len(rows), np.float32), where), shape=(len(data), len(names))), names
+    counts = [model.scale_of(len(data[n].features)) for n, _ in rows]
+    return csr_matrix((np.array(counts, np.float32), np.array(rows).T), shape=(len(data), len(names))), names
 
 
 def fit(features: Any, labels: Any) -> LogisticRegression:

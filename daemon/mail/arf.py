@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from daemon.mail import addresses, fields
 from daemon.mail.fields import Fields
@@ -28,11 +29,81 @@ def read(message: Message) -> Report | None:
     """The feedback report in a message; None if there is none."""
     part = message.root.first("message/feedback-report")
     if part is None:
-        return _hotmail(message)
+        return _by_amazon(message) or _hotmail(message)
     report, _, _ = fields.split(part.octets().lstrip(b"\r\n") + b"\r\n")
     kind = report.get("feedback-type").strip().lower()
     original = message.enclosed()
     return Report(kind, _recipients(kind, report, original), original)
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """What Amazon SES tells through its notification service. `kind`: bounce, complaint, delivery.
+
+    `recipients`: (address, action, status, diagnostic code); the last three are "" except for a bounce.
+    """
+
+    kind: str
+    recipients: tuple[tuple[str, str, str, str], ...]
+    original: Part | None
+
+
+def amazon(message: Message, writer: str) -> Notification | None:
+    """The notification of Amazon SES in a message; None if it is none. Only from Amazon: people paste such things."""
+    if not writer.lower().endswith(("@sns.amazonaws.com", ".amazonaws.com", ".amazonses.com")):
+        return None
+    part = message.root.first("text/plain")
+    told = _json(part.text()) if part is not None else None
+    if told is not None and isinstance(told.get("Message"), str):
+        told = _json(told["Message"])
+    if told is None:
+        return None
+    kind = str(told.get("notificationType") or told.get("eventType") or "").lower()
+    about = told.get(kind)
+    if kind not in ("bounce", "complaint", "delivery") or not isinstance(about, dict):
+        return None
+    return Notification(kind, _told_recipients(kind, about), _told_original(told.get("mail")))
+
+
+def _json(text: str) -> dict[str, Any] | None:
+    """The object that a text begins with; relays fold its long lines ("!" and a line break)."""
+    text = text[:262_144].lstrip().replace("!\n ", "")
+    if not text.startswith("{"):
+        return None
+    try:
+        value, _ = json.JSONDecoder(strict=False).raw_decode(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _told_recipients(kind: str, about: dict[str, Any]) -> tuple[tuple[str, str, str, str], ...]:
+    people = about.get({"bounce": "bouncedRecipients", "complaint": "complainedRecipients"}.get(kind, "recipients"))
+    passing = str(about.get("bounceType", "")).lower() == "transient"
+    out = []
+    for person in people[:100] if isinstance(people, list) else []:
+        told = person if isinstance(person, dict) else {"emailAddress": person}
+        for address in addresses.specs(str(told.get("emailAddress", ""))):
+            action = "delayed" if passing else str(told.get("action", "failed")).lower()
+            out.append((address, action, str(told.get("status", "")), str(told.get("diagnosticCode", ""))))
+    return tuple(out)
+
+
+def _told_original(mail: object) -> Part | None:
+    """The sender of the message it is about, as the returned original."""
+    source = mail.get("source") if isinstance(mail, dict) else None
+    if not isinstance(source, str) or not source:
+        return None
+    inner, _, _ = fields.split(f"From: {' '.join(source.split())[:320]}\n\n".encode("utf-8", "replace"))
+    return Part(inner, "text/plain", {}, b"")
+
+
+def _by_amazon(message: Message) -> Report | None:
+    authors = addresses.specs(message.fields.get("from"))
+    told = amazon(message, authors[0]) if len(authors) == 1 else None
+    if told is None or told.kind != "complaint":
+        return None
+    return Report("abuse", tuple(dict.fromkeys(address for address, *_ in told.recipients)), told.original)
 
 
 def _hotmail(message: Message) -> Report | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from re import Match
 from typing import Final
 
@@ -27,11 +28,12 @@ _SIZE = pattern(
     r"(?:the )?(?:maximum|max)|exceeded max message|too large a message|message file too big|larger than"
 )
 _POLICY = pattern(
-    r"\bspam\b|\bspam[a-z]{0,12}\b|black ?list|block ?list|blocked|\bdnsbl\b|\brbl\b|spamhaus|spamcop|barracuda|"
+    r"\bspam\b|\bspam[a-z]{0,12}\b|black ?list|block ?list|blocked(?! (?:due to|because of|for) inactivity)|"
+    r"\bdnsbl\b|\brbl\b|spamhaus|spamcop|barracuda|"
     r"reputation|\bpolicy\b|policies|\bdmarc\b|\bspf\b|\bdkim\b|unauthenticated|not authenticated|authentication|"
     r"virus|malware|content (?:rejected|filter)|rejected by (?:content|filter)"
     r"|relay(?:ing)? (?:denied|not permitted|access)|relay access|unable to relay|not permitted to relay|relaying|"
-    r"not allowed to (?:relay|send)|access denied(?! \[)|banned|prohibited|unsolicited|junk|poor reputation|too many "
+    r"not allowed to (?:relay|send)|access denied(?! \[)|banned|prohibited|unsolicited|junk|poor reputation|too many (?:invalid |bad |unknown )?"
     r"(?:connections|recipients|messages|emails)|rate limit|ratelimit|throttl|greylist|graylist|deferred due"
     r"|not accepting mail from|denied by|refused by|ip (?:address )?(?:is |has been )?(?:listed|blocked)|no ptr|"
     r"reverse dns|\bptr\b|\bhelo\b|sender (?:address )?(?:rejected|denied|verify)|domain of sender|require[sd]? tls|"
@@ -41,7 +43,7 @@ _POLICY = pattern(
     r"\bOU-\d{3}|\bAS\d{6,8}|5\.7\.\d"
 )
 _LATER = pattern(
-    r"try again|temporar|dns (?:error|failure|lookup)|name server|nameserver|lookup (?:failed|failure|timed)|"
+    r"try again|temporar|dns (?:error|failure|lookup)|(?<!from )name server|nameserver|lookup (?:failed|failure|timed)|"
     r"servfail|timed ?out|time-?out|connection (?:refused|reset|lost|dropped|timed)|could not connect|unable to "
     r"connect|connect(?:ion)? failed|host (?:is )?(?:unreachable|down)|network is unreachable|no route to host|retry "
     r"time|retry timeout"
@@ -58,9 +60,9 @@ _GONE = pattern(
     r"unknown|invalid|disabled|inactive|suspended|closed|deactivated|terminated|not known|not listed|unavailable|not "
     r"available|no longer)|not a (?:valid|known) (?:user|recipient|mailbox|address)|invalid (?:recipient|mailbox|"
     r"user|address|destination)"
-    r"|bad (?:destination )?(?:mailbox|address|recipient)|recipient (?:address )?(?:rejected|not exist|unknown|"
+    r"|bad (?:destination )?(?:mailbox|address|recipient)|recipient (?:address )?(?:not exist|unknown|"
     r"invalid|is not)|(?:account|mailbox) (?:has been |is |is currently )?(?:disabled|inactive|suspended|closed|"
-    r"deactivated|discontinued|expired|blocked by user|locked)|mailbox unavailable|mailbox not|no longer "
+    r"deactivated|discontinued|expired|blocked by user)|mailbox unavailable|mailbox not|no longer "
     r"(?:available|active|valid|exists|with|in use|on server|works)|address (?:unknown|not known|not found|inconnue)"
     r"|inactive (?:user|account|recipient|mailbox)|disabled (?:user|account|recipient|mailbox)|not our customer|"
     r"unrouteable|unroutable|domain (?:name )?(?:not found|does not exist|unknown|invalid)|no such domain|unknown "
@@ -70,10 +72,41 @@ _GONE = pattern(
     r"gefunden"
     r"|is not a known user|not a known|not known at|addressee unknown|this user doesn|account (?:does|that you "
     r"tried)|unknown to|destination unknown|name (?:is )?not recogni|user reject|undeliverable address|invalid "
-    r"address|mailbox for [^\n]{1,80} (?:does|not)|no recipient|user not|recipient not|vous|宛先|ユーザ|存在しない|見つかりません|not "
-    r"active|unknown\b"
+    r"address|mailbox for [^\n]{1,80} (?:does|not)|no recipient|user not|recipient not|宛先|ユーザ|存在しない|見つかりません|not "
+    r"active|(?<!an )unknown\b(?! (?:mailer )?error)|not listed|(?:check|verify) (?:if |that |whether )?(?:the )?(?:recipient(?:'s)? |e-?mail )?"
+    r"address is correct|"
+    r"invalid (?:final )?(?:delivery )?(?:user ?id|receiver)|user(?:s|\(s\))? account is (?:disabled|suspended)|存在しません|ありません|"
+    r"not (?:a )?valid (?:recipient|address|user|mailbox)|inactivity|"
+    r"(?:user|account|mailbox|recipient)(?: \S{1,80})? (?:has been |is |was )(?:disabled|suspended|deactivated|closed|terminated)|"
+    r"recipient\w? (?:are|is) not valid|no valid recipient"
 )
-_ACCESS_DENIED = pattern(r"recipient address rejected: access denied")
+# Said to the person who reads it, not of the server: "check for typos and try again".
+_ADVICE = pattern(
+    r"(?:check|verify|correct|typos|typing)[^.\n]{0,90}(?:try (?:again|to|re|sending)|re-?send)[^.\n]{0,20}|\b2\d\d deferred"
+)
+# What sendmail appends to whatever its mailer said; beside a plain "unknown user" it means nothing.
+_GENERIC = pattern(r"service unavailable|system error|local error|configuration error|internal error")
+# What an address or a link is called says nothing: "policy@", "spamcheck.example/why".
+_NAMES = pattern(r"(?<![^\s<(\"':])[^\s@<>()\"']{1,64}@[a-z0-9.-]{1,255}")
+_LINKS = pattern(r"https?://[^\s>]{1,500}")
+_NOT_NOW = pattern(r"not found[,;]? try again")
+_NO_HOST = pattern(
+    r"host [^\s:]{1,255} (?:was )?not found|host (?:was )?(?:unknown|not found)|unknown host|nxdomain|"
+    r"domain (?:name )?(?:does not exist|not found)|no such domain"
+)
+_LOOKUP = pattern(
+    r"(?:dns|name|host|domain) (?:server )?(?:lookup|look-up) (?:failed|failure|error)|dns (?:lookup )?(?:error|failure)|name server"
+)
+_PLAINLY_GONE = pattern(
+    r"user[ _-]?unknown|unknown (?:user|recipient|mailbox)|no such (?:user|mailbox|recipient|account)|"
+    r"recipient not found|(?:user|mailbox|account|recipient) (?:does not|doesn't) exist"
+)
+# The server did not like us, whatever it says of whom: the recipient had not been named yet.
+_SENDERS_FAULT = pattern(
+    r"(?:after|in reply to|response to|following) (?:sending |pipelined |the )?mail from|unrout(?:e)?able sender|"
+    r"sender (?:unknown|does not exist|domain)|unknown sender|(?:return|envelope) address"
+)
+_ACCESS_DENIED = pattern(r"recipient address(?:es)? rejected ?: access denied")
 _UNAVAILABLE = pattern(r"temporarily|currently|try later")
 
 _ADDRESS_CODES: Final = frozenset(("1.1", "1.2", "1.3", "1.6", "1.10", "4.4"))
@@ -88,6 +121,7 @@ class Diagnosis:
     status: str
 
 
+@lru_cache(maxsize=256)  # a report to thousands says the same of each
 def diagnose(action: str, status: str, text: str) -> Diagnosis:
     """`action` and `status` of a report's recipient, `text` what the remote server said (Diagnostic-Code, or a bounce's text).
 
@@ -115,16 +149,39 @@ def diagnose(action: str, status: str, text: str) -> Diagnosis:
     unspecific = (
         tail in ("", "0.0") or tail.startswith(("0.", "5.")) or tail in ("1.0", "3.0", "2.0", "4.0", "4.1", "9.9")
     )
-    hard = unspecific and bool(_GONE.search(text)) and not _LATER.search(text)
+    gone = bool(_GONE.search(text) or _NO_HOST.search(text))
+    hard = unspecific and gone and not _is_later(text) and not _SENDERS_FAULT.search(text)
     return Diagnosis(hard, "address" if hard else "mailbox", code)
+
+
+@lru_cache(maxsize=256)
+def says_nothing(text: str) -> bool:
+    """Does a text give neither a code nor words to go by?"""
+    if _any(_CODE.search(text)).rstrip(".0") not in ("", "4", "5") or _REPLY.search(text):
+        return False
+    return not any(words.search(text) for words in (_GONE, _FULL, _SIZE, _POLICY, _LATER))
+
+
+def _is_later(text: str) -> bool:
+    text = _ADVICE.sub(" ", text)
+    if _PLAINLY_GONE.search(text):
+        text = _GENERIC.sub(" ", text)
+    if _NO_HOST.search(text):
+        text = _LOOKUP.sub(" ", text)  # it failed because there is none
+    return bool(_LATER.search(text))
 
 
 def _is_passing(text: str, tail: str) -> bool:
     found = _LATER.search(text)
+    if _NOT_NOW.search(text):
+        return True
     return bool(found) and tail in ("1.2", "4.4") and not _GONE.search(text)
 
 
 def _cause(text: str, tail: str) -> Cause:
+    text = _NAMES.sub("@", text)
+    if _PLAINLY_GONE.search(text):
+        text = _LINKS.sub("@", text)
     if tail.startswith("7.") and not _ACCESS_DENIED.search(text):
         return "policy"
     if tail in ("2.2", "3.4") or _FULL.search(text) or _SIZE.search(text):

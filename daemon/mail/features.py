@@ -28,6 +28,8 @@ def features(
     out.update(f"F {what}" for what, numbers in found.by.items() if numbers)
     out.update(f"S {limit}" for limit in _SIZES if size > limit)
     out.add(f"N {min(len(said), 6)}")
+    named = {word for sentence in said for word in sentence.words if word.startswith("@@")}
+    out.add(f"@ {min(len(named), 3)}")
     if is_answer:
         out.update(("A", f"A {kind}"))
     for sentence in said[:SENTENCES]:

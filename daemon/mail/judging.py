@@ -51,7 +51,12 @@ def judge(context: Context, n: int, found: Found) -> None:
     if sentence.says("keep"):
         found.add("keep", n)
     asks = [(sentence.clauses[c], hit) for c, hit in sentence.says("ask")]
-    verdicts = {_ask(context, n, clause, hit) for clause, hit in asks}
+    verdicts = set()
+    for clause, hit in asks:
+        verdict, lacking = _ask(context, n, clause, hit)
+        verdicts.add(verdict)
+        if lacking:
+            found.add(f"lacks {lacking}", n)
     if n in found["join"] and not any(_joins(context, sentence, c, hit, asks) for c, hit in sentence.says("join")):
         found["join"].discard(n)
     if "ask" in verdicts and not verdicts & {"keep"}:
@@ -118,8 +123,21 @@ def is_conditional(sentence: Sentence) -> bool:
     return False
 
 
-def _ask(context: Context, n: int, clause: Clause, hit: Hit) -> str:
-    """ "ask", or what keeps this phrase from being one; "weak" if evidence is missing."""
+def _ask(context: Context, n: int, clause: Clause, hit: Hit) -> tuple[str, str]:
+    """("ask", ""), or what keeps this phrase from being one; "weak" if evidence is missing, and which."""
+    against = _against(context, n, clause, hit)
+    if against:
+        return against, ""
+    lacking = evidence.lacking(context, n, clause, hit)
+    if not lacking:
+        return "ask", ""
+    sentence = context.said[n]
+    matter = any(sentence.has(name) for name in ("product", "transactional", "channel"))
+    return ("product" if matter and not evidence.is_about_mail(sentence) else "weak"), lacking
+
+
+def _against(context: Context, n: int, clause: Clause, hit: Hit) -> str:
+    """What in its clause and sentence keeps a phrase from being a request; "" if nothing does."""
     sentence = context.said[n]
     if _is_negated(clause, hit) or _is_negated_inside(clause, hit):
         return (
@@ -150,12 +168,7 @@ def _ask(context: Context, n: int, clause: Clause, hit: Hit) -> str:
         return "channel"
     if _free(clause, "product", spans, hit.start, hit.end + 8) and not strong:
         return "product"
-    if not _object_known(clause, hit):
-        return "elsewhere"
-    if not evidence.lacking(context, n, clause, hit):
-        return "ask"
-    matter = any(sentence.has(name) for name in ("product", "transactional", "channel"))
-    return "product" if matter and not evidence.is_about_mail(sentence) else "weak"
+    return "" if _object_known(clause, hit) else "elsewhere"
 
 
 def _is_negated(clause: Clause, hit: Hit) -> bool:

@@ -47,11 +47,17 @@ def weights() -> dict[str, tuple[float, ...]]:
     return table
 
 
+def scale_of(features: int) -> float:
+    """What each feature of a text counts: less in a long one, or its mere length would make it sure of itself."""
+    return 15 / math.sqrt(max(features, 1))
+
+
 def weigh(features: Iterable[str]) -> Weighed:
     """The shares of the labels for a text with these features."""
-    table = weights()
-    known = [(name, table[name]) for name in features if name in table]
-    sums = [bias + sum(column) for bias, *column in zip(table[""], *(w for _, w in known), strict=True)]
+    table, names = weights(), set(features)
+    known = [(name, table[name]) for name in names if name in table]
+    scale = scale_of(len(names))
+    sums = [bias + scale * sum(column) for bias, *column in zip(table[""], *(w for _, w in known), strict=True)]
     top = max(sums)
     exponentials = [math.exp(s - top) for s in sums]
     total = sum(exponentials)

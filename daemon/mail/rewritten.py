@@ -7,6 +7,8 @@ recipient into it.
 
 from __future__ import annotations
 
+from typing import Final
+
 from daemon.config import House
 from daemon.mail.addresses import spec
 from daemon.mail.patterns import pattern
@@ -15,7 +17,7 @@ _BATV = pattern(r"(?:(?:ms)?prvs\d?=[a-z0-9._-]{1,40}=|btv1==[a-z0-9._-]{1,40}==
 _BATV_TAIL = pattern(r"prvs=([^@=/]{1,64})/[a-z0-9]{4,40}@([^@]{1,255})\Z")
 _SRS0 = pattern(r"srs0[=+-][^=@]{1,20}=[a-z2-7]{2}=([^=@\s]{1,255})=([^@\s]{1,255})@[^@]{1,255}\Z")
 _SRS1 = pattern(r"srs1[=+-][^=@]{1,20}=[^=@\s]{1,255}=([=+-][^=@]{1,20}=[a-z2-7]{2}=[^@\s]{1,320})@([^@]{1,255})\Z")
-_VERP = pattern(r"[^=@\s]{1,64}?[+-]([^=@\s+]{1,64}(?:\+[^=@\s]{1,64})?)=([a-z0-9.-]{1,255})@([^@\s]{1,255})\Z")
+_RETURNS: Final = ("bounces", "bounce", "returns", "return", "errors")  # as return paths are called
 
 
 def undone(address: str) -> str:
@@ -40,7 +42,11 @@ def _unwrapped(address: str) -> str | None:
 
 def verp(address: str, house: House) -> str | None:
     """Whom a bounce to this return path of ours is about; None if it is no VERP address of one of our domains."""
-    found = _VERP.match(undone(address))
-    if not found or not house.owns(found[3]):
+    local, _, domain = undone(address).rpartition("@")
+    head, equals, of = local.rpartition("=")
+    if not equals or not house.owns(domain):
         return None
-    return spec(f"{found[1]}@{found[2]}")
+    named = next((head.partition(word)[2] for word in _RETURNS if word in head.lower()), "")
+    if named[:1] not in ("+", "-"):
+        named = head[min((at for at in (head.find("+"), head.find("-")) if at >= 0), default=len(head)) :]
+    return spec(f"{named[1:]}@{of}") if len(named) > 1 else None

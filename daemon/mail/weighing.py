@@ -12,26 +12,30 @@ from typing import Final
 from daemon.mail.model import Weighed
 from daemon.mail.wishes import Kind, Wish
 
-AGREES: Final = 0.40  # the rules found a request: the model's share of opt-out from which it is acted on
-SURE: Final = 0.90  # the rules found none, or none that is whole: the share from which it is one all the same
-SURE_AGAINST_DOUBT: Final = 0.98  # the rules found a doubt of their own
+AGREES: Final = 0.60  # the rules found a request: the model's share of opt-out from which it is acted on
+SURE: Final = 0.86  # the rules found nothing, or nothing whole: the share from which it is a request all the same
+SURE_AGAINST_DOUBT: Final = 0.95  # the rules found a doubt of their own
 SUSPECTS: Final = 0.25  # all but ordinary together: from here on a person looks
-INNOCENT: Final = 0.97  # the share of ordinary from which a vague suspicion of the rules is dropped
+INNOCENT: Final = 0.95  # the share of ordinary from which a vague suspicion of the rules is dropped
 COMES_BACK: Final = 0.60
 
-# What the rules have said for good: the model was not told of addresses, senders and quoted lines.
-_FINAL: Final = frozenset(
+# What the rules have said for good, however the words weigh.
+_FINAL: Final = frozenset(("2-review-h-machine-text", "2-answer-to-quoted", "1-nothing-said"))
+# No request, however the words weigh: at most a person looks.
+_NEVER_ASKS: Final = frozenset(
     (
-        "2-review-h-machine-text",
-        "2-answer-to-quoted",
+        "2-wants-to-stay",
+        "2-resubscribe",
+        "2-review-contradiction",
+        "2-review-c-displeasure",
         "2-review-f-domain",
         "2-review-f-many",
-        "1-nothing-said",
+        "0.4-offers-opt-out",
     )
 )
 # Suspicions without a finding of their own.
 _VAGUE: Final = frozenset(("2-review-a-unclear", "2-review-c-displeasure", "2-review-d-fewer", "2-review-d-pause"))
-_FINDS_NOTHING: Final = frozenset(("2-ordinary", "2-other-matter", "2-review-a-unclear", "2-failed-attempt"))
+_FINDS_NOTHING: Final = frozenset(("2-ordinary", "2-other-matter", "2-review-a-unclear", "2-review-b-privacy"))
 
 
 def weigh(wish: Wish, weighed: Weighed) -> tuple[Kind, str]:
@@ -41,8 +45,9 @@ def weigh(wish: Wish, weighed: Weighed) -> tuple[Kind, str]:
     if wish.rule in _FINAL:
         return wish.kind, wish.rule
     if wish.kind == "opt-out":
-        return ("opt-out", wish.rule) if opt_out >= AGREES else ("review", "2-weighed-doubt")
-    if opt_out >= (SURE if wish.rule in _FINDS_NOTHING else SURE_AGAINST_DOUBT):
+        agreed = opt_out >= AGREES or wish.rule == "2-one-word"
+        return ("opt-out", wish.rule) if agreed else ("review", "2-weighed-doubt")
+    if wish.rule not in _NEVER_ASKS and opt_out >= (SURE if wish.rule in _FINDS_NOTHING else SURE_AGAINST_DOUBT):
         return "opt-out", "2-weighed"
     if shares["resubscribe"] >= COMES_BACK or (wish.kind == "resubscribe" and weighed.label == "resubscribe"):
         return "resubscribe", "2-resubscribe" if wish.kind == "resubscribe" else "2-weighed-resubscribe"
