@@ -24,6 +24,7 @@ from daemon.mail.reading import (
     AutoReply,
     Bounce,
     Complaint,
+    Failed,
     OptOut,
     Ordinary,
     Reading,
@@ -305,17 +306,22 @@ class _Act:
         A policy or spam block says nothing about the address, and an unproven soft bounce would change nothing:
         neither is worth a person's time.
         """
-        hard = reading.hard and reading.cause == "address"
-        if reading.proof != "token" and hard and not self._is_allowed(self._envelope.sender, machine=True):
-            return self._doubt(reading, reading.recipients, unproven=True)
-        for person in self._intake.people(reading.recipients):
-            suppressed = False
-            if hard:
-                suppressed = self._suppress(person, ALL, Reason.HARD_BOUNCE, "dsn", lambda: self._evidence(reading))
-            elif reading.cause == "mailbox" and reading.proof == "token":
-                suppressed = self._soft(person, reading)
-            self._say(partial(events.bounce_recorded, hard=hard, cause=reading.cause, suppressed=suppressed), person)
+        gone = [f.recipient for f in reading.failed if f.hard and f.cause == "address"]
+        if reading.proof != "token" and gone and not self._is_allowed(self._envelope.sender, machine=True):
+            return self._doubt(reading, gone, unproven=True)
+        for failed in reading.failed:
+            for person in self._intake.people([failed.recipient]):
+                self._failed(person, failed, reading)
         return self._record("bounce", target="machine")
+
+    def _failed(self, person: Address, failed: Failed, reading: Bounce) -> None:
+        suppressed = False
+        if failed.hard and failed.cause == "address":
+            suppressed = self._suppress(person, ALL, Reason.HARD_BOUNCE, "dsn", lambda: self._evidence(reading))
+        elif failed.cause == "mailbox" and reading.proof == "token":
+            suppressed = self._soft(person, reading)
+        told = partial(events.bounce_recorded, hard=failed.hard, cause=failed.cause, suppressed=suppressed)
+        self._say(told, person)
 
     def _soft(self, person: Address, reading: Bounce) -> bool:
         ledger, limits = self._intake.ledger, self._intake.limits
@@ -477,7 +483,9 @@ def _asked_again(w: Write, row: suppressions.RawRow, wish: datetime) -> bool:
 
 def _wish(reading: Reading) -> str:
     """What accepting it would do."""
-    return ("hard-bounce" if reading.hard else "soft-bounce") if isinstance(reading, Bounce) else label(reading)
+    if not isinstance(reading, Bounce):
+        return label(reading)
+    return "hard-bounce" if any(f.hard for f in reading.failed) else "soft-bounce"
 
 
 def scope_numbers(words: Sequence[str], numbers: Mapping[str, int]) -> list[int]:

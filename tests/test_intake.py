@@ -21,6 +21,7 @@ from daemon.mail.reading import (
     Bounce,
     Cause,
     Complaint,
+    Failed,
     OptOut,
     Ordinary,
     Proof,
@@ -277,6 +278,14 @@ def test_a_bounce_without_our_token_waits_for_a_person(desk: Intake, proof: Proo
     desk.decide(item, True, "", NOW, "cli root")
     assert rows(desk) == [(ALL, Reason.HARD_BOUNCE)]
     assert owed(desk) == [(1, "Machines")]
+
+
+def test_each_recipient_of_a_report_is_judged_by_what_it_says_of_him(desk: Intake) -> None:
+    each = (Failed(ANN, True, "address"), Failed(BOB, False, "mailbox"), Failed("c@example.com", False, "policy"))
+    report = Bounce((ANN, BOB, "c@example.com"), False, "mailbox", "", "", "token", ("0.1-x",), each=each)
+    desk.act(report, envelope(sender=""), NOW)
+    assert [rows(desk, f.recipient) for f in each] == [[(ALL, Reason.HARD_BOUNCE)], [], []]
+    assert count(desk, "soft_bounce") == 1
 
 
 @pytest.mark.parametrize("hard", [True, False])

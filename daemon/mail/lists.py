@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Final
 
@@ -136,6 +137,7 @@ def _same(word: str, name: str) -> bool:
     return word == name or (len(name) > 4 and word in (name + "s", name + "n", name + "en", name + "es"))
 
 
+@functools.lru_cache(maxsize=1024)  # asked for every clause
 def _names(mailing: MailingList) -> list[tuple[list[str], bool]]:
     """What people may call a list: its own names, and the words of its kind; does the name limit by itself?"""
     own = [phrases.tokens(x) for x in (mailing.id.replace("-", " "), mailing.title, *mailing.names) if x]

@@ -61,9 +61,19 @@ class Resubscribe:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounce:
-    """A delivery report: `recipients` as we mailed them. `hard`: permanent and about the address itself.
+class Failed:
+    """What a delivery report says of one recipient."""
 
+    recipient: str
+    hard: bool
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Bounce:
+    """A delivery report: `recipients` as we mailed them. `hard`: permanent and about the address itself, for all of them.
+
+    `each`: what it says of each recipient (RFC 3464 section 2.3), where that is not the same for all.
     `status` is the RFC 3463 code ("5.1.1", "" if none), `diagnostic_code` the remote text (at most 500 characters).
     """
 
@@ -75,6 +85,12 @@ class Bounce:
     proof: Proof
     rules: tuple[str, ...]
     words: str = ""
+    each: tuple[Failed, ...] = ()
+
+    @property
+    def failed(self) -> tuple[Failed, ...]:
+        """One for each recipient."""
+        return self.each or tuple(Failed(r, self.hard, self.cause) for r in self.recipients)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from daemon.mail.reading import (
     Bounce,
     Cause,
     Complaint,
+    Failed,
     OptOut,
     Ordinary,
     Proof,
@@ -101,7 +102,14 @@ def _delivery_report(case: _Case) -> Reading | None:
         first.text[:500],
         _returned_proof(report.original, recipients, case.site_key),
         ("0.1-delivery-report" if report.machine_readable else "0.1-text-bounce",),
+        each=_each(report),
     )
+
+
+def _each(report: dsn.Report) -> tuple[Failed, ...]:
+    """What is said of each recipient, where they differ."""
+    found = tuple(Failed(f.address, f.diagnosis.hard, f.diagnosis.cause) for f in report.failures)
+    return found if len({(f.hard, f.cause) for f in found}) > 1 else ()
 
 
 def _nobody_named(case: _Case) -> Reading:

@@ -15,9 +15,9 @@ from daemon.mail.wishes import Kind, Wish
 AGREES: Final = 0.60  # the rules found a request: the model's share of opt-out from which it is acted on
 SURE: Final = 0.86  # the rules found nothing, or nothing whole: the share from which it is a request all the same
 SURE_AGAINST_DOUBT: Final = 0.95  # the rules found a doubt of their own
-SUSPECTS: Final = 0.25  # all but ordinary together: from here on a person looks
-INNOCENT: Final = 0.95  # the share of ordinary from which a vague suspicion of the rules is dropped
-COMES_BACK: Final = 0.60
+SUSPECTS: Final = 0.40  # all but ordinary together: from here on a person looks
+INNOCENT: Final = 0.80  # the share of ordinary from which a vague suspicion of the rules is dropped
+COMES_BACK: Final = 0.50
 
 # What the rules have said for good, however the words weigh.
 _FINAL: Final = frozenset(("2-review-h-machine-text", "2-answer-to-quoted", "1-nothing-said"))
