@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from storage.write import write
 
 POLL_SECONDS: Final = 5.0
 _RETRY: Final = (timedelta(minutes=1), timedelta(hours=1))  # doubling from the first to the last
+_PLAIN: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+\Z")  # what needs no quoting in a header
 # Who is not written to, whatever is owed: nobody is there, or they said that our mail is spam.
 _UNWANTED: Final = (Reason.COMPLAINT, Reason.HARD_BOUNCE)
 
@@ -151,6 +153,7 @@ def compose(
     now: datetime,
 ) -> bytes:
     """The whole message, with CRLF line ends. `ids`: list number -> id."""
+    name = "".join(c for c in house.name if c.isprintable())
     text = texts().get(notice.language) or texts().get(house.language) or texts()["en"]
     of_list = {x.id: x.title or x.id for x in house.lists}
     titles = [ids.get(scope, "") if scope != ALL else "*" for scope in notice.scopes]
@@ -161,21 +164,17 @@ def compose(
         paragraphs = [text["comeback_text"]]
     else:
         kind = "confirm_lists" if named else "confirm_all"
-        paragraphs = [text[kind].format(lists=", ".join(named), name=house.name), text["again"]]
+        paragraphs = [text[kind].format(lists=", ".join(named), name=name), text["again"]]
     message = EmailMessage(policy=SMTP.clone(utf8=not notice.address.isascii()))
-    message["From"] = Mailbox(house.name, addr_spec=sender)
-    message["To"] = notice.address if _is_plain(notice.address) else "undisclosed-recipients:;"
-    message["Subject"] = text[notice.kind].format(name=house.name)
+    message["From"] = Mailbox(name, addr_spec=sender)
+    message["To"] = notice.address if _PLAIN.match(notice.address) else "undisclosed-recipients:;"
+    message["Subject"] = text[notice.kind].format(name=name)
     message["Date"] = format_datetime(now)
     message["Message-ID"] = f"<optoutd.{seconds(notice.at)}.{notice.id}@{sender.rpartition('@')[2]}>"
     message["Auto-Submitted"] = "auto-replied"
-    message["Content-Language"] = notice.language
-    message.set_content("\n\n".join([*paragraphs, *links, house.name]) + "\n", cte="quoted-printable")
+    message.set_content("\n\n".join([*paragraphs, *links, name]) + "\n", cte="quoted-printable")
+    message["Content-Language"] = notice.language  # last: set_content drops every Content-* field
     return message.as_bytes()
-
-
-def _is_plain(address: str) -> bool:
-    return '"' not in address and address.isascii()
 
 
 def _links(notice: Notice, titles: Sequence[str], site_key: SiteKey, undo_link: Callable[[str], str]) -> list[str]:

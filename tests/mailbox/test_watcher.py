@@ -13,14 +13,16 @@ import pytest
 from imapclient import IMAPClient
 from imapclient.exceptions import IMAPClientError
 
-from daemon import events
+from daemon import events, replay
+from daemon.config import Config, Loaded
 from daemon.intake import Done, Envelope, Intake
 from daemon.mail.reading import Reading
 from daemon.mail.triage import read
 from daemon.mailbox import watcher as watching
 from daemon.mailbox.session import Failed, Folder, Session, connect
 from daemon.mailbox.watcher import Means, Watcher, longer
-from storage import incoming
+from storage import incoming, suppressions
+from storage.address import parse
 from storage.engine import Unavailable
 from storage.incoming import Place, Seen
 from storage.write import write
@@ -535,3 +537,49 @@ def test_the_pause_doubles_to_a_minute() -> None:
     assert pauses[:4] == [1, 2, 4, 5]
     assert [p for p in pauses if p > 5][:4] == [10, 20, 40, 60]
     assert pauses[-1] == 60
+
+
+def test_an_observed_mailbox_is_read_and_nothing_is_done(support: Support, capsys: pytest.CaptureFixture[str]) -> None:
+    support.dovecot.append("support", mail("ann@example.com", PLEASE, subject="bye"))
+    support.options["observe"] = True
+    before = support.messages()
+    seen: list[bytes] = []
+    reader = support.reader
+
+    def noting(raw: bytes) -> Reading:
+        seen.append(raw)
+        return reader(raw)
+
+    support.reader = noting
+    with support.watching():
+        support.until(lambda: seen)
+        support.dovecot.append("support", mail("bob@example.com", PLEASE, subject="me too"))
+        support.until(lambda: len(seen) == 2)
+    assert (support.messages()[:1], support.subjects("Opt-outs")) == (before, [])
+    assert support.read_count() == 0
+    support.options["observe"] = False  # in earnest: what was only observed is read
+    with support.watching():
+        support.until(lambda: support.subjects("Opt-outs") == ["bye", "me too"])
+
+
+def test_old_mail_of_a_live_folder_is_found_and_left_as_it_is(support: Support, tmp_path: Path) -> None:
+    long_ago = datetime.now(UTC).replace(microsecond=0) - timedelta(days=900)
+    support.dovecot.append("support", mail("old@example.com", PLEASE, subject="bye"), when=long_ago)
+    support.dovecot.append("support", mail("q@example.com", QUESTION))
+    secret = tmp_path / "password"
+    secret.write_text("secret-support\n")
+    settings = support.settings.model_copy(
+        update={"password_file": str(secret), "ca_file": str(support.dovecot.ca_file)}
+    )
+    loaded = Loaded(Config(house=HOUSE, mailbox=(settings,)), tmp_path / "optoutd.toml")
+    before = support.messages()
+    intake = Intake(support.books.ledger, HOUSE, support.books.numbers)
+    for expected in ("missing", "suppressed"):
+        source = replay.folder(loaded, settings, settings.folders, None)
+        (found,) = replay.search(source, support.books.ledger, intake, mailbox="support")
+        assert (found.state, found.received, source.total) == (expected, long_ago, 2)
+        replay.apply([found], intake, datetime.now(UTC), "test")
+    assert support.messages() == before
+    with support.books.ledger.connect() as db:
+        (row,) = suppressions.standing(db, support.books.ledger.site_key, parse("old@example.com"))
+    assert row[3] == int(long_ago.timestamp())

@@ -1,0 +1,155 @@
+"""replay and token: old requests found, and links for mail that does not pass the relay."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from daemon.mail import tokens
+from storage import incoming, suppressions
+from storage.address import parse
+from storage.terms import ALL, Reason
+from tests.cli.desk import CONFIG, Desk
+
+ASKS = "Please unsubscribe me from your mailing list."
+DOUBTFUL = "If you raise your prices again, please unsubscribe me from your mailing list."
+BACK = "Please put me back on your mailing list, I unsubscribed by mistake."
+
+
+def message(sender: str, body: str, *, day: int = 1, subject: str = "hello", month: str = "Mar") -> str:
+    return (
+        f"Received: from mx by mx.quillpdf.example; {day} {month} 2024 10:00:00 +0000\n"
+        f"From: {sender}\nTo: support@quillpdf.example\nSubject: {subject}\n"
+        f"Message-ID: <{sender}.{day}>\n\n{body}\n"
+    )
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """A tree: .eml files, an mbox and a Maildir in it."""
+    root = tmp_path / "archive"
+    (root / "2024").mkdir(parents=True)
+    (root / "Maildir" / "cur").mkdir(parents=True)
+    (root / "Maildir" / "tmp").mkdir()
+    (root / "2024" / "ann.eml").write_text(message("ann@example.com", ASKS, day=3))
+    (root / "2024" / "question.eml").write_text(message("q@example.com", "How do I merge two files?"))
+    (root / "Maildir" / "cur" / "1:2,S").write_text(message("bob@example.com", ASKS, day=2))
+    (root / "Maildir" / "tmp" / "half").write_text(message("half@example.com", ASKS))
+    mbox = "".join(
+        f"From x@y Mon Mar  4 10:00:00 2024\n{message(*m)}\n" for m in (("carl@example.com", ASKS), ("dora@example.com", DOUBTFUL))
+    )  # fmt: skip
+    (root / "old.mbox").write_text(mbox)
+    return root
+
+
+def states(desk: Desk, *arguments: str) -> dict[str, str]:
+    said = desk("replay", *arguments, "--json")
+    assert said.code == 0, said.err
+    return {fact["from"]: fact["state"] for fact in said.facts}
+
+
+def test_a_dry_run_tells_who_never_left_the_list_oldest_first(desk: Desk, archive: Path) -> None:
+    ledger = desk.books().ledger
+    said = desk("replay", str(archive), "--json")
+    assert [(f["from"], f["state"], f["received"]) for f in said.facts] == [
+        ("carl@example.com", "missing", "2024-03-01T10:00:00Z"),
+        ("dora@example.com", "doubtful", "2024-03-01T10:00:00Z"),
+        ("bob@example.com", "missing", "2024-03-02T10:00:00Z"),
+        ("ann@example.com", "missing", "2024-03-03T10:00:00Z"),
+    ]
+    assert "3 people never left the list" in said.err
+    with ledger.connect() as db:
+        assert db.exec_driver_sql("SELECT count(*) FROM audit").scalar() == 0
+
+
+def test_applying_records_them_with_the_date_at_which_they_asked(desk: Desk, archive: Path) -> None:
+    ledger = desk.books().ledger
+    assert "3 people are suppressed now" in desk("replay", str(archive), "--apply").err
+    with ledger.connect() as db:
+        (row,) = suppressions.standing(db, ledger.site_key, parse("ann@example.com"))
+        (fact,) = suppressions.by_evidence(db, row[4])
+        assert incoming.reviews(db) == []
+    assert datetime.fromtimestamp(row[3], UTC) == datetime(2024, 3, 3, 10, tzinfo=UTC)
+    assert (row[1], row[2], fact.source) == (ALL, Reason.OPT_OUT, "mail")
+    assert (fact.detail or {})["message_id"] == "<ann@example.com.3>"
+    assert set(states(desk, str(archive), "--apply").values()) == {"suppressed", "doubtful"}  # twice is harmless
+
+
+def test_what_is_doubtful_can_be_queued(desk: Desk, archive: Path) -> None:
+    desk.books()
+    desk("replay", str(archive), "--apply", "--reviews")
+    (item,) = desk("review", "list", "--json").facts
+    assert (item["from"], item["mailbox"]) == ("dora@example.com", None)
+    assert desk("review", "accept", str(item["id"])).code == 0
+    assert desk("check", "dora@example.com").code == 1
+
+
+def test_whoever_was_lifted_or_came_back_later_is_left_alone(desk: Desk, archive: Path) -> None:
+    books = desk.books()
+    books.suppress("ann@example.com")
+    books.lift("ann@example.com")
+    (archive / "later.eml").write_text(message("bob@example.com", BACK, day=20, subject="Put me back"))
+    before = states(desk, str(archive))
+    assert (before["ann@example.com"], before["bob@example.com"]) == ("lifted", "taken-back")
+    assert states(desk, str(archive), "--apply")["carl@example.com"] == "applied"
+    assert desk("check", "ann@example.com", "bob@example.com").code == 0
+
+
+def test_since_leaves_out_what_is_older(desk: Desk, archive: Path) -> None:
+    desk.books()
+    assert set(states(desk, str(archive), "--since", "2024-03-03")) == {"ann@example.com"}
+    assert "not a date" in desk("replay", str(archive), "--since", "soon").sentence
+
+
+def test_a_token_in_an_old_request_suppresses_whom_it_names(desk: Desk, archive: Path) -> None:
+    ledger = desk.books().ledger
+    token = tokens.make(ledger.site_key, "link", ledger.site_key.address_key("zoe@example.org"), 0)
+    (archive / "token.eml").write_text(message("zoe.alias@example.net", "", subject=f"unsubscribe {token}"))
+    desk("replay", str(archive), "--apply")
+    assert desk("check", "zoe@example.org").code == 1
+    assert desk("check", "zoe.alias@example.net").code == 0
+
+
+def test_neither_a_mailbox_nor_a_path_is_said_so(desk: Desk) -> None:
+    desk.books()
+    said = desk("replay", "nowhere")
+    assert said.code == 66
+    assert "nor is it a mailbox of the config (none)" in said.sentence
+
+
+def test_a_mailbox_that_cannot_be_reached_names_the_step(desk: Desk) -> None:
+    desk.books()
+    box = '[[mailbox]]\nname = "support"\nhost = "127.0.0.1"\nport = 1\ntls = "none"\nusername = "u"\npassword_file = "/dev/null"\n'
+    desk.configure(CONFIG + box)
+    said = desk("replay", "support")
+    assert (said.code, said.sentence.startswith("mailbox support: connect: ")) == (75, True)
+
+
+# ------------------------------------------------------------------ token
+
+
+def test_a_token_opts_out_by_mail_and_undo_gives_back(desk: Desk) -> None:
+    ledger = desk.books().ledger
+    fact = desk("token", "Ann+x@Example.com", "--list", "offers", "--json").fact
+    assert (fact["address"], fact["list"], fact["one_click"]) == ("Ann+x@Example.com", "offers", None)
+    assert fact["mailto"] == f"mailto:support@quillpdf.example?subject=unsubscribe%20{fact['token']}"
+    found = tokens.read(ledger.site_key, "link", fact["token"])
+    assert found is not None
+    assert found.address_key == ledger.site_key.address_key("ann@example.com")
+    assert tokens.read(ledger.site_key, "undo", fact["undo"].rpartition("%20")[2]) is not None
+
+
+def test_where_subaddresses_arrive_the_token_is_one(desk: Desk) -> None:
+    desk.books()
+    box = '[[mailbox]]\nname = "s"\nhost = "localhost"\nport = 1\ntls = "none"\nusername = "u"\npassword_file = "/dev/null"\nsubaddress = "+"\n'
+    desk.configure(CONFIG + box)
+    fact = desk("token", "ann@example.com", "--json").fact
+    assert fact["mailto"] == f"mailto:support+u-{fact['token']}@quillpdf.example"
+
+
+def test_a_bad_address_does_not_keep_the_others_from_theirs(desk: Desk) -> None:
+    desk.books()
+    said = desk("token", "nobody", "ann@example.com", "--json")
+    assert (said.code, len(said.facts)) == (65, 1)
