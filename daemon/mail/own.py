@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from daemon.config import House
-from daemon.mail import addresses, fields, markup, phrases, quoting
+from daemon.mail import addresses, fields, markup, phrases, quoting, wording
 from daemon.mail.message import Message, Part
 from daemon.mail.patterns import pattern
 from daemon.mail.quoting import OwnWords
@@ -68,7 +68,9 @@ def read(message: Message, house: House, author: str, writer: str) -> Own:
     own.reply = not own.forward and (bool(answered) or bool(_PREFIX.match(subject)))
     ours = any(house.owns(x.rpartition("@")[2].strip("<> ")) for x in answered.split())
     own.to_mailing = (
-        ours or _quotes_us(own.body, house) or (bool(_PREFIX.match(subject)) and _is_title(_bare(subject), house))
+        (ours and not _quotes_support(own.body, house))
+        or _quotes_mailing(own.body, house)
+        or (bool(_PREFIX.match(subject)) and _is_title(_bare(subject), house))
     )
     own.subject = _own_subject(subject, own, house)
     if writer.lower() in (a.lower() for a in house.form_addresses):
@@ -152,9 +154,17 @@ def _chosen(part: Part) -> list[Part]:
     return choices[0] if choices else []
 
 
-def _quotes_us(body: OwnWords, house: House) -> bool:
-    named = [a for copy in body.copies for _, _, a in addresses.in_text(copy.author)]
-    return any(house.owns(a.rpartition("@")[2]) for a in named)
+def _quoted_authors(body: OwnWords) -> list[str]:
+    return [a.lower() for copy in body.copies for _, _, a in addresses.in_text(copy.author)]
+
+
+def _quotes_mailing(body: OwnWords, house: House) -> bool:
+    """Is what is quoted ours, and no answer of our support staff's?"""
+    return any(house.owns(a.rpartition("@")[2]) and not house.is_ours(a) for a in _quoted_authors(body))
+
+
+def _quotes_support(body: OwnWords, house: House) -> bool:
+    return any(house.is_ours(a) for a in _quoted_authors(body)) and not _quotes_mailing(body, house)
 
 
 def _bare(subject: str) -> str:
@@ -179,9 +189,9 @@ def _own_subject(subject: str, own: Own, house: House) -> str:
     quoted = [phrases.tokens(line.lstrip(" >|")) for line in own.body.quoted.split("\n")[:12]]
     if folded and any(line[: len(folded)] == folded for line in quoted):
         return ""
-    return (
-        "" if own.to_mailing and (({"you", "your"} & set(folded) and "have" in folded) or "request" in folded) else bare
-    )
+    if own.to_mailing and wording.understand(bare, "", [], is_answer=True).kind == "ordinary":
+        return ""  # of a mailing that we cannot see: who writes a subject of his own there asks for something
+    return bare
 
 
 def _is_title(bare: str, house: House) -> bool:
