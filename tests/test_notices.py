@@ -109,7 +109,7 @@ def test_our_own_notice_is_no_request_to_ourselves() -> None:
     """It may come back to us: by a forward, a list, a bounce."""
     for kind in ("confirm", "comeback"):
         for language in texts():
-            raw = composed(notice(kind, language)).as_bytes()  # type: ignore[arg-type]
+            raw = composed(notice(kind, language)).as_bytes()
             assert not isinstance(triage.read(raw, HOUSE, KEY), OptOut), language
             foreign = raw.replace(b"support@quillpdf.example>", b"support@other.example>")
             assert isinstance(triage.read(foreign, HOUSE, KEY), AutoReply), language

@@ -32,6 +32,15 @@ def is_plain(said: list[Sentence], language: str, writer: str) -> bool:
     return all(_is_signature(s, signature) or _is_known(s, words, signature) for s in said)
 
 
+def is_negated(said: list[Sentence]) -> bool:
+    """Does a "not" stand in one clause with a word of removal: "please do not take me off"?"""
+    return any(
+        "nots" in clause.found and any(name in clause.found for name in ("leave", "remove"))
+        for sentence in said
+        for clause in sentence.clauses
+    )
+
+
 def _is_signature(sentence: Sentence, signature: set[str]) -> bool:
     words = [word for word in sentence.words if word.isalnum()]
     if "".join(words) in signature:

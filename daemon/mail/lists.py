@@ -117,9 +117,12 @@ def _is_everything(clause: phrases.Clause, mentions: list[_Mention]) -> bool:
 def _mentions(words: list[str], lists: tuple[MailingList, ...]) -> list[_Mention]:
     """Lists named in a clause; the longest name wins where several begin or overlap."""
     found: list[_Mention] = []
+    there = set(words).union(word[:-cut] for word in words for cut in (1, 2) if len(word) > 4)
     for mailing in lists:
         for name, strong in _names(mailing):
             size = len(name)
+            if not name or name[0] not in there:
+                continue
             found += [
                 _Mention(at, at + size, mailing.id, strong)
                 for at in range(len(words) - size + 1)

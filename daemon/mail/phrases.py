@@ -18,7 +18,7 @@ import tomllib
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from daemon.mail.patterns import pattern
 
@@ -73,6 +73,15 @@ class Hit:
 _Element = tuple[str, str, bool]  # what ("word" prefix "class" gap ^ $), its text, is it optional?
 
 
+class _Template(NamedTuple):
+    """A template ready for matching. `needs`: classes and words without which it cannot be found."""
+
+    kind: str
+    written: str
+    elements: tuple[_Element, ...]
+    needs: frozenset[str]
+
+
 @dataclass(frozen=True)
 class Lexicon:
     """One language, ready for matching."""
@@ -83,7 +92,7 @@ class Lexicon:
     vocabulary: frozenset[str]
     exact: dict[str, list[tuple[str, tuple[str, ...]]]]
     prefixes: dict[str, list[tuple[str, tuple[str, ...]]]]
-    templates: dict[str, list[tuple[str, str, tuple[_Element, ...]]]]  # by what the first element is
+    templates: dict[str, list[_Template]]  # by what the first element is
     closed: frozenset[str]  # classes of request words that are spelled out in full (closed.py)
 
     def annotate(self, words: list[str]) -> Clause:
@@ -104,13 +113,13 @@ class Lexicon:
         """Every template found in an annotated clause."""
         out = []
         begin, stop = _inner(clause)
+        there = {*clause.found, *("=" + word for word in clause.words)}
         for start in range(len(clause.words)):
             keys = [name for name in clause.found if start in clause.found[name]]
             keys += ["=" + clause.words[start], "*"] + (["^"] if start == begin else [])
             for key in keys:
-                for kind, written, elements in self.templates.get(key, ()):
-                    ends = _match(elements, clause, start, stop)
-                    if ends:
+                for kind, written, elements, needs in self.templates.get(key, ()):
+                    if needs <= there and (ends := _match(elements, clause, start, stop)):
                         out.append(Hit(kind, start, max(ends), written))
         return out
 
@@ -188,13 +197,14 @@ def lexicon(language: str) -> Lexicon:
             for index, key, rest in _phrase(phrase):
                 (exact if index else prefixes).setdefault(key, []).append((name, rest))
                 vocabulary.update(w.rstrip("*") for w in (key, *rest))
-    templates: dict[str, list[tuple[str, str, tuple[_Element, ...]]]] = {}
+    templates: dict[str, list[_Template]] = {}
     for kind, written in data["say"].items():
         for template in written:
             elements = _elements(template)
             vocabulary.update(text for what, text, _ in elements if what in ("word", "prefix"))
+            made = _Template(kind, template, elements, _needs(elements))
             for key in _keys(elements):
-                templates.setdefault(key, []).append((kind, template, elements))
+                templates.setdefault(key, []).append(made)
     return Lexicon(
         language,
         frozenset(tokens(data["stopwords"])),
@@ -249,6 +259,15 @@ def _elements(template: str) -> tuple[_Element, ...]:
             words = _template_words(bare)
             out += [("prefix" if w.endswith("*") else "word", w.rstrip("*"), optional) for w in words]
     return tuple(out)
+
+
+def _needs(elements: tuple[_Element, ...]) -> frozenset[str]:
+    """What must be in a clause, as `hits` names it: most templates are ruled out by that, without being tried."""
+    return frozenset(
+        text if what == "class" else "=" + text
+        for what, text, optional in elements
+        if what in ("class", "word") and not optional
+    )
 
 
 def _keys(elements: tuple[_Element, ...]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from re import Match
 from typing import Final
@@ -190,14 +191,19 @@ def _name_lists(clause: Clause, names: list[list[str]]) -> None:
 
 def _mend(text: Text) -> None:
     """Lead misspelt words back to the ones that matter; a word that any of the languages knows is left alone."""
-    languages = text.languages()
-    known = frozenset().union(*(lexicon(x).vocabulary | lexicon(x).stopwords for x in languages))
-    right = sorted({w for x in languages for w in lexicon(x).typos})
+    known, right = _spelling(tuple(text.languages()))
     for sentence in text.sentences:
         sentence.words = [_mended(w, known, right) for w in sentence.words]
 
 
-def _mended(word: str, known: frozenset[str], right: list[str]) -> str:
+@functools.lru_cache(maxsize=256)
+def _spelling(languages: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, ...]]:
+    """(words that any of the languages knows, words that matter: misspellings are led back to them)."""
+    known = frozenset[str]().union(*(lexicon(x).vocabulary | lexicon(x).stopwords for x in languages))
+    return known, tuple(sorted({w for x in languages for w in lexicon(x).typos}))
+
+
+def _mended(word: str, known: frozenset[str], right: tuple[str, ...]) -> str:
     if not 5 <= len(word) <= 20 or word in known or not word.isalpha():
         return word
     near = sorted(

@@ -12,12 +12,13 @@ from typing import Final
 from daemon.mail.model import Weighed
 from daemon.mail.wishes import Kind, Wish
 
-AGREES: Final = 0.60  # the rules found a request: the model's share of opt-out from which it is acted on
-SURE: Final = 0.86  # the rules found nothing, or nothing whole: the share from which it is a request all the same
+AGREES: Final = 0.40  # the rules found a request: the model's share of opt-out from which it is acted on
+SURE: Final = 0.90  # the rules found nothing, or nothing whole: the share from which it is a request all the same
 SURE_AGAINST_DOUBT: Final = 0.95  # the rules found a doubt of their own
-SUSPECTS: Final = 0.40  # all but ordinary together: from here on a person looks
-INNOCENT: Final = 0.80  # the share of ordinary from which a vague suspicion of the rules is dropped
+SUSPECTS: Final = 0.25  # the share of opt-out from which a person looks, even where ordinary is likelier
+INNOCENT: Final = 0.60  # the share of ordinary from which a vague suspicion of the rules is dropped
 COMES_BACK: Final = 0.50
+MAY_COME_BACK: Final = 0.06  # above this share of resubscribe the model alone decides for no opt-out
 
 # What the rules have said for good, however the words weigh.
 _FINAL: Final = frozenset(("2-review-h-machine-text", "2-answer-to-quoted", "1-nothing-said"))
@@ -47,14 +48,16 @@ def weigh(wish: Wish, weighed: Weighed) -> tuple[Kind, str]:
     if wish.kind == "opt-out":
         agreed = opt_out >= AGREES or wish.rule == "2-one-word"
         return ("opt-out", wish.rule) if agreed else ("review", "2-weighed-doubt")
-    if wish.rule not in _NEVER_ASKS and opt_out >= (SURE if wish.rule in _FINDS_NOTHING else SURE_AGAINST_DOUBT):
+    sure = SURE if wish.rule in _FINDS_NOTHING else SURE_AGAINST_DOUBT
+    barred = wish.rule in _NEVER_ASKS or wish.negated or shares["resubscribe"] > MAY_COME_BACK
+    if opt_out >= sure and not barred:
         return "opt-out", "2-weighed"
     if shares["resubscribe"] >= COMES_BACK or (wish.kind == "resubscribe" and weighed.label == "resubscribe"):
         return "resubscribe", "2-resubscribe" if wish.kind == "resubscribe" else "2-weighed-resubscribe"
     if wish.kind in ("review", "resubscribe"):
-        if ordinary >= INNOCENT and wish.rule in _VAGUE:
+        if ordinary >= INNOCENT and opt_out < SUSPECTS and wish.rule in _VAGUE:
             return "ordinary", "2-weighed-ordinary"
         return "review", wish.rule if wish.kind == "review" else "2-weighed-doubt"
-    if 1 - ordinary >= SUSPECTS:
+    if weighed.label != "ordinary" or opt_out >= SUSPECTS:
         return "review", "2-weighed-doubt"
     return "ordinary", wish.rule

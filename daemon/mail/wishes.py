@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from daemon.mail.found import Found
 from daemon.mail.sentences import Sentence
 
 Kind = Literal["opt-out", "resubscribe", "review", "ordinary"]
@@ -22,5 +23,8 @@ class Wish:
     deciding: set[int] = field(default_factory=set)
     addresses: list[str] = field(default_factory=list)  # named in the text, in order
     about_others: bool = False  # the request is worded for somebody else
+    languages: list[str] = field(default_factory=list)  # that it may be written in, the likeliest first
+    likeliest: list[tuple[list[Sentence], Found]] = field(default_factory=list)  # as seen in that one; [] for no words
+    negated: bool = False  # a "not" beside a word of removal, in a language of which few phrases are known
     reasons: tuple[str, ...] = ()  # words that weighed most, where the model decided
     stays: bool = False  # other business with support in the same message

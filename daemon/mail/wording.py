@@ -129,16 +129,18 @@ def features_of(
 
 
 def _features(text: Text, wish: Wish, *, is_answer: bool) -> set[str]:
-    for language in text.languages()[:1]:
-        said, found = judged(text, language, is_answer=is_answer)
-        return features(said, found, wish.kind, wish.rule, language, text.size, is_answer=is_answer)
+    for likeliest, found in wish.likeliest:
+        return features(likeliest, found, wish.kind, wish.rule, wish.languages[0], text.size, is_answer=is_answer)
     return set()
 
 
 def _by_rules(text: Text, *, is_answer: bool, writer: str) -> Wish:
-    return _strongest(
-        [_in_language(text, language, is_answer=is_answer, writer=writer) for language in text.languages()]
-    )
+    languages = text.languages()
+    wishes = [_in_language(text, language, is_answer=is_answer, writer=writer) for language in languages]
+    wish = _strongest(wishes)
+    wish.languages = languages
+    wish.likeliest = wishes[0].likeliest if wishes else []
+    return wish
 
 
 def _in_language(text: Text, language: str, *, is_answer: bool, writer: str) -> Wish:
@@ -149,6 +151,8 @@ def _in_language(text: Text, language: str, *, is_answer: bool, writer: str) -> 
     wish = Wish(kind, rule, language, "", said, decisive)
     wish.words = " ".join(said[n].text for n in sorted(decisive))[:_EXCERPT]
     wish.about_others = bool(found["them"])
+    wish.likeliest = [(said, found)]
+    wish.negated = language not in closed.OPEN and closed.is_negated(said)
     wish.stays = kind == "opt-out" and deciding.has_other_business(said, decisive)
     return wish
 

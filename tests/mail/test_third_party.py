@@ -59,23 +59,51 @@ def test_complaints(third_party: Path) -> None:
 
 
 def test_own_words_of_replies(third_party: Path) -> None:
-    same = total = 0
+    our_rule = {  # where the collection expects other words than section 1 of the corpus's README: ours, and why
+        "embedded_ception.txt": ("This is the reply. Thanks,", "the name below a closing formula is a signature"),
+        "embedded_email_16.txt": (
+            "Yep, me too, although I bet due to RubyConf/OOPSLA, it may be a little longer yet...",
+            "marked lines above an answer are a quotation, whether or not an attribution stands there",
+        ),
+        "embedded_email_18.txt": (
+            "It should be: 2.0 && 2.0 + 12.0",
+            "what follows an attribution is a quotation; only what is new below it is own",
+        ),
+        "quote_only.txt": ("", "a message of nothing but marked lines has no own words"),
+    }
+    left = {  # what we do not get right, and why
+        "embedded_email_18.txt": "an attribution above unmarked text: nothing tells where the quotation ends, so none is own",
+        "signatures.txt": "'Someone from mobile' is a signature only by what surrounds it; 'unsubscribe from mobile' is none",
+    }
+    wrong: set[str] = set()
+    total = 0
     for file in sorted((third_party / "email_reply_trimmer" / "emails").glob("*.txt")):
-        expected = (third_party / "email_reply_trimmer" / "trimmed" / file.name).read_text(
+        trimmed = (third_party / "email_reply_trimmer" / "trimmed" / file.name).read_text(
             encoding="utf-8", errors="replace"
         )
+        expected, _ = our_rule.get(file.name, (trimmed, ""))
         own = quoting.own_words(file.read_text(encoding="utf-8", errors="replace"))
         total += 1
-        same += own.text.split() == expected.split()
-    assert same / total >= 0.4
+        if own.text.split() != expected.split():
+            wrong.add(file.name)
+    assert 1 - len(wrong) / total >= 0.93, sorted(wrong)
+    assert wrong <= left.keys() or total > 32, sorted(wrong)  # the list is of the files we have seen
 
 
 def test_forwarded_copies_are_nobodys_own_words(third_party: Path, house: House) -> None:
-    left = total = 0
+    """Own words are what stands above the copy, exactly: two texts in this collection, in the others nothing."""
+    above = (
+        "Praesent suscipit egestas hendrerit.\n\nAliquam eget dui dui.",
+        "That's true!\n\nRegards,",
+    )  # "e." is a name
+    wrong: set[str] = set()
+    total = 0
     for file in sorted((third_party / "email-forward-parser" / "fixtures").glob("*_body*.txt")):
         text = file.read_text(encoding="utf-8", errors="replace")
+        expected = next((words for words in above if text.startswith(words)), "")
         total += 1
-        left += len(quoting.own_words(text).text.split()) > 25
+        if quoting.own_words(text).text.split() != expected.split():
+            wrong.add(file.name)
         raw = b"From: a@b.example\nSubject: x\nContent-Type: text/plain; charset=utf-8\n\n" + text.encode()
         assert not isinstance(triage.read(raw, house), OptOut)
-    assert left / total <= 0.25
+    assert 1 - len(wrong) / total >= 0.99, sorted(wrong)
