@@ -36,11 +36,16 @@ def features(
         if sentence.is_question:
             out.add("Q")
         for clause in sentence.clauses:
-            out.update(_concepts(clause))
-            out.update(_words(clause, question=sentence.is_question))
+            out.update(clause_features(clause, question=sentence.is_question))
             if sentence.subject:
                 out.update(f"T {word}" for word in clause.words[:_WORDS])
     return out
+
+
+def clause_features(clause: Clause, *, question: bool) -> Iterator[str]:
+    """What one clause adds."""
+    yield from _concepts(clause)
+    yield from _words(clause, question=question)
 
 
 def _concepts(clause: Clause) -> Iterator[str]:

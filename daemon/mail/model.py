@@ -47,6 +47,13 @@ def weights() -> dict[str, tuple[float, ...]]:
     return table
 
 
+def speaks_for(label: str, features: Iterable[str]) -> float:
+    """How much these features of a text say for a label, against the mean of the others."""
+    table, at = weights(), LABELS.index(label)
+    known = [table[name] for name in features if name in table]
+    return sum(w[at] - (sum(w) - w[at]) / (len(LABELS) - 1) for w in known)
+
+
 def scale_of(features: int) -> float:
     """What each feature of a text counts: less in a long one, or its mere length would make it sure of itself."""
     return 15 / math.sqrt(max(features, 1))

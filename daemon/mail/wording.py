@@ -12,7 +12,7 @@ from typing import Final
 
 from daemon.mail import closed, deciding, judging, model, sentences, weighing
 from daemon.mail.evidence import Context
-from daemon.mail.features import features
+from daemon.mail.features import clause_features, features
 from daemon.mail.found import Found
 from daemon.mail.phrases import Clause, Hit
 from daemon.mail.sentences import Sentence, Text
@@ -99,7 +99,7 @@ def _weigh(wish: Wish, text: Text, *, is_answer: bool) -> None:
     weighed = model.weigh(_features(text, wish, is_answer=is_answer)) if wish.sentences else model.NOTHING
     kind, rule = weighing.weigh(wish, weighed)
     if kind != wish.kind and kind == "opt-out" and not wish.deciding:
-        wish.deciding = _weightiest(wish, is_answer=is_answer)
+        wish.deciding = _weightiest(wish)
         wish.words = " ".join(wish.sentences[n].text for n in sorted(wish.deciding))[:_EXCERPT]
     if rule != wish.rule:
         wish.reasons = weighed.reasons
@@ -107,17 +107,16 @@ def _weigh(wish: Wish, text: Text, *, is_answer: bool) -> None:
     wish.stays = kind == "opt-out" and deciding.has_other_business(wish.sentences, wish.deciding)
 
 
-def _weightiest(wish: Wish, *, is_answer: bool) -> set[int]:
-    """The sentence that by itself is most of a request."""
-    best, most = 0, -1.0
-    for n, sentence in enumerate(wish.sentences[:60]):
-        alone = features(
-            [sentence], Found(), "ordinary", "2-ordinary", wish.language, len(sentence.words), is_answer=is_answer
+def _weightiest(wish: Wish) -> set[int]:
+    """The sentence that says most for a request."""
+    said = wish.likeliest[0][0] if wish.likeliest else wish.sentences
+    weights = [
+        model.speaks_for(
+            "opt-out", (f for clause in s.clauses for f in clause_features(clause, question=s.is_question))
         )
-        share = model.weigh(alone).shares["opt-out"]
-        if share > most:
-            best, most = n, share
-    return {best}
+        for s in said[:60]
+    ]
+    return {max(range(len(weights)), key=weights.__getitem__)}
 
 
 def features_of(
