@@ -17,6 +17,7 @@ _LIMIT: Final = 60  # words (signs, where each counts as a word): more is no pla
 _DOUBTS: Final = ("veto", "theirs", "product", "offer", "not_own", "channel", "keep_word", "renewal")
 _REQUESTS: Final = ("ask", "bare")
 _NAME_WORDS: Final = 4
+_FRAGMENT: Final = 3  # words: a clause so short with a "not" in it negates what stands beside it
 # Understood in mail of every language.
 _EVERYWHERE: Final = frozenset(
     "unsubscribe newsletter newsletters stop email emails mail mails gdpr re hello hi please thanks quill quillpdf".split()
@@ -33,12 +34,21 @@ def is_plain(said: list[Sentence], language: str, writer: str) -> bool:
 
 
 def is_negated(said: list[Sentence]) -> bool:
-    """Does a "not" stand in one clause with a word of removal: "please do not take me off"?"""
-    return any(
-        "nots" in clause.found and any(name in clause.found for name in ("leave", "remove"))
-        for sentence in said
-        for clause in sentence.clauses
-    )
+    """Does a "not" stand in one clause with a word of removal or ending ("do not take me off"), or with another "not"?"""
+    return any(_has_stray_not(clause) for sentence in said for clause in sentence.clauses)
+
+
+def _has_stray_not(clause: Clause) -> bool:
+    nots = apart = end = 0
+    for at, ends in sorted(clause.found.get("nots", {}).items()):
+        nots += max(ends) - max(at, end) if max(ends) > end else 0
+        apart += at >= end
+        end = max(end, *ends)
+    ends_something = any(name in clause.found for name in ("leave", "remove", "stop"))
+    fillers = {n for at, ends in clause.found.get("filler", {}).items() for n in range(at, max(ends))}
+    says_what = any(name in clause.found for name in ("send", "receive", "want", "mail", "list", "sending", "contact"))
+    bare = nots + len(fillers) >= len(clause.words) or (len(clause.words) <= _FRAGMENT and not says_what)
+    return apart > 1 or bool(apart and (ends_something or bare))
 
 
 def _is_signature(sentence: Sentence, signature: set[str]) -> bool:

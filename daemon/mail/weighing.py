@@ -12,10 +12,12 @@ from typing import Final
 from daemon.mail.model import Weighed
 from daemon.mail.wishes import Kind, Wish
 
-AGREES: Final = 0.40  # the rules found a request: the model's share of opt-out from which it is acted on
+AGREES: Final = 0.33  # the rules found a request: the model's share of opt-out from which it is acted on
 SURE: Final = 0.90  # the rules found nothing, or nothing whole: the share from which it is a request all the same
 SURE_AGAINST_DOUBT: Final = 0.95  # the rules found a doubt of their own
 SUSPECTS: Final = 0.25  # the share of opt-out from which a person looks, even where ordinary is likelier
+NO_CAUSE: Final = 0.50  # the same where no word of the text touches mailings, leaving, displeasure or rights
+DOUBTS_STAYING: Final = 0.60  # the same where the rules found that he wants to stay
 INNOCENT: Final = 0.60  # the share of ordinary from which a vague suspicion of the rules is dropped
 COMES_BACK: Final = 0.50
 MAY_COME_BACK: Final = 0.06  # above this share of resubscribe the model alone decides for no opt-out
@@ -48,7 +50,7 @@ def weigh(wish: Wish, weighed: Weighed) -> tuple[Kind, str]:
     if wish.kind == "opt-out":
         agreed = opt_out >= AGREES or wish.rule == "2-one-word"
         return ("opt-out", wish.rule) if agreed else ("review", "2-weighed-doubt")
-    sure = SURE if wish.rule in _FINDS_NOTHING else SURE_AGAINST_DOUBT
+    sure = SURE if wish.rule in _FINDS_NOTHING and not wish.told else SURE_AGAINST_DOUBT
     barred = wish.rule in _NEVER_ASKS or wish.negated or shares["resubscribe"] > MAY_COME_BACK
     if opt_out >= sure and not barred:
         return "opt-out", "2-weighed"
@@ -58,6 +60,8 @@ def weigh(wish: Wish, weighed: Weighed) -> tuple[Kind, str]:
         if ordinary >= INNOCENT and opt_out < SUSPECTS and wish.rule in _VAGUE:
             return "ordinary", "2-weighed-ordinary"
         return "review", wish.rule if wish.kind == "review" else "2-weighed-doubt"
-    if weighed.label != "ordinary" or opt_out >= SUSPECTS:
+    if wish.rule == "2-wants-to-stay" and opt_out < DOUBTS_STAYING:
+        return "ordinary", wish.rule
+    if (weighed.label != "ordinary" or opt_out >= SUSPECTS) and (wish.has_cause or opt_out >= NO_CAUSE):
         return "review", "2-weighed-doubt"
     return "ordinary", wish.rule

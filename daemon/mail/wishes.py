@@ -25,6 +25,8 @@ class Wish:
     about_others: bool = False  # the request is worded for somebody else
     languages: list[str] = field(default_factory=list)  # that it may be written in, the likeliest first
     likeliest: list[tuple[list[Sentence], Found]] = field(default_factory=list)  # as seen in that one; [] for no words
+    has_cause: bool = False  # do its words touch mailings, leaving, displeasure, rights: is there anything to suspect?
+    told: bool = False  # a request's words in the form of a story, a report, thanks
     negated: bool = False  # a "not" beside a word of removal, in a language of which few phrases are known
     reasons: tuple[str, ...] = ()  # words that weighed most, where the model decided
     stays: bool = False  # other business with support in the same message

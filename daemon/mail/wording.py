@@ -21,6 +21,14 @@ from daemon.mail.wishes import Wish
 _EXCERPT: Final = 200
 _LINK: Final = frozenset("link lien enlace url".split())
 _FAILS: Final = frozenset("won not doesn don can cannot isn pas no nicht".split())
+# Kinds of sentences and classes of words without which no text is suspected, however odd its other words are.
+_CAUSES: Final = frozenset(
+    "ask bare maybe privacy angry later fewer keep join move machine broken them agent domain".split()
+)
+_TOUCHED: Final = (
+    "leave left leaving remove removed list mail mail_verb stop sending not_want subscription account data consent purposes"
+    " renewal channel_mail transactional"
+).split()
 _MANY: Final = 3  # addresses beside a word of removal: perhaps a list of people
 
 
@@ -139,6 +147,7 @@ def _by_rules(text: Text, *, is_answer: bool, writer: str) -> Wish:
     wish = _strongest(wishes)
     wish.languages = languages
     wish.likeliest = wishes[0].likeliest if wishes else []
+    wish.has_cause = any(w.has_cause for w in wishes)
     return wish
 
 
@@ -150,6 +159,8 @@ def _in_language(text: Text, language: str, *, is_answer: bool, writer: str) -> 
     wish = Wish(kind, rule, language, "", said, decisive)
     wish.words = " ".join(said[n].text for n in sorted(decisive))[:_EXCERPT]
     wish.about_others = bool(found["them"])
+    wish.has_cause = is_answer or bool(_CAUSES & found.by.keys()) or any(s.has(name) for s in said for name in _TOUCHED)
+    wish.told = bool(found["lacks form"] or found["lacks writer"])
     wish.likeliest = [(said, found)]
     wish.negated = language not in closed.OPEN and closed.is_negated(said)
     wish.stays = kind == "opt-out" and deciding.has_other_business(said, decisive)
