@@ -13,7 +13,7 @@ BIN   := .venv/bin
 STAMP := .venv/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check bench install
+.PHONY: help setup demo run test check bench train install
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -42,8 +42,12 @@ check: $(STAMP) ## style, types, and who may import whom
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_layers.py
 
-bench: $(STAMP) ## measure lookups, enforcement and the relay on this machine
-	@for script in lookup enforcement relay; do $(BIN)/python bench/$$script.py $(ARGS) || exit; done
+bench: $(STAMP) ## measure lookups, enforcement, the relay and reading on this machine
+	@for script in lookup enforcement relay read; do $(BIN)/python bench/$$script.py $(ARGS) || exit; done
+
+train: $(STAMP) ## train the model that helps to read mail anew (training/README.md)
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt -e '.[training]'
+	@$(BIN)/python training/train.py $(ARGS)
 
 install: ## a virtual environment in PREFIX, and the systemd unit; DESTDIR= for packagers
 	@scripts/check-python '$(PYTHON)'

@@ -81,7 +81,7 @@ def by_header(message: Message, subject: str) -> bool:
 def by_precedence(message: Message, subject: str, house: House) -> bool:
     """`Precedence: bulk|junk` on an answer to us, as vacation programs write it; not where a list shows itself."""
     fields = message.fields
-    if fields.get("precedence").strip().lower() not in ("bulk", "junk") or _is_listed(message):
+    if fields.get("precedence").strip().lower() not in ("bulk", "junk") or is_listed(message):
         return False
     mailings = {x.sender.lower() for x in house.lists if x.sender}
     to_a_mailing = any(a.lower() in mailings for a in addresses.specs(fields.get("to")))
@@ -106,7 +106,8 @@ def _is_receipt_text(message: Message) -> bool:
     )
 
 
-def _is_listed(message: Message) -> bool:
+def is_listed(message: Message) -> bool:
+    """Has it the fields of a mailing list or a newsletter (RFC 2369, 2919)?"""
     return any(name in message.fields for name in _LISTED)
 
 
@@ -114,7 +115,7 @@ def is_bulk(message: Message) -> bool:
     """Sent to many, by its fields: a list post, a newsletter, a digest."""
     fields = message.fields
     return (
-        _is_listed(message)
+        is_listed(message)
         or fields.get("precedence").strip().lower() in ("list", "bulk", "junk")
         or bool(_DIGEST.search(fields.get("subject")))
     )

@@ -25,7 +25,21 @@ from daemon.mail.patterns import pattern
 CLAUSE_LIMIT: Final = 80  # words of a clause that are looked at
 _MARKS: Final = dict.fromkeys((*range(768, 880), *range(1425, 1480), *range(1611, 1632), 1600))
 _LETTERS: Final = str.maketrans(
-    {"ø": "o", "æ": "ae", "œ": "oe", "ł": "l", "ı": "i", "đ": "d", "أ": "ا", "إ": "ا", "آ": "ا", "ى": "ي", "ة": "ه"}
+    {
+        "、": ",",
+        "،": ",",
+        "ø": "o",
+        "æ": "ae",
+        "œ": "oe",
+        "ł": "l",
+        "ı": "i",
+        "đ": "d",
+        "أ": "ا",
+        "إ": "ا",
+        "آ": "ا",
+        "ى": "ي",
+        "ة": "ه",
+    }
 )
 _WORD = pattern(
     r"@@\d{1,3}|[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+|[,()–—/|]|"

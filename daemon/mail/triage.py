@@ -6,7 +6,7 @@ Pure: octets in, a reading out; no clock, no logs. Never raises, whatever the oc
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from daemon.config import House
@@ -232,8 +232,11 @@ def _automatic_answer(case: _Case) -> Reading | None:
     if automatic.is_receipt(case.message):
         return AutoReply(("0.3-notification",))
     by_precedence = automatic.by_precedence(case.message, case.subject, case.house)
-    listed = automatic.is_bulk(case.message) and not by_precedence
-    if not automatic.by_header(case.message, case.subject) and not by_precedence and not listed:
+    by_header = automatic.by_header(case.message, case.subject)
+    listed = automatic.is_listed(case.message) or (
+        automatic.is_bulk(case.message) and not by_precedence and not by_header
+    )
+    if not (by_header or by_precedence or listed):
         return None
     text = own.read(case.message, case.house, _author(case), case.writer)
     kind, words = wording.automatic("", text.body.text)
@@ -300,6 +303,8 @@ def _persons_words(case: _Case) -> Reading:
     if kind and not _is_form(case) and (wish.kind in ("ordinary", "review") or wish.rule == "2-one-word"):
         rule = "0.3-acknowledgement" if kind == "ack" else "0.3-out-of-office"
         return AutoReply((rule,), words)
+    if wish.rule == "2-review-f-another" and whose.are_colleagues(wish, case.writer, case.house):
+        return _asked(case, replace(wish, kind="opt-out", rule="2-opt-out"), text)
     match wish.kind:
         case "ordinary" if case.writer.lower().startswith("abuse@") and not text.body.copies:
             return _review(case, Wish("review", "2-review-c-displeasure", words=text.subject[:200]), text)

@@ -13,7 +13,7 @@ from daemon.mail.model import Weighed
 from daemon.mail.wishes import Kind, Wish
 
 AGREES: Final = 0.33  # the rules found a request: the model's share of opt-out from which it is acted on
-SURE: Final = 0.90  # the rules found nothing, or nothing whole: the share from which it is a request all the same
+SURE: Final = 0.87  # the rules found nothing, or nothing whole: the share from which it is a request all the same
 SURE_AGAINST_DOUBT: Final = 0.95  # the rules found a doubt of their own
 SUSPECTS: Final = 0.25  # the share of opt-out from which a person looks, even where ordinary is likelier
 NO_CAUSE: Final = 0.50  # the same where no word of the text touches mailings, leaving, displeasure or rights
@@ -37,7 +37,15 @@ _NEVER_ASKS: Final = frozenset(
     )
 )
 # Suspicions without a finding of their own.
-_VAGUE: Final = frozenset(("2-review-a-unclear", "2-review-c-displeasure", "2-review-d-fewer", "2-review-d-pause"))
+_VAGUE: Final = frozenset(
+    (
+        "2-review-a-unclear",
+        "2-review-c-displeasure",
+        "2-review-d-fewer",
+        "2-review-d-pause",
+        "2-review-e-address-change",
+    )
+)
 _FINDS_NOTHING: Final = frozenset(("2-ordinary", "2-other-matter", "2-review-a-unclear", "2-review-b-privacy"))
 
 

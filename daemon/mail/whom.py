@@ -40,6 +40,12 @@ def whom(wish: Wish, writer: str, house: House, copies: list[Copy], *, reply: bo
     return _named(wish, writer, others)
 
 
+def are_colleagues(wish: Wish, writer: str, house: House) -> bool:
+    """Is everybody who is named in the writer's own organisation (specification 3.3)?"""
+    named = {a.lower() for a in wish.addresses if not _ours(a, house)} - {writer.lower()}
+    return 0 < len(named) < _MANY and all(same_organisation(a, writer) for a in named)
+
+
 def same_organisation(one: str, other: str) -> bool:
     """Are both addresses in one domain that is not everybody's?"""
     domain, second = _domain(one), _domain(other)

@@ -29,6 +29,7 @@ _TOUCHED: Final = (
     "leave left leaving remove removed list mail mail_verb stop sending not_want subscription account data consent purposes"
     " renewal channel_mail transactional"
 ).split()
+_YIELDS_TO_YES: Final = ("2-review-c-displeasure", "2-one-word", "2-weighed-doubt")
 _MANY: Final = 3  # addresses beside a word of removal: perhaps a list of people
 
 
@@ -52,7 +53,7 @@ def understand(
     if wish.kind != "opt-out" or wish.rule == "2-one-word":
         for language in text.languages()[:3]:
             if yes := _yes(answers, language):
-                if wish.kind == "ordinary" or wish.rule in ("2-review-c-displeasure", "2-one-word"):
+                if wish.kind == "ordinary" or wish.rule in _YIELDS_TO_YES:
                     wish = Wish("opt-out", "2-answer-to-quoted", language, yes, wish.sentences, set(), text.addresses)
                 break
     wish.addresses = text.addresses
