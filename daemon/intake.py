@@ -397,6 +397,7 @@ class _Act:
             "words": reading.words or getattr(reading, "diagnostic_code", ""),
             "rules": list(reading.rules),
             "proof": getattr(reading, "proof", ""),
+            **({"weighed": list(weighed)} if (weighed := getattr(reading, "weighed", ())) else {}),
         }
 
     def _evidence(self, reading: Reading) -> tuple[int, bytes]:

@@ -20,9 +20,9 @@ def token(
     list_id: ListOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """The unsubscribe links of these people, for mail that does not pass through the relay.
+    """The unsubscribe links of an address.
 
-    They never expire, and can only take away; `undo` gives back, and works for 30 days.
+    For mail that does not pass through the relay. They never expire, and can only take away; `undo` gives back, and works for 30 days.
     """
     from daemon.mail import tokens
     from storage.address import NotAnAddress, parse, person

@@ -82,6 +82,7 @@ def _fact(name: str, reading: Reading) -> dict[str, Any]:
         "keep": list(reading.keep) if isinstance(reading, OptOut) else [],
         "rules": list(reading.rules),
         "stays": reading.stays if isinstance(reading, OptOut) else False,
+        "weighed": list(getattr(reading, "weighed", ())),
     }
 
 
@@ -106,6 +107,8 @@ def _line(name: str, reading: Reading, explain: bool) -> str:
     if explain:
         line += "".join(f"\n    {rule}: {RULES.get(rule, '')}" for rule in reading.rules)
         line += f"\n    words: {reading.words!r}" if reading.words else ""
+        weighed = getattr(reading, "weighed", ())
+        line += f"\n    weighed most: {', '.join(map(repr, weighed))}" if weighed else ""
     return line
 
 

@@ -17,7 +17,6 @@ from typing import Final
 LABELS: Final = ("opt-out", "ordinary", "resubscribe", "review")
 FILE: Final = "model.tsv.xz"
 _SCALE: Final = 100.0  # weights are written as hundredths
-_SHOWN: Final = ("W ", "G ")  # features that a person can read in the text
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,5 +69,15 @@ def weigh(features: Iterable[str]) -> Weighed:
     total = sum(exponentials)
     shares = dict(zip(LABELS, (e / total for e in exponentials), strict=True))
     first = max(range(len(LABELS)), key=lambda n: sums[n])
-    said = sorted(((w[first], name) for name, w in known if name.startswith(_SHOWN)), reverse=True)
-    return Weighed(shares, tuple(name[2:] for weight, name in said[:5] if weight > 0))
+    said = sorted(((w[first] - w[1 if first != 1 else 0], name) for name, w in known), reverse=True)
+    shown = [text for weight, name in said if weight > 0 and (text := _readable(name))]
+    return Weighed(shares, tuple(dict.fromkeys(shown))[:5])
+
+
+def _readable(feature: str) -> str:
+    """The words of a feature that a person can find in the text; "" for one that says nothing to him."""
+    kind, *words = feature.split(" ")
+    words = [word for word in words if word not in ("^", "$", "?")]
+    if kind == "G" and len(words) == 2:
+        return f"{words[0]} ... {words[1]}"
+    return " ".join(words) if kind == "W" and (len(words) > 1 or len("".join(words)) > 4) else ""

@@ -2,7 +2,8 @@
 
 Every reading carries `rules` (names of the rules that decided, in order of application, as in docs/triage.md)
 and `words` (the writer's own words that made it so, at most 200 characters; "" for machine mail).
-Addresses are addr-specs as written, with the domain in lower case.
+Addresses are addr-specs as written, with the domain in lower case. `weighed`: where the model decided (a rule
+`2-weighed...`), the words that spoke most for what it said.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class OptOut:
     rules: tuple[str, ...]
     words: str
     token: Token | None = None
+    weighed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Resubscribe:
     rules: tuple[str, ...]
     words: str
     token: Token | None = None
+    weighed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,7 @@ class Review:
     language: str
     rules: tuple[str, ...]
     words: str
+    weighed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +138,7 @@ class Ordinary:
 
     rules: tuple[str, ...]
     words: str = ""
+    weighed: tuple[str, ...] = ()
 
 
 Reading = OptOut | Resubscribe | Bounce | Complaint | AutoReply | Review | Ordinary

@@ -309,7 +309,7 @@ def _persons_words(case: _Case) -> Reading:
         case "ordinary" if case.writer.lower().startswith("abuse@") and not text.body.copies:
             return _review(case, Wish("review", "2-review-c-displeasure", words=text.subject[:200]), text)
         case "ordinary":
-            return Ordinary((wish.rule,), wish.words)
+            return Ordinary((wish.rule,), wish.words, wish.reasons)
         case "review":
             return _review(case, wish, text)
         case _:
@@ -343,6 +343,7 @@ def _asked(case: _Case, wish: Wish, text: Own) -> Reading:
             wish.language,
             (wish.rule, whom.rule, scope.rule),
             wish.words,
+            weighed=wish.reasons,
         )
     return _opt_out(case, wish, whom, scope)
 
@@ -386,6 +387,7 @@ def _opt_out(case: _Case, wish: Wish, whom: whose.Whom, scope: lists.Scope) -> O
         wish.language,
         rules,
         wish.words[:200],
+        weighed=wish.reasons,
     )
 
 
@@ -395,7 +397,7 @@ def _review(case: _Case, wish: Wish, text: Own) -> Review:
     hints = named or (
         (text.form_address,) if text.form_address else (case.writer,) if case.writer and not _is_form(case) else ()
     )
-    return Review(hints, scope, case.writer or None, wish.language, (wish.rule,), wish.words)
+    return Review(hints, scope, case.writer or None, wish.language, (wish.rule,), wish.words, wish.reasons)
 
 
 def _proof(case: _Case) -> Proof:
