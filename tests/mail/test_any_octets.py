@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daemon.config import House
 from daemon.mail import triage
 from daemon.mail.reading import label
+from daemon.mail.rules import RULES
 
 FILES = sorted((Path(__file__).parents[1] / "corpus" / "mail").glob("*.eml"))
+SEEDS = sorted((Path(__file__).parent / "seeds").iterdir())  # what tests/fuzz/read.py found
 QUIET = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
@@ -36,3 +40,15 @@ def test_mutated_messages(house: House, file: Path, cuts: list[tuple[int, int, b
     for at, size, put in cuts:
         raw = raw[:at] + put + raw[at + size :]
     assert label(triage.read(raw, house))
+
+
+@pytest.mark.parametrize("seed", SEEDS, ids=lambda path: path.name[:12])
+def test_what_the_fuzzer_found(house: House, seed: Path) -> None:
+    began = time.monotonic()
+    reading = triage.read(seed.read_bytes(), house)
+    assert time.monotonic() - began < 2
+    assert set(reading.rules) <= set(RULES)
+
+
+def test_there_are_seeds() -> None:
+    assert len(SEEDS) >= 40

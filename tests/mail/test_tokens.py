@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from daemon.config import House
 from daemon.mail import tokens, triage
-from daemon.mail.reading import Bounce
+from daemon.mail.reading import Bounce, Complaint, OptOut
 from storage.address import SiteKey, parse
 
 OLD, NEW = bytes(range(32)), bytes(range(32, 64))
@@ -32,6 +32,101 @@ def test_any_flipped_character_is_refused(place: int, char: str) -> None:
     text = tokens.make(KEY, "link", bytes(16), 7)
     changed = text[:place] + char + text[place + 1 :]
     assert (tokens.read(KEY, "link", changed) is None) == (changed.lower() != text)
+
+
+@given(st.binary(min_size=16, max_size=16), st.integers(0, 65535), st.integers(1, 65535))
+def test_an_undo_token_carries_its_day_and_is_good_for_nothing_else(key: bytes, number: int, day: int) -> None:
+    text = tokens.make(KEY, "undo", key, number, day=day)
+    assert len(text) == tokens.UNDO_LENGTH
+    assert tokens.read(KEY, "undo", text.upper()) == tokens.Token(key, number, day)
+    assert tokens.read(KEY, "link", text) is tokens.read(KEY, "received", text[:48]) is None
+
+
+@given(st.integers(0, 51), st.sampled_from("abcdefghijklmnopqrstuvwxyz234567018=é"))
+def test_any_flipped_character_of_an_undo_token_is_refused(place: int, char: str) -> None:
+    """Its last character has bits to spare: only one way of writing it counts."""
+    text = tokens.make(KEY, "undo", bytes(16), 7, day=20_000)
+    changed = text[:place] + char + text[place + 1 :]
+    assert (tokens.read(KEY, "undo", changed) is None) == (changed.lower() != text)
+
+
+@pytest.mark.parametrize("purpose", ["link", "received", "undo"])
+def test_a_day_belongs_to_undo_only(purpose: tokens.Purpose) -> None:
+    with pytest.raises(ValueError, match="a day to undo"):
+        tokens.make(KEY, purpose, bytes(16), 1, day=0 if purpose == "undo" else 1)
+
+
+HOUSE = House(name="Q", domains=("quillpdf.example",), addresses=("support@quillpdf.example",))
+LINK = tokens.make(KEY, "link", KEY.address_key("ann@example.com"), 3)
+
+
+@pytest.mark.parametrize(
+    ("to", "subject", "author"),
+    [
+        ("support@quillpdf.example", f"unsubscribe {LINK}", "other@example.org"),
+        ("support@quillpdf.example", f"Re: unsubscribe {LINK.upper()}", "other@example.org"),
+        (f"support+u-{LINK}@quillpdf.example", "", "other@example.org"),
+        (f"support+u-{LINK}@quillpdf.example", "", ""),
+        ("support@quillpdf.example", f"unsubscribe {LINK}", "ann@example.com"),
+    ],
+)
+def test_a_link_of_ours_is_a_request_whatever_from_says(to: str, subject: str, author: str) -> None:
+    reading = triage.read(f"From: {author}\nTo: {to}\nSubject: {subject}\n\n\n".encode(), HOUSE, KEY)
+    assert isinstance(reading, OptOut)
+    assert reading.token == tokens.Token(KEY.address_key("ann@example.com"), 3)
+    assert (reading.proof, reading.addresses) == ("token", ("ann@example.com",) if author == "ann@example.com" else ())
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "unsubscribe " + tokens.make(SiteKey((bytes(32),)), "link", bytes(16), 0),  # another site's
+        "unsubscribe " + tokens.make(KEY, "received", KEY.address_key("ann@example.com"), 0),  # of a Received line
+        "unsubscribe " + tokens.make(KEY, "link", tokens.NOBODY, 0),
+    ],
+)
+def test_no_other_token_names_anybody(subject: str) -> None:
+    reading = triage.read(f"From: x@example.org\nTo: a@b.example\nSubject: {subject}\n\n\n".encode(), HOUSE, KEY)
+    assert getattr(reading, "token", None) is None
+
+
+REDACTED = """From: fbl@isp.example
+To: support@quillpdf.example
+Subject: complaint
+Content-Type: multipart/report; report-type=feedback-report; boundary=b
+
+--b
+Content-Type: message/feedback-report
+
+Feedback-Type: abuse
+Original-Rcpt-To: redacted@isp.example
+
+--b
+Content-Type: text/rfc822-headers
+
+From: letter@quillpdf.example
+{field}
+
+--b--
+"""
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "Received: from x by relay.quillpdf.example with ESMTP\n id {token}; today",
+        "List-Unsubscribe: <https://u.quillpdf.example/u/{token}>",
+        "CFBL-Feedback-ID: {token}",
+    ],
+)
+def test_a_redacted_complaint_is_resolved_by_our_own_token(field: str) -> None:
+    purpose: tokens.Purpose = "received" if field.startswith("Received") else "link"
+    token = tokens.make(KEY, purpose, KEY.address_key("ann@example.com"), 0)
+    reading = triage.read(REDACTED.format(field=field.format(token=token)).encode(), HOUSE, KEY)
+    assert isinstance(reading, Complaint)
+    assert reading.token is not None
+    assert reading.token.address_key == KEY.address_key("ann@example.com")
+    assert (reading.recipients, reading.proof) == ((), "token")
 
 
 def test_tokens_outlive_a_new_key_and_die_with_theirs() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.config import Intake as Allowance
 from daemon.intake import Done, Envelope, Intake
 from daemon.mail.reading import Bounce
 from daemon.mail.triage import read
@@ -61,7 +62,8 @@ def act(ledger: Books, raw: bytes) -> Done:
     assert isinstance(reading, Bounce)
     now = datetime.now(UTC)
     envelope = Envelope(Place("bounces", "INBOX", 1, 1), b"d" * 16, len(raw), "<dsn@mx.example.net>", now)
-    return Intake(ledger.ledger, HOUSE, ledger.numbers).act(reading, envelope, now)
+    nothing_unproven = Allowance(unproven_per_hour=0)
+    return Intake(ledger.ledger, HOUSE, ledger.numbers, allowance=nothing_unproven).act(reading, envelope, now)
 
 
 def reasons(ledger: Books, address: str) -> list[Reason]:
