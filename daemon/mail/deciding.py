@@ -14,6 +14,14 @@ from daemon.mail.wishes import Kind
 
 _SHORT: Final = 60  # words: longer texts have other business
 
+# Words that make an object plainly one of ours, in the languages whose rules are open (evidence.py).
+_OURS: Final = (
+    *("your", "newsletter", "market", "advert", "promo", "mailing", "subscri", "unsub", "list", "spam", "ur"),
+    *("ihr", "eure", "euer", "werb", "reklame", "verteil", "abmeld", "rundbrief", "rundmail"),
+    *("vos", "votre", "pub", "lettre", "abonne", "desabonn", "desinscri", "liste", "diffusion"),
+    *("su", "sus", "vuestr", "boletin", "lista", "baja", "publici", "comercial"),
+)
+
 Decision = tuple[Kind, str, set[int]]  # what is asked, by which rule, in which sentences
 
 
@@ -25,7 +33,7 @@ def decide(said: list[Sentence], found: Found, size: int, *, is_answer: bool) ->
     if found["join"]:
         return _join(said, found, asks)
     if asks:
-        return _asked(said, found, asks)
+        return _asked(said, found, asks, is_answer=is_answer)
     for doubt, rule in (
         ("hypothetical", "2-review-d-conditional"),
         ("pause", "2-review-d-pause"),
@@ -60,7 +68,7 @@ def _has_i(clause: Clause) -> bool:
     return "i_want" in clause.found or "me" in clause.found
 
 
-def _asked(said: list[Sentence], found: Found, asks: set[int]) -> Decision:
+def _asked(said: list[Sentence], found: Found, asks: set[int], *, is_answer: bool) -> Decision:
     """There is a plain request; is there anything beside it that makes it doubtful?"""
     for doubt, rule in (
         ("agent", "2-review-f-another"),
@@ -71,6 +79,8 @@ def _asked(said: list[Sentence], found: Found, asks: set[int]) -> Decision:
     ):
         if found[doubt]:
             return "review", rule, found[doubt] | asks
+    if not is_answer and _may_mean_the_product(said, asks):
+        return "review", "2-review-a-unclear", asks
     if found["privacy"] and not any(evidence.is_about_mail(said[n]) or said[n].has("mail_verb") for n in asks):
         return "review", "2-review-b-privacy", found["privacy"] | asks
     if found["offer"] and not any(_is_first_person(said[n]) for n in asks):
@@ -88,6 +98,19 @@ def _asked(said: list[Sentence], found: Found, asks: set[int]) -> Decision:
     ):
         return "ordinary", "2-wants-to-stay", found["courtesy"]
     return "opt-out", "2-opt-out", asks
+
+
+def _may_mean_the_product(said: list[Sentence], asks: set[int]) -> bool:
+    """ "Server mails me every job report. Please stop these mails": the request only points, at something of the product."""
+    others = [s for n, s in enumerate(said) if n not in asks and (s.subject or n < max(asks) + 2)]
+    return all(_only_points(said[n]) for n in asks) and any(s.has("product") or s.has("transactional") for s in others)
+
+
+def _only_points(sentence: Sentence) -> bool:
+    """Does it name what is to end by "these", "them", "the mails" alone?"""
+    if any("named" in clause.found or "purposes" in clause.found for clause in sentence.clauses):
+        return False
+    return not any(word.startswith(_OURS) for clause in sentence.clauses for word in clause.words)
 
 
 def _is_first_person(sentence: Sentence) -> bool:

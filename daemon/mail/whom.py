@@ -13,6 +13,13 @@ from daemon.mail.sentences import Sentence
 from daemon.mail.wishes import Wish
 from storage.address import PUBLIC_PROVIDERS
 
+_HIMSELF: Final = frozenset("me myself mich moi m me".split())
+# What is called "my" in front of an address that is not the writer's own: "my officer dpo@...".
+_NO_ADDRESS: Final = frozenset(
+    "officer colleague colleagues successor boss manager assistant secretary lawyer wife husband partner friend kollege"
+    " kollegin nachfolger nachfolgerin chef chefin frau mann anwalt collegue collegues successeur avocat companero companera"
+    " jefe jefa sucesor questions question fragen ruckfragen preguntas still wants gets keeps".split()
+)
 # RFC 2606 domains are everybody's, like those of a freemail provider.
 _EVERYBODYS: Final = frozenset(("example.com", "example.org", "example.net"))
 _MANY: Final = 4  # named addresses: from here on it is a pasted list of people
@@ -30,6 +37,8 @@ class Whom:
 def whom(wish: Wish, writer: str, house: House, copies: list[Copy], *, reply: bool, forward: bool) -> Whom:
     """Resolve the addresses of a request written from `writer`."""
     named = list(dict.fromkeys(a for a in wish.addresses if not _ours(a, house)))
+    if any(a.lower() != writer.lower() for a in named) and _only_himself(wish):
+        named = [a for a in named if _is_asked_for(wish, a)]
     others = [a for a in named if a.lower() != writer.lower()]
     if len(others) >= _MANY:
         return Whom(tuple(named), "2-review-f-many", doubt=True)
@@ -38,6 +47,30 @@ def whom(wish: Wish, writer: str, house: House, copies: list[Copy], *, reply: bo
             return Whom((), "2-review-f-another", doubt=True)
         return _writer(writer, house, copies, reply=reply, forward=forward)
     return _named(wish, writer, others)
+
+
+def _only_himself(wish: Wish) -> bool:
+    """ "Please unsubscribe me. Questions go to it@...": does he say outright that it is he who wants to leave?"""
+    return any(_HIMSELF & set(clause.words) for n in wish.deciding for clause in _asking(wish, n))
+
+
+def _asking(wish: Wish, n: int) -> list[Clause]:
+    sentence = wish.sentences[n]
+    asking = [sentence.clauses[c] for c, _ in sentence.says("ask")]
+    return asking or sentence.clauses
+
+
+def _is_asked_for(wish: Wish, address: str) -> bool:
+    """Does the address stand where it is asked, or in a sentence that calls it the writer's own ("also", "both")?"""
+    marks = {f"@@{n}" for n, a in enumerate(wish.addresses) if a.lower() == address.lower()}
+    asked = any(marks & set(clause.words) for n in wish.deciding for clause in _asking(wish, n))
+    own = any(
+        _owned(clause, marks) and "not_own" not in clause.found and not _NO_ADDRESS & set(clause.words)
+        for sentence in wish.sentences
+        for clause in sentence.clauses
+        if marks & set(clause.words)
+    )
+    return asked or own or any(s.has("both") for s in wish.sentences)
 
 
 def are_colleagues(wish: Wish, writer: str, house: House) -> bool:
