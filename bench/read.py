@@ -29,7 +29,9 @@ from bench.common import Bar, percentile, say
 from daemon.mail import triage
 from training.house import HOUSE
 
-_THIRD_PARTY: Final = Path(os.environ.get("OPTOUTD_CORPUS", common.CHECKOUT.parent / "shared" / "corpus")) / "third-party"
+_THIRD_PARTY: Final = (
+    Path(os.environ.get("OPTOUTD_CORPUS", common.CHECKOUT.parent / "shared" / "corpus")) / "third-party"
+)
 
 
 def messages() -> list[bytes]:
@@ -115,7 +117,9 @@ def main() -> int:
             for name, took in (("triage.read", ours), ("standard library, parsing only", theirs))
         ],
     )
-    print(f"\nratio of the medians: {percentile(ours, 0.5) / percentile(theirs, 0.5):.1f}; of the sums: {sum(ours) / sum(theirs):.1f}")
+    print(
+        f"\nratio of the medians: {percentile(ours, 0.5) / percentile(theirs, 0.5):.1f}; of the sums: {sum(ours) / sum(theirs):.1f}"
+    )
     bars = [Bar("median", percentile(ours, 0.5), 3, "ms"), Bar("p99", percentile(ours, 0.99), 20, "ms")]
     return common.judge(bars + (hostile(given.hostile) if given.hostile else []), given.no_bar)
 

@@ -27,6 +27,7 @@ from daemon.mail.reading import (
     Failed,
     OptOut,
     Ordinary,
+    Proof,
     Reading,
     Resubscribe,
     Review,
@@ -183,14 +184,14 @@ class _Act:
         """At once for whom it is proven, and for the writer himself if nobody can be; the rest as far as allowed."""
         if reading.token is not None:
             return self._by_token(reading, reading.token)
-        own = [a for a in reading.addresses if a == reading.writer and reading.proof != "none"]
+        scopes = self._scopes(reading.scope)
+        own = [a for a in reading.addresses if a == reading.writer and self._is_believed(reading.proof)]
         later = [a for a in reading.addresses if a not in own]
         at_once = self._intake.people(own)
-        if later and self._is_allowed(reading.writer or ""):
+        if later and self._is_allowed(self._not_yet(later, scopes, Reason.OPT_OUT), reading.writer or ""):
             at_once, later = self._intake.people(reading.addresses), []
         if not at_once:
             return self._doubt(reading, later or reading.addresses, unproven=bool(later))
-        scopes = self._scopes(reading.scope)
         told = [p for p in at_once if self._suppress_all(p, scopes, reading) and str(p) == reading.writer]
         self._confirm(reading, told, scopes)
         if later:
@@ -203,23 +204,38 @@ class _Act:
         return any(new)
 
     def _by_token(self, reading: OptOut, token: Token) -> Done:
-        """Whom the token names; the plain address is known only if he writes from it."""
+        """Whom the token names, under its very key; the plain address is known only if he writes from it."""
         people = self._intake.people(reading.addresses)
-        whom: Whom = people[0] if people else token.address_key
-        scopes = [token.list_number or ALL]
-        if self._suppress_all(whom, scopes, reading):
-            self._confirm(reading, people, scopes)
+        scope = token.list_number or ALL
+        plain = people[0] if people else None
+        if self._suppress(
+            token.address_key, scope, Reason.OPT_OUT, "mail", lambda: self._evidence(reading), plain=plain
+        ):
+            self._confirm(reading, people, [scope])
         return self._record("opt-out", target="processed")
 
-    def _is_allowed(self, writer: str, *, machine: bool = False) -> bool:
-        """May one more request be acted on that nobody proved? (DESIGN 7.5)"""
+    def _is_believed(self, proof: Proof) -> bool:
+        """May the writer's own address act at once? Where nobody can be proven it may, unless the mailbox says no."""
+        return proof in ("dmarc", "token") or (proof == "unchecked" and not self._envelope.trusted_only)
+
+    def _not_yet(self, written: Sequence[str], scopes: Sequence[int], reason: Reason) -> int:
+        """How many of these people are not suppressed yet: a copy of a message takes nothing from the allowance."""
+        w = self._w
+        standing = [
+            {(r[1], r[2]) for r in suppressions.standing(w.db, w.ledger.site_key, person)}
+            for person in self._intake.people(written)
+        ]
+        return sum(any((scope, reason) not in rows for scope in scopes) for rows in standing)
+
+    def _is_allowed(self, people: int, writer: str, *, machine: bool = False) -> bool:
+        """May so many people more be suppressed though nobody proved it? (DESIGN 7.5)"""
         limit = self._intake.allowance.unproven_per_hour
         if self._envelope.trusted_only or not limit:
             return False
         few, of = ONE_WRITER
         one_writer = limit if machine else -(-limit * few // of)  # a provider's bounces all come from one address
         key = self._w.ledger.site_key.address_key(writer.lower())
-        return incoming.allow_unproven(self._w, key, self._asked(), limit, one_writer)
+        return not people or incoming.allow_unproven(self._w, key, self._asked(), people, limit, one_writer)
 
     # ---- what we write ourselves
 
@@ -246,14 +262,19 @@ class _Act:
         if not (own and self._intake.notices and self._is_fresh()):
             return self._doubt(reading, reading.addresses)
         scopes = self._opted_out(people[0], self._scopes(reading.scope))
-        if not scopes:
+        asked = bool(scopes) and outbox.owe(
+            self._w, "comeback", people[0], self._language(reading), scopes, proven=True
+        )
+        seen = incoming.twins(self._w.db, self._envelope.message_id, self._envelope.digest)
+        if not asked and not any(t.label == "resubscribe" for t in seen):  # a copy of the same wish is no second one
             return self._doubt(reading, reading.addresses)
-        outbox.owe(self._w, "comeback", people[0], self._language(reading), scopes, proven=True)
         return self._record("resubscribe")
 
     def _opted_out(self, whom: Whom, wanted: Sequence[int]) -> list[int]:
         """For what the standing opt-outs of this person would have to be undone."""
         rows = suppressions.standing(self._w.db, self._w.ledger.site_key, whom)
+        if any(row[2] in (Reason.COMPLAINT, Reason.HARD_BOUNCE) for row in rows):
+            return []  # such people are not written to (notices.py), and no link of ours would undo that
         out_of = {row[1] for row in rows if row[2] == Reason.OPT_OUT}
         if ALL in wanted:
             return sorted(out_of)
@@ -261,13 +282,11 @@ class _Act:
 
     def _undo(self, reading: Resubscribe, token: Token) -> Done:
         """The link of a notice came back: what it names is undone, within its time, unless it was asked for again."""
-        people = self._intake.people(reading.addresses)
-        whom: Whom = people[0] if people else token.address_key
         scope = token.list_number or ALL
         asked, made = seconds(self._asked()), token.day * 86_400
         in_time = made - 86_400 <= asked <= made + (UNDO_DAYS + 1) * 86_400
-        if in_time and undo(self._w, whom, scope, self._asked()):
-            who = self._who(whom)
+        if in_time and undo(self._w, token.address_key, scope, self._asked(), _BY_LINK, made=made + 86_400):
+            who = self._who(token.address_key)
             name = suppressions.scope_word(self._w.db, scope)
             self._w.after_commit(lambda: events.suppression_lifted(who, name, 1))
         return self._record("resubscribe", target="processed")
@@ -279,7 +298,7 @@ class _Act:
             _close(self._w, item, self._intake, accepted=True, note="filed by hand")
             return self._record(label(reading))
         people = self._intake.people(addresses(reading) or [self._envelope.sender])
-        if not people:
+        if not people or isinstance(reading, Resubscribe):  # a wish to come back, put away: it is no opt-out
             return self._record(label(reading))
         scope = reading.scope if isinstance(reading, OptOut | Review) else ("all",)
         number = self._w.evidence(**self._about(reading), decision="filed by hand")
@@ -292,7 +311,8 @@ class _Act:
     def old(self, reading: OptOut | Review) -> None:
         """Found in an archive: the message is not ours to file, and nobody is written to."""
         if isinstance(reading, Review):
-            self._queue(None, reading, reading.addresses, reading.rules)
+            if not incoming.was_queued(self._w.db, self._asked(), self._envelope.sender, reading.words):
+                self._queue(None, reading, reading.addresses, reading.rules)
             return
         people: list[Whom] = [*self._intake.people(reading.addresses)]
         for whom in people or ([reading.token.address_key] if reading.token else []):
@@ -307,7 +327,8 @@ class _Act:
         neither is worth a person's time.
         """
         gone = [f.recipient for f in reading.failed if f.hard and f.cause == "address"]
-        if reading.proof != "token" and gone and not self._is_allowed(self._envelope.sender, machine=True):
+        news = self._not_yet(gone, [ALL], Reason.HARD_BOUNCE)
+        if reading.proof != "token" and gone and not self._is_allowed(news, self._envelope.sender, machine=True):
             return self._doubt(reading, gone, unproven=True)
         for failed in reading.failed:
             for person in self._intake.people([failed.recipient]):
@@ -335,8 +356,12 @@ class _Act:
         people: list[Whom] = [*self._intake.people(reading.recipients)]
         if reading.token is not None and not people:
             people = [reading.token.address_key]
-        elif not people or (reading.proof != "token" and not self._is_allowed(self._envelope.sender, machine=True)):
-            return self._doubt(reading, reading.recipients, unproven=bool(people))
+        elif reading.proof != "token":
+            news = self._not_yet(reading.recipients, [ALL], Reason.COMPLAINT)
+            if not people or not self._is_allowed(news, self._envelope.sender, machine=True):
+                return self._doubt(reading, reading.recipients, unproven=bool(people))
+        elif not people:
+            return self._doubt(reading, reading.recipients)
         for person in people:
             self._suppress(person, ALL, Reason.COMPLAINT, "arf", lambda: self._evidence(reading))
             self._say(partial(events.complaint_recorded, ref=self._refs[-1]), person)
@@ -407,11 +432,18 @@ class _Act:
         return self._number
 
     def _suppress(
-        self, person: Whom, scope: int, reason: Reason, source: str, evidence: Callable[[], tuple[int, bytes]]
+        self,
+        person: Whom,
+        scope: int,
+        reason: Reason,
+        source: str,
+        evidence: Callable[[], tuple[int, bytes]],
+        *,
+        plain: Address | None = None,
     ) -> bool:
         """True: a new row stands."""
-        w = self._w
-        added = suppressions.add(w, person, scope, reason, source, {}, since=self._asked(), evidence=evidence)
+        w, at = self._w, self._asked()
+        added = suppressions.add(w, person, scope, reason, source, {}, since=at, evidence=evidence, plain=plain)
         if added.evidence:
             self._refs.append(added.evidence)
         if reason == Reason.OPT_OUT:
@@ -459,17 +491,20 @@ class _Act:
         return Done(word, number, tuple(self._refs), self._review, folder if state is None else "")
 
 
-def undo(w: Write, whom: Whom, scope: int, asked: datetime) -> bool:
-    """Undo an opt-out by the person's own confirmed wish: its row goes; of one list alone, `wanted` exempts it.
+_BY_LINK: Final = "the person confirmed by the link of our notice"
 
-    Complaint, bounce and operator rows stay (DESIGN 4.6). False: nothing stood, or the person has opted out since.
+
+def undo(w: Write, whom: Whom, scope: int, asked: datetime, because: str, *, made: int | None = None) -> bool:
+    """Undo an opt-out by the person's own wish: its row goes; of one list alone, `wanted` exempts it.
+
+    Complaint, bounce and operator rows stay (DESIGN 4.6). `made`: when the link was made that confirms it (seconds since
+    1970): it is not good for a later opt-out. False: nothing stood, or the person has opted out since.
     """
     rows = suppressions.standing(w.db, w.ledger.site_key, whom)
     mine = [r for r in rows if r[2] == Reason.OPT_OUT and r[1] in (scope, ALL)]
-    if not mine or any(_asked_again(w, r, asked) for r in mine):
+    if not mine or any(_asked_again(w, r, asked) or (made is not None and r[3] > made) for r in mine):
         return False
-    because = "the person confirmed by the link of our notice"
-    gone = suppressions.lift(w, whom, scope, because, "mail", only=Reason.OPT_OUT)
+    gone = suppressions.lift(w, whom, scope, because, "mail", only=Reason.OPT_OUT, asked=asked)
     if scope != ALL and any(r[1] == ALL for r in mine):
         suppressions.add(w, whom, scope, Reason.WANTED, "mail", {"because": because}, since=asked)
         return True
@@ -479,7 +514,7 @@ def undo(w: Write, whom: Whom, scope: int, asked: datetime) -> bool:
 def _asked_again(w: Write, row: suppressions.RawRow, wish: datetime) -> bool:
     """Was this opt-out asked for (again) after the wish to come back?"""
     asked = incoming.last_asked(w.db, row[4])
-    return max(row[3], seconds(asked) if asked else 0) > seconds(wish)
+    return max(suppressions.last_asked(w.db, row), seconds(asked) if asked else 0) > seconds(wish)
 
 
 def _wish(reading: Reading) -> str:
@@ -531,7 +566,7 @@ def _take_back(w: Write, item: Item, people: Sequence[Address], scopes: Sequence
     because = note or f"asked for it by mail (review {item.id})"
     for person in people:
         for row in suppressions.standing(w.db, w.ledger.site_key, person):
-            if row[2] == Reason.OPT_OUT and row[1] in scopes and _asked_again(w, row, item.at):
+            if row[2] == Reason.OPT_OUT and row[1] in (*scopes, ALL) and _asked_again(w, row, item.at):
                 raise Outdated
         for scope in scopes:
-            suppressions.lift(w, person, scope, because, only=Reason.OPT_OUT)
+            undo(w, person, scope, item.at, because)

@@ -12,7 +12,7 @@ import asyncio
 import functools
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.headerregistry import Address as Mailbox
@@ -35,6 +35,7 @@ from storage.terms import ALL, Reason, seconds
 from storage.write import write
 
 POLL_SECONDS: Final = 5.0
+_PATIENCE_SECONDS: Final = 10.0  # for the notice in hand, when we are told to stop
 _RETRY: Final = (timedelta(minutes=1), timedelta(hours=1))  # doubling from the first to the last
 _PLAIN: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+\Z")  # what needs no quoting in a header
 # Who is not written to, whatever is owed: nobody is there, or they said that our mail is spam.
@@ -69,7 +70,7 @@ class Post:
         while True:
             try:
                 for notice in await asyncio.to_thread(self._due):
-                    await self._deal_with(notice)
+                    await _to_the_end(self._deal_with(notice))
             except (Unavailable, Unusable) as why:
                 events.database_unavailable(why)
             except Exception as error:  # noqa: BLE001 - the outermost loop: a bug must not end the sending
@@ -141,6 +142,16 @@ class Post:
         first, last = _RETRY
         with write(self.ledger, self.now(), "notices") as w:
             outbox.postpone(w, notice, self.now() + min(first * 2 ** min(notice.attempts, 10), last))
+
+
+async def _to_the_end(dealing: Coroutine[None, None, None]) -> None:
+    """A cancellation waits until the notice in hand is sent and noted."""
+    task = asyncio.ensure_future(dealing)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task], timeout=_PATIENCE_SECONDS)
+        raise
 
 
 def compose(

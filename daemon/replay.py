@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Literal
+from typing import Final, Literal
+
+from sqlalchemy import Connection
 
 from daemon import archives
 from daemon.config import Loaded, Mailbox
@@ -106,7 +108,7 @@ def search(
 ) -> list[Found]:
     """The requests in a source, oldest first, each with what became of it. `progress` is called once a message."""
     asked: list[Found] = []
-    back: dict[str, datetime] = {}
+    back: list[tuple[datetime, Resubscribe]] = []
     for name, raw, came in source.messages:
         progress()
         outside = summary(raw)
@@ -115,8 +117,7 @@ def search(
             continue
         reading = triage.read(raw, intake.house, ledger.site_key)
         if isinstance(reading, Resubscribe):
-            for address in addresses(reading):
-                back[address.lower()] = max(back.get(address.lower(), _EPOCH), received or _EPOCH)
+            back.append((received or _EPOCH, reading))
         if isinstance(reading, OptOut | Review):
             envelope = Envelope(
                 Place(mailbox or "archive", name, 0, 0),
@@ -132,36 +133,48 @@ def search(
     return [_judged(found, ledger, intake, back) for found in asked]
 
 
-def _judged(found: Found, ledger: Ledger, intake: Intake, back: dict[str, datetime]) -> Found:
-    """What became of it?"""
+def _judged(found: Found, ledger: Ledger, intake: Intake, back: list[tuple[datetime, Resubscribe]]) -> Found:
+    """What became of it? For each person and scope apart: one that is missing makes the whole request missing."""
     reading, when = found.reading, found.received or _EPOCH
-    if not isinstance(reading, OptOut):
-        return found
     people: list[suppressions.Whom] = [*intake.people(reading.addresses)]
-    if not people and reading.token is not None:
+    if not people and isinstance(reading, OptOut) and reading.token is not None:
         people = [reading.token.address_key]
-    scopes = intake.scopes(reading)
-    standing = [_stands(ledger, person, scope) for person in people for scope in scopes]
-    if standing and all(standing):
-        return replace(found, state="suppressed", since=max(s for s in standing if s))
-    if any(_was_lifted(ledger, person, scope, when) for person in people for scope in scopes):
+    scopes = intake.scopes(reading) if isinstance(reading, OptOut) else [ALL]
+    with ledger.connect() as db:
+        standing = [_stands(db, ledger, person, scope, when) for person in people for scope in scopes]
+        if standing and all(standing):
+            return replace(found, state="suppressed", since=max(s for s in standing if s))
+        if not isinstance(reading, OptOut):
+            return found
+        ended = [
+            suppressions.lifted_since(db, ledger, person, scope, seconds(when)) for person in people for scope in scopes
+        ]
+    if standing and all(stands or lifted for stands, lifted in zip(standing, ended, strict=True)):
         return replace(found, state="lifted")
-    if any(back.get(a.lower(), _EPOCH) > when for a in reading.addresses):
-        return replace(found, state="taken-back")
+    wishes = [wish for at, wish in back if at > when and _takes_back(wish, reading)]
+    if wishes:
+        return replace(found, state="taken-back" if any(w.proof != "none" for w in wishes) else "doubtful")
     return replace(found, state="missing")
 
 
-def _stands(ledger: Ledger, person: suppressions.Whom, scope: int) -> datetime | None:
-    """From when on a suppression for all that is asked stands."""
-    with ledger.connect() as db:
-        rows = suppressions.standing(db, ledger.site_key, person)
-    found = [r[3] for r in rows if r[1] in (ALL, scope) and r[2] != Reason.WANTED]
+def _takes_back(wish: Resubscribe, request: OptOut) -> bool:
+    """Is a later wish about the same people, and about all that was asked?"""
+    people = {a.lower() for a in addresses(wish)}
+    covers = "all" in wish.scope or set(request.scope) <= set(wish.scope)
+    return covers and {a.lower() for a in request.addresses} <= people
+
+
+# What stands for good, and says that the person (or an operator) does not want this: a bounce may pass.
+_WISHES: Final = (Reason.OPT_OUT, Reason.COMPLAINT, Reason.OPERATOR)
+
+
+def _stands(db: Connection, ledger: Ledger, person: suppressions.Whom, scope: int, when: datetime) -> datetime | None:
+    """From when on a suppression for all that is asked stands, without an exemption older than the request."""
+    rows = suppressions.standing(db, ledger.site_key, person)
+    if any(r[2] == Reason.WANTED and scope in (r[1], ALL) and r[3] <= seconds(when) for r in rows):
+        return None
+    found = [r[3] for r in rows if r[1] in (ALL, scope) and r[2] in _WISHES]
     return datetime.fromtimestamp(min(found), UTC) if found else None
-
-
-def _was_lifted(ledger: Ledger, person: suppressions.Whom, scope: int, when: datetime) -> bool:
-    with ledger.connect() as db:
-        return suppressions.lifted_since(db, ledger, person, scope, seconds(when))
 
 
 # ------------------------------------------------------------------ applying
@@ -173,7 +186,23 @@ def apply(found: list[Found], intake: Intake, now: datetime, actor: str, *, revi
 
 
 def _applied(found: Found, honour: Callable[[OptOut | Review, Envelope], object], reviews: bool) -> Found:
-    if found.state == "missing" or (found.state == "doubtful" and reviews):
+    if found.state == "missing":
         honour(found.reading, found.envelope)
-        return replace(found, state="applied" if found.state == "missing" else "doubtful")
+        return replace(found, state="applied")
+    if found.state == "doubtful" and reviews:
+        honour(_as_review(found.reading), found.envelope)
     return found
+
+
+def _as_review(reading: OptOut | Review) -> Review:
+    if isinstance(reading, Review):
+        return reading
+    return Review(
+        reading.addresses,
+        reading.scope,
+        reading.writer,
+        reading.language,
+        reading.rules,
+        reading.words,
+        reading.weighed,
+    )

@@ -12,7 +12,7 @@ import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -51,7 +51,7 @@ def relay_context(config: Config, ledger: Ledger, numbers: dict[str, int]) -> Co
     )
     gate = Gate(Lookup(ledger.path, ledger.site_key), numbers)
     lists = {x.list_id.lower(): x.id for x in config.list if x.list_id}
-    return Context(config.relay, gate, pool, ledger.site_key, lists, numbers, now)
+    return Context(config.relay, gate, pool, ledger.site_key, lists, numbers, now, ledger.same_person)
 
 
 def build_watcher(loaded: Loaded, settings: Mailbox, ledger: Ledger, numbers: dict[str, int]) -> Watcher:
@@ -116,8 +116,8 @@ class Service:
             _refuse_ourselves(config, self.bound["relay"])
             asking = asyncio.create_task(_ask_upstream(self.relay.pool))
             stack.callback(asking.cancel)
-        self._write_to_people()
-        stack.callback(self._stop_writing)
+        await self._write_to_people()
+        stack.push_async_callback(self._stop_writing)
         stack.push_async_callback(self._stop_watchers)
         for settings in config.mailbox:
             self._watch(settings)
@@ -125,17 +125,20 @@ class Service:
         scheduler.start()
         stack.callback(scheduler.shutdown, wait=False)
 
-    def _write_to_people(self) -> None:
+    async def _write_to_people(self) -> None:
         """(Re)start the sending of notices, as the config now says."""
-        self._stop_writing()
+        await self._stop_writing()
         if self.relay is not None and writes_to_people(self.loaded.config):
             post = build_post(self.loaded.config, self.ledger, self.relay.pool)
             self.writing = asyncio.create_task(post.run())
 
-    def _stop_writing(self) -> None:
-        if self.writing is not None:
-            self.writing.cancel()
-            self.writing = None
+    async def _stop_writing(self) -> None:
+        """The notice in hand is finished first, or it would be sent twice."""
+        writing, self.writing = self.writing, None
+        if writing is not None:
+            writing.cancel()
+            with suppress(asyncio.CancelledError):
+                await writing
 
     def _watch(self, settings: Mailbox) -> None:
         watcher = build_watcher(self.loaded, settings, self.ledger, self.numbers)
@@ -198,7 +201,7 @@ class Service:
             context = relay_context(new, self.ledger, self.numbers)
             assert context is not None
             self.relay.take_over(context)
-        self._write_to_people()
+        await self._write_to_people()
         await self._stop_watchers()  # passwords, CA files and house are read again
         self.watchers.clear()
         for settings in new.mailbox:

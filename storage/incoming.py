@@ -202,20 +202,20 @@ def forget_soft_bounces(w: Write, window_days: int) -> None:
 # ------------------------------------------------------------------ what nobody proved
 
 
-def allow_unproven(w: Write, writer: bytes, asked: datetime, limit: int, one_writer: int) -> bool:
-    """May one more request that nobody proved be acted on? Counts it if so.
+def allow_unproven(w: Write, writer: bytes, asked: datetime, people: int, limit: int, one_writer: int) -> bool:
+    """May so many more people be suppressed though nobody proved it? Counts them if so.
 
     `writer`: his address key. It is counted by the hour in which it came in, so that a backlog is read as it arrived.
     """
     hour = seconds(asked) // 3600
     query = "SELECT coalesce(sum(count), 0), coalesce(sum(CASE WHEN writer = ? THEN count END), 0) FROM unproven WHERE hour = ?"
     total, his = w.db.exec_driver_sql(query, (writer, hour)).one()
-    if total >= limit or his >= one_writer:
+    if total + people > limit or his + people > one_writer:
         return False
     w.db.exec_driver_sql(
-        "INSERT INTO unproven (hour, writer, count) VALUES (?, ?, 1)"
-        " ON CONFLICT (hour, writer) DO UPDATE SET count = count + 1",
-        (hour, writer),
+        "INSERT INTO unproven (hour, writer, count) VALUES (?, ?, ?)"
+        " ON CONFLICT (hour, writer) DO UPDATE SET count = count + excluded.count",
+        (hour, writer, people),
     )
     return True
 
@@ -280,6 +280,12 @@ def open_review(
         ),
     ).scalar_one()
     return int(found)
+
+
+def was_queued(db: Connection, received: datetime, sender: str, words: str) -> bool:
+    """Was this message put into the queue before, whatever was decided?"""
+    query = "SELECT 1 FROM review WHERE at = ? AND sender = ? AND words = ? LIMIT 1"
+    return db.exec_driver_sql(query, (seconds(received), sender, words)).first() is not None
 
 
 _ITEM = (

@@ -179,6 +179,17 @@ class OutboxNotice(SQLModel, table=True):
     due: datetime = Field(sa_type=Utc)
 
 
+class AskedAgain(SQLModel, table=True):
+    """When what a suppression row stands for was last asked again: the row itself keeps the first time."""
+
+    __tablename__ = "asked_again"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    key: bytes = Field(primary_key=True)
+    scope: int = Field(primary_key=True)
+    reason: int = Field(primary_key=True)
+    at: datetime = Field(sa_type=Utc)
+
+
 class Unproven(SQLModel, table=True):
     """How many requests that nobody proved were acted on: by the hour they came in (since 1970), and by writer."""
 

@@ -40,23 +40,30 @@ def add(
     *,
     since: datetime | None = None,
     evidence: Callable[[], tuple[int, bytes]] | None = None,
+    plain: Address | None = None,
 ) -> Added:
     """Suppress a person (or a domain) within a scope.
 
     `detail`: what explains it (words, rules, message_id, mailbox, note...). `since`: when it was asked, if not now.
     `evidence`: gives the evidence if a row is written (one evidence may cover several addresses of a message).
+    `plain`: the address of a person of whom `whom` is only the key.
     """
     moment = since or w.now
     keys, address = _keys_for_writing(w, whom)
+    address = address or str(plain or "")
     standing = _rows(w.db, keys)
     # whoever says no to everything, or to this list, no longer wants it
     unwanted = [r for r in standing if reason == Reason.OPT_OUT and r[2] == Reason.WANTED and scope in (ALL, r[1])]
     for row in standing:
         if row[1] == scope and row[2] == reason:
             _no_longer_wanted(w, [r for r in unwanted if r[3] <= seconds(moment)], address, source)
+            _note_repeated(w, row, moment)
             return Added("repeated", row[4])
     if reason in (Reason.OPT_OUT, Reason.WANTED) and _lifted_later(w.db, keys, scope, moment):
         return Added("outdated", 0)
+    if any(r[1] == scope and r[3] > seconds(moment) for r in unwanted):
+        return Added("outdated", 0)  # wanted again since
+    unwanted = [r for r in unwanted if r[3] <= seconds(moment)]
     number = evidence() if evidence else w.evidence(address=address, source=source, **detail)
     _delete(w, unwanted)
     _insert(w, [(keys[0], scope, int(reason), seconds(moment), number[0])])
@@ -66,6 +73,21 @@ def add(
         )
     w.audit("suppressed", key=keys[0], scope=scope, reason=int(reason), source=source, evidence=number)
     return Added("new", number[0])
+
+
+def _note_repeated(w: Write, row: RawRow, moment: datetime) -> None:
+    w.db.exec_driver_sql(
+        "INSERT INTO asked_again (key, scope, reason, at) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (key, scope, reason) DO UPDATE SET at = max(at, excluded.at)",
+        (*row[:3], seconds(moment)),
+    )
+
+
+def last_asked(db: Connection, row: RawRow) -> int:
+    """When what a standing row is about was asked for the last time, in seconds since 1970."""
+    query = "SELECT at FROM asked_again WHERE key = ? AND scope = ? AND reason = ?"
+    again = db.exec_driver_sql(query, row[:3]).scalar()
+    return max(row[3], int(again or 0))
 
 
 def _keys_for_writing(w: Write, whom: Whom) -> tuple[list[bytes], str]:
@@ -124,14 +146,25 @@ def _not_there(db: Connection, batch: list[tuple[bytes, int, int, int]]) -> list
 
 
 def lift(
-    w: Write, whom: Whom, scope: int, because: str, source: str = "operator", *, only: Reason | None = None
+    w: Write,
+    whom: Whom,
+    scope: int,
+    because: str,
+    source: str = "operator",
+    *,
+    only: Reason | None = None,
+    asked: datetime | None = None,
 ) -> list[RawRow]:
-    """End every personal row of this scope, whatever its reason (or of one reason), saying why. Returns what went."""
+    """End every personal row of this scope, whatever its reason (or of one reason), saying why. Returns what went.
+
+    `asked`: when the person wished it, if that was before now: an opt-out of between counts.
+    """
     keys = [whom] if isinstance(whom, bytes) else _personal_keys(w, whom)
     gone = [r for r in _rows(w.db, keys) if r[1] == scope and r[2] != Reason.WANTED and only in (None, r[2])]
     if gone:
         address = "" if isinstance(whom, bytes) else str(whom)
-        number = w.evidence(address=address, source=source, because=because)
+        wished = {} if asked is None else {"asked": seconds(asked)}
+        number = w.evidence(address=address, source=source, because=because, **wished)
         _delete(w, gone)
         for row in gone:
             w.audit("lifted", key=row[0], scope=scope, reason=row[2], source=source, evidence=number)
@@ -163,16 +196,18 @@ def _personal_keys(w: Write, address: Address) -> list[bytes]:
 
 
 def _lifted_later(db: Connection, keys: list[bytes], scope: int, moment: datetime) -> bool:
-    """Was this person taken off this list again after `moment`? Then an older wish, read late, does not count.
+    """Was this person taken off this list (or off all) again after `moment`? Then an older wish does not count.
 
-    A bounce that was lifted or ran out says nothing of what the person wants.
+    What counts is when it was wished, as the evidence has it, not when we got to read it. A bounce that was lifted or
+    ran out says nothing of what the person wants.
     """
     marks = ",".join("?" * len(keys))
-    found = db.exec_driver_sql(
-        f"SELECT max(at) FROM audit WHERE event = 'lifted' AND reason IN (?, ?, ?) AND scope = ? AND key IN ({marks})",
-        (int(Reason.COMPLAINT), int(Reason.OPT_OUT), int(Reason.OPERATOR), scope, *keys),
-    ).scalar()
-    return found is not None and seconds(moment) < found
+    lifts = db.exec_driver_sql(
+        "SELECT a.at, e.detail FROM audit a LEFT JOIN evidence e ON e.id = a.evidence"
+        f" WHERE a.event = 'lifted' AND a.reason IN (?, ?, ?) AND a.scope IN (?, ?) AND a.key IN ({marks})",
+        (int(Reason.COMPLAINT), int(Reason.OPT_OUT), int(Reason.OPERATOR), scope, ALL, *keys),
+    )
+    return any(seconds(moment) < (json.loads(detail).get("asked", at) if detail else at) for at, detail in lifts)
 
 
 def lifted_since(db: Connection, ledger: Ledger, whom: Whom, scope: int, moment: int) -> bool:
@@ -203,6 +238,9 @@ def _delete(w: Write, rows: list[RawRow]) -> None:
     if rows:
         w.db.exec_driver_sql(
             "DELETE FROM suppression WHERE key = ? AND scope = ? AND reason = ?", [r[:3] for r in rows]
+        )
+        w.db.exec_driver_sql(
+            "DELETE FROM asked_again WHERE key = ? AND scope = ? AND reason = ?", [r[:3] for r in rows]
         )
         w.rows_removed(rows)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from daemon.cli import common
-from daemon.cli.common import DATAERR, AsJson, ListOption, note, tell
+from daemon.cli.common import DATAERR, TEMPFAIL, AsJson, ListOption, Stop, note, tell
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +31,9 @@ def token(
     loaded = common.loaded()
     ledger = common.ledger(loaded)
     scope = common.scope_of(list_id, loaded, common.list_numbers(ledger))
-    number = 0 if scope == ALL else max(scope, 0)
+    if scope == common.NO_SUCH_LIST:
+        raise Stop(f"the ledger has not met the list {list_id!r} yet: start `optoutd run` once", TEMPFAIL)
+    number = 0 if scope == ALL else scope
     failed = False
     for text in common.arguments(addresses):
         try:

@@ -82,7 +82,6 @@ def _fact(name: str, reading: Reading) -> dict[str, Any]:
         "keep": list(reading.keep) if isinstance(reading, OptOut) else [],
         "rules": list(reading.rules),
         "stays": reading.stays if isinstance(reading, OptOut) else False,
-        "weighed": list(getattr(reading, "weighed", ())),
     }
 
 
@@ -179,7 +178,7 @@ def show(number: Number, as_json: AsJson = False) -> None:
     lines = [
         f"{item.id}  {item.state}  received {when(item.at)} from {item.sender or '(no sender)'}",
         f"accepting {would} {_ACCEPTING.get(item.wish, 'suppress')} {people} ({item.scope})",
-        *(f"rule:  {rule}" + f": {RULES[rule]}" * (rule in RULES) for rule in item.rules),
+        *(f"rule:  {rule}" + (f": {RULES[rule]}" if rule in RULES else "") for rule in item.rules),
         *([f"words: {item.words!r}"] if item.words else []),
         *(["", item.excerpt] if item.excerpt else []),
     ]

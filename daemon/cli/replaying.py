@@ -151,7 +151,9 @@ def _sum_up(found: list[Found], *, applied: bool) -> None:
     parts = [
         f"{states[state]} {state}" for state in ("missing", "applied", "suppressed", "lifted", "taken-back", "doubtful")
     ]
-    note(f"{len(found)} requests: " + ", ".join(p for p in parts if not p.startswith("0 ")) if found else "no requests")
+    many = "1 message" if len(found) == 1 else f"{len(found)} messages"
+    told = ", ".join(p for p in parts if not p.startswith("0 "))
+    note(f"{many} that ask or may ask: {told}" if found else "nobody asked")
     if people:
-        word = "are suppressed now" if applied else "never left the list; --apply records it"
+        word = "are suppressed now" if applied else "never left the list; nothing was changed, --apply records it"
         note(f"{len(people)} people {word}")

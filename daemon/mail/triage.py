@@ -14,6 +14,7 @@ from daemon.mail import addresses, arf, automatic, dsn, fields, lists, message, 
 from daemon.mail import whom as whose
 from daemon.mail.message import Message, Part
 from daemon.mail.own import Own
+from daemon.mail.patterns import pattern
 from daemon.mail.reading import (
     ALL,
     AutoReply,
@@ -35,6 +36,9 @@ from storage.address import NotAnAddress, SiteKey, keys_of, parse
 
 # Fields of a returned message in which tokens of ours travel; reporters redact some and leave others.
 _CARRIERS: Final = ("received", "list-unsubscribe", "cfbl-feedback-id", "feedback-id", "message-id")
+
+
+_UNDO = pattern(r"undo\s{1,3}[a-z2-7]{52}\Z")
 
 
 @dataclass(slots=True)
@@ -174,9 +178,8 @@ def _returned_person(original: Part | None, site_key: SiteKey | None) -> Token |
     return next(iter(named.values())) if len(named) == 1 else None
 
 
-def _is_about(token: tokens.Token, address: str, site_key: SiteKey) -> bool:
-    if token.address_key == tokens.NOBODY:
-        return True
+def _is_about(token: Token, address: str, site_key: SiteKey) -> bool:
+    """Does it name this address? One of a message to several people names nobody: each of them holds it."""
     try:
         return any(key == token.address_key for key, kind in keys_of(site_key, parse(address)) if kind != "domain")
     except NotAnAddress:
@@ -184,15 +187,28 @@ def _is_about(token: tokens.Token, address: str, site_key: SiteKey) -> bool:
 
 
 def _token(case: _Case) -> Reading | None:
-    """A link of ours in the address or the subject names the address, whatever From says (specification 3)."""
-    if case.site_key is None:
+    """A link of ours in the address or the subject names the address, whatever From says (specification 3).
+
+    Not where our own staff answers somebody under such a subject.
+    """
+    if case.site_key is None or case.house.owns(case.writer.rpartition("@")[2]):
         return None
-    places = [case.subject, *automatic.tagged(case.message, case.house)]
-    for place in places:
+    for place in (case.subject, *automatic.tagged(case.message, case.house)):
         for token in tokens.find(case.site_key, ("link", "undo"), place):
             if token.address_key != tokens.NOBODY:
-                return _by_token(case, token)
+                return _undo(case, token) if token.day else _by_token(case, token)
     return None
+
+
+def _undo(case: _Case, token: Token) -> Reading | None:
+    """What gives back must be the very mail that our link opens, sent by a person who says nothing else in it."""
+    if not _UNDO.match(case.subject.strip()) or automatic.by_header(case.message, case.subject):
+        return None
+    text = own.read(case.message, case.house, _author(case), case.writer)
+    said = wording.understand("", text.body.text, [], is_answer=True, names=lists.names(case.house))
+    if said.kind in ("opt-out", "review"):
+        return None
+    return _by_token(case, token)
 
 
 def _by_token(case: _Case, token: Token) -> Reading:
@@ -221,7 +237,8 @@ def _unsubscribe_address(case: _Case) -> Reading | None:
 def _asks_removal(wish: Wish) -> bool:
     """Does an automatic text itself ask for removal? Its conditions ("if you send newsletters") are its form."""
     conditional = wish.rule in ("2-review-d-conditional", "2-review-a-unclear")
-    return wish.rule == "2-opt-out" or (conditional and any(wish.sentences[n].says("ask") for n in wish.deciding))
+    asked = any(wish.sentences[n].says("ask") for n in wish.deciding)
+    return wish.rule == "2-opt-out" or (conditional and asked and not wish.told)
 
 
 def _automatic_answer(case: _Case) -> Reading | None:

@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from daemon import events
@@ -206,9 +206,6 @@ class Watcher:
         ledger, name = self._means.intake.ledger, self.settings.name
         with ledger.connect() as db:
             begun = incoming.first_sight(db, name, folder.name, folder.uidvalidity)
-        if begun is None and self.settings.observe:
-            since = self._means.now() - timedelta(days=self.settings.first_days)
-            return incoming.FirstSight(folder.uidnext, since)
         if begun is None:
             days = None if self._is_target(folder.name) else self.settings.first_days
             with write(ledger, self._means.now(), f"mailbox {name}") as w:
@@ -247,7 +244,7 @@ class Watcher:
             self._file(session, place, done)
 
     def _observe(self, session: Session, place: Place) -> None:
-        """Say what would be made of a message. Nothing is recorded: once this option is gone, it is read in earnest."""
+        """Say what would be made of a message. It is not recorded as read: once this option is gone, it is read in earnest."""
         session.enter(place.folder, writable=False)
         fetched = session.fetch(place.uid)
         if fetched is not None:

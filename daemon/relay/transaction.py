@@ -25,7 +25,7 @@ from daemon.mail import tokens
 from daemon.relay import envelope
 from daemon.relay.body import Body
 from daemon.upstream import Delivery, Lost, Pool, Reply, told
-from storage.address import SiteKey, forms
+from storage.address import SiteKey, person
 
 _HEADER_LIMIT: Final = 262_144  # octets of header in which we look for List-Id and Received
 _GROWN: Final = 1024  # octets: a generous measure of the Received line, for SIZE
@@ -46,6 +46,7 @@ class Context:
     lists: Mapping[str, str]
     numbers: Mapping[str, int]
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    same_person: tuple[str, ...] = ("tag", "alias")  # storage.same_person: under which form a person's rows are written
 
     @property
     def hostname(self) -> str:
@@ -309,7 +310,8 @@ class Transaction:
         """Our Received line (RFC 5321 4.4). Its id is a signed token, by which a bounce proves that it is of our mail."""
         key = bytes(16)
         if len(self._taken) == 1 and not self._left_out:
-            key = self._context.site_key.address_key(forms(self._taken[0].rcpt.address)[0][1])
+            form = person(self._taken[0].rcpt.address, self._context.same_person)
+            key = self._context.site_key.address_key(form)
         token = tokens.make(self._context.site_key, "received", key, self._context.numbers.get(self._list or "", 0))
         peer = self._peer[0] if isinstance(self._peer, tuple) else "unknown"
         literal = f"IPv6:{peer}" if ":" in str(peer) else peer

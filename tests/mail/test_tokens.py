@@ -166,7 +166,7 @@ hello
 
 @pytest.mark.parametrize(
     ("about", "proof"),
-    [("jo@other.example", "token"), ("", "token"), ("al@other.example", "none"), ("@other.example", "none")],
+    [("jo@other.example", "token"), ("", "none"), ("al@other.example", "none"), ("@other.example", "none")],
 )
 def test_a_bounce_is_proven_by_the_id_of_our_received(house: House, about: str, proof: str) -> None:
     form = about and KEY.address_key(str(parse(about)))
@@ -175,3 +175,21 @@ def test_a_bounce_is_proven_by_the_id_of_our_received(house: House, about: str, 
     assert isinstance(reading, Bounce)
     assert (reading.recipients, reading.hard, reading.proof) == (("Jo+x@other.example",), True, proof)
     assert isinstance(triage.read(raw, house), Bounce)
+
+
+UNDO = tokens.make(KEY, "undo", KEY.address_key("ann@example.com"), 0, day=20_000)
+
+
+@pytest.mark.parametrize(
+    ("author", "subject", "extra", "body"),
+    [
+        ("ann@example.com", f"Re: undo {UNDO}", "", "Sorry, wrong click. Please unsubscribe me from everything."),
+        ("ann@example.com", f"undo {UNDO}", "", "Sorry, wrong click. Please unsubscribe me from everything."),
+        ("agent@quillpdf.example", f"undo {UNDO}", "", "Done for you."),
+        ("ann@example.com", f"undo {UNDO}", "Auto-Submitted: auto-replied\n", ""),
+        ("ann@example.com", f"Ticket 7: undo {UNDO} please explain", "", ""),
+    ],
+)
+def test_only_the_very_mail_of_our_link_gives_back(author: str, subject: str, extra: str, body: str) -> None:
+    raw = f"From: {author}\nTo: support@quillpdf.example\n{extra}Subject: {subject}\n\n{body}\n".encode()
+    assert getattr(triage.read(raw, HOUSE, KEY), "token", None) is None

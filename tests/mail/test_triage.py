@@ -183,6 +183,11 @@ def test_untrustworthy_senders_go_to_review(house: House, author: str, rule: str
     assert rule in reading.rules
 
 
+FORGED = (
+    "Authentication-Results: mx1.quillpdf.example; "
+    'spf=pass smtp.mailfrom="a; dmarc=pass header.from=writer.example b"@evil.example;\n'
+    " dmarc=fail header.from=writer.example\n"
+)
 AUTH = "Authentication-Results: {by}; dmarc={result} header.from=writer.example\n"
 
 
@@ -192,6 +197,12 @@ AUTH = "Authentication-Results: {by}; dmarc={result} header.from=writer.example\
         (AUTH.format(by="mx1.quillpdf.example", result="pass"), "opt-out", "dmarc"),
         (AUTH.format(by="mx1.quillpdf.example", result="fail"), "review", ""),
         (AUTH.format(by="mx.elsewhere.example", result="fail"), "opt-out", "none"),
+        (FORGED, "review", ""),
+        (
+            'Authentication-Results: mx1.quillpdf.example; dkim=fail reason="x; dmarc=pass"; dmarc=fail\n',
+            "review",
+            "",
+        ),
         (
             "Received: from a by mx.elsewhere.example; today\n" + AUTH.format(by="mx1.quillpdf.example", result="pass"),
             "opt-out",

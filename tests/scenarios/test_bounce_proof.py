@@ -76,13 +76,20 @@ def ledger(tmp_path: Path) -> Books:
     return books(tmp_path / "state")
 
 
-@pytest.mark.parametrize("recipients", [["gone@example.net"], ["gone@example.net", "here@example.net"]])
-async def test_our_own_received_line_proves_it(ledger: Books, sink: Sink, recipients: list[str]) -> None:
-    returned = await sent_through(ledger, sink, recipients)
-    done = act(ledger, report("gone@example.net", "5.1.1", "550 5.1.1 no such user", returned))
+@pytest.mark.parametrize("address", ["gone@example.net", "Gone.Now+list@gmail.com"])
+async def test_our_own_received_line_proves_it(ledger: Books, sink: Sink, address: str) -> None:
+    returned = await sent_through(ledger, sink, [address])
+    done = act(ledger, report(address, "5.1.1", "550 5.1.1 no such user", returned))
     assert done.review is None
-    assert reasons(ledger, "gone@example.net") == [Reason.HARD_BOUNCE]
-    assert not reasons(ledger, "here@example.net")
+    assert reasons(ledger, address) == [Reason.HARD_BOUNCE]
+
+
+async def test_the_line_of_a_message_to_several_proves_nothing_of_anybody(ledger: Books, sink: Sink) -> None:
+    """Each of them holds it, and could report all the world with it."""
+    returned = await sent_through(ledger, sink, ["gone@example.net", "here@example.net"])
+    done = act(ledger, report("gone@example.net", "5.1.1", "550 5.1.1 no such user", returned))
+    assert done.review is not None
+    assert not reasons(ledger, "gone@example.net")
 
 
 async def test_a_policy_block_suppresses_nobody(ledger: Books, sink: Sink) -> None:

@@ -1,4 +1,4 @@
-"""The outbox of our own few notices, and the hourly allowance of requests that nobody proved."""
+"""The outbox of our own notices, the hourly allowance of what nobody proved, and when a request was repeated."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -27,6 +27,14 @@ def upgrade() -> None:
     )
     op.create_index("ix_outbox_key", "outbox", ["key"])
     op.create_index("ix_outbox_state_due", "outbox", ["state", "due"])
+    op.create_table(
+        "asked_again",
+        sa.Column("key", sa.LargeBinary, primary_key=True),
+        sa.Column("scope", sa.Integer, primary_key=True),
+        sa.Column("reason", sa.Integer, primary_key=True),
+        sa.Column("at", sa.BigInteger, nullable=False),
+        sqlite_with_rowid=False,
+    )
     op.create_table(
         "unproven",
         sa.Column("hour", sa.Integer, primary_key=True),
