@@ -237,9 +237,14 @@ def complaint_recorded(who: Who, ref: int) -> None:
     _log.info("complaint_recorded", who=_who(who), ref=ref)
 
 
-def message_observed(mailbox: str, uid: int, label: str, rules: Iterable[str]) -> None:
-    """mailbox.observe: a message was read, and nothing done about it."""
-    _log.info("message_observed", mailbox=mailbox, uid=uid, label=label, rules=list(rules))
+def message_observed(
+    mailbox: str, uid: int, label: str, about: Iterable[Who], scope: str, rules: Iterable[str]
+) -> None:
+    """mailbox.observe: a message was read, and nothing done about it. `about`: whom it would concern."""
+    people = [_who(who) for who in about]
+    _log.info(
+        "message_observed", mailbox=mailbox, uid=uid, label=label, about=people, scope=scope or None, rules=list(rules)
+    )
 
 
 def notice_sent(who: Who, kind: str) -> None:

@@ -27,6 +27,7 @@ ARGUMENTS: dict[str, Any] = {
     "reply": f"550 5.1.1 <{SECRET}> unknown",
     "upstream": f"250 2.0.0 queued for {SECRET}",
     "facts": {},
+    "about": [WHO],
     "bound": {},
 }
 EVENTS = [

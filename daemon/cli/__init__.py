@@ -83,6 +83,7 @@ def _told(error: BaseException) -> int:
         case TyperException():
             return _misused(error)
     from daemon.config import ConfigError  # something is wrong already: now the imports may take their time
+    from daemon.mail.phrases import Broken
     from storage.engine import Unavailable, Unusable
 
     match error:
@@ -90,7 +91,7 @@ def _told(error: BaseException) -> int:
             for problem in error.problems:
                 common.note(str(problem) if problem.path else f"optoutd: {problem}")
             return CONFIG
-        case Unusable():
+        case Unusable() | Broken():
             return _say(str(error), CONFIG)
         case Unavailable():
             return _say(str(error), TEMPFAIL)

@@ -47,7 +47,8 @@ def token(
         undo = tokens.make(ledger.site_key, "undo", key, number, day=day)
         fact: dict[str, Any] = {"address": text, "list": list_id, "token": link, "one_click": None}
         fact |= {"mailto": _mailto(loaded.config, link), "undo": _undo(loaded.config, undo)}
-        tell(fact, as_json, f"{text}  {fact['mailto'] or link}")
+        undone = f"\n{' ' * len(text)}  {fact['undo']} (30 days)" if fact["undo"] else ""
+        tell(fact, as_json, f"{text}  {fact['mailto'] or link}{undone}")
     if failed:
         raise typer.Exit(DATAERR)
 

@@ -153,6 +153,9 @@ def suppress(
         raise Stop("`wanted` exempts one list: name it with --list", USAGE)
     config = common.loaded()
     people, bad = _people(addresses, force=force)
+    for person in people:
+        if config.config.house.is_ours(str(person)):
+            raise Stop(f"{person} is one of our own addresses (house.addresses): it is never suppressed", USAGE)
     ledger = common.ledger(config, writes=True)
     scope, word = _scope_to_write(list_id, config, ledger)
     with write(ledger, common.now(), common.actor()) as w:

@@ -102,7 +102,7 @@ def scope(wish: Wish, house: House) -> Scope:
             if rest
             else Scope(("all",), (), "5-all")
         )
-    if everything or not named or named >= {x.id for x in house.lists}:
+    if everything or not named or (len(house.lists) > 1 and named >= {x.id for x in house.lists}):
         return Scope(("all",), (), "5-all")
     return Scope(tuple(sorted(f"list:{x}" for x in named)), tuple(sorted(keep - named)), "5-named")
 

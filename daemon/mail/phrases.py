@@ -198,11 +198,18 @@ def languages() -> tuple[str, ...]:
     return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
 
 
+class Broken(Exception):
+    """A phrase file cannot be read; the message says which, and where."""
+
+
 @functools.cache
 def lexicon(language: str) -> Lexicon:
-    """Read phrases/LANG.toml, on first use."""
+    """Read phrases/LANG.toml, on first use. Raises Broken."""
     file = importlib.resources.files("daemon.mail").joinpath("phrases").joinpath(f"{language}.toml")
-    data = tomllib.loads(file.read_text(encoding="utf-8"))
+    try:
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as why:
+        raise Broken(f"daemon/mail/phrases/{language}.toml: {why}") from None
     exact: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
     prefixes: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
     vocabulary: set[str] = set()

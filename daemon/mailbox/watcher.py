@@ -23,7 +23,7 @@ from typing import Final
 from daemon import events
 from daemon.config import Mailbox
 from daemon.intake import Done, Envelope, Intake, Shelf
-from daemon.mail.reading import Reading, label
+from daemon.mail.reading import Reading, addresses, label
 from daemon.mail.summary import summary
 from daemon.mailbox.session import Failed, Fetched, Folder, Session
 from storage import incoming
@@ -249,7 +249,9 @@ class Watcher:
         fetched = session.fetch(place.uid)
         if fetched is not None:
             reading = self._means.read(fetched.raw)
-            events.message_observed(place.mailbox, place.uid, label(reading), reading.rules)
+            about = [self._means.intake.ledger.site_key.who(p) for p in self._means.intake.people(addresses(reading))]
+            scope = ";".join(getattr(reading, "scope", ()))
+            events.message_observed(place.mailbox, place.uid, label(reading), about, scope, reading.rules)
 
     def _attempts(self, place: Place) -> int:
         """How often this message was begun, this time included: committed before it is touched."""
