@@ -123,11 +123,19 @@ def _one(piece: str) -> tuple[str, str | None, str]:
     return "".join(bare), None if angle is None else "".join(angle), "".join(comments)
 
 
+def _after_signs(written: str) -> str:
+    """Chinese and Japanese leave no space before an address: what stands before its Latin letters is not part of it."""
+    local, at, domain = written.rpartition("@")
+    signs = [n for n, char in enumerate(local) if "\u3000" <= char <= "\u9fff" or "\uff00" <= char <= "\uffef"]
+    latin = local[signs[-1] + 1 :] if signs else local
+    return f"{latin or local}{at}{domain}"
+
+
 def in_text(text: str) -> list[tuple[int, int, str]]:
     """Addresses in running text, plain or disguised ("x (at) y (dot) z") -> [(start, end, addr-spec)], at most MOST."""
     out: list[tuple[int, int, str]] = []
     for found in _IN_TEXT.finditer(text):
-        address = spec(found[0].removeprefix("mailto:").strip("'.*"))
+        address = spec(_after_signs(found[0].removeprefix("mailto:").strip("'.*")))
         if address:
             out.append((found.start(), found.end(), address))
         if len(out) >= MOST:

@@ -17,6 +17,8 @@ _LIMIT: Final = 60  # words (signs, where each counts as a word): more is no pla
 _DOUBTS: Final = ("veto", "theirs", "product", "offer", "not_own", "channel", "keep_word", "renewal")
 _REQUESTS: Final = ("ask", "bare")
 _NAME_WORDS: Final = 4
+_NEAR: Final = 6  # words between a "not" and what it may negate; another "not" may be more than twice as far
+_NEAR_SIGNS: Final = 80  # where each sign counts as a word: the whole clause
 _FRAGMENT: Final = 3  # words: a clause so short with a "not" in it negates what stands beside it
 # Understood in mail of every language.
 _EVERYWHERE: Final = frozenset(
@@ -39,16 +41,29 @@ def is_negated(said: list[Sentence]) -> bool:
 
 
 def _has_stray_not(clause: Clause) -> bool:
-    nots = apart = end = 0
-    for at, ends in sorted(clause.found.get("nots", {}).items()):
-        nots += max(ends) - max(at, end) if max(ends) > end else 0
-        apart += at >= end
-        end = max(end, *ends)
-    ends_something = any(name in clause.found for name in ("leave", "remove", "stop"))
-    fillers = {n for at, ends in clause.found.get("filler", {}).items() for n in range(at, max(ends))}
+    ending = [n for name in ("leave", "remove", "stop") for n in _places(clause, name)]
+    nots = [n for n in _places(clause, "nots") if n not in ending]  # "enough!" ends something, it does not negate
+    if not nots:
+        return False
     says_what = any(name in clause.found for name in ("send", "receive", "want", "mail", "list", "sending", "contact"))
-    bare = nots + len(fillers) >= len(clause.words) or (len(clause.words) <= _FRAGMENT and not says_what)
-    return apart > 1 or bool(apart and (ends_something or bare))
+    fragment = len(nots) + len(_places(clause, "filler")) >= len(clause.words) or (
+        len(clause.words) <= _FRAGMENT and not says_what
+    )
+    signs = any(len(word) == 1 and word > "\u2e80" for word in clause.words)  # each counts as a word
+    near = _NEAR_SIGNS if signs else _NEAR
+    starts = sorted(clause.found["nots"])
+    ends = {at: max(clause.found["nots"][at]) for at in starts}
+    twice = any(
+        ends[one] <= other < ends[one] + 2 * near + 2
+        for one in starts
+        for other in starts
+        if one in nots and other in nots
+    )
+    return twice or fragment or any(abs(n - other) <= near for n in nots for other in ending)
+
+
+def _places(clause: Clause, name: str) -> list[int]:
+    return sorted({n for at, ends in clause.found.get(name, {}).items() for n in range(at, max(ends))})
 
 
 def _is_signature(sentence: Sentence, signature: set[str]) -> bool:

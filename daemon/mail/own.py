@@ -184,6 +184,10 @@ def _own_subject(subject: str, own: Own, house: House) -> str:
         return subject
     folded = phrases.tokens(bare)
     copied = [phrases.tokens(_bare(copy.subject)) for copy in own.body.copies if copy.subject]
+    for title in copied:  # "Re: The Quill Letter | May -- UNSUBSCRIBE"
+        added = [word for word in folded[len(title) :] if word.isalnum()]
+        if title and added and folded[: len(title)] == title:
+            return " ".join(added)
     if folded in copied or _is_title(bare, house):
         return ""
     quoted = [phrases.tokens(line.lstrip(" >|")) for line in own.body.quoted.split("\n")[:12]]

@@ -14,6 +14,7 @@ from daemon.mail.wishes import Wish
 from storage.address import PUBLIC_PROVIDERS
 
 _HIMSELF: Final = frozenset("me myself mich moi m me".split())
+_FAVOUR: Final = frozenset("for fur pour".split())  # "take that one off for me"
 # What is called "my" in front of an address that is not the writer's own: "my officer dpo@...".
 _NO_ADDRESS: Final = frozenset(
     "officer colleague colleagues successor boss manager assistant secretary lawyer wife husband partner friend kollege"
@@ -51,7 +52,12 @@ def whom(wish: Wish, writer: str, house: House, copies: list[Copy], *, reply: bo
 
 def _only_himself(wish: Wish) -> bool:
     """ "Please unsubscribe me. Questions go to it@...": does he say outright that it is he who wants to leave?"""
-    return any(_HIMSELF & set(clause.words) for n in wish.deciding for clause in _asking(wish, n))
+    return any(
+        word in _HIMSELF and clause.words[max(0, at - 1)] not in _FAVOUR
+        for n in wish.deciding
+        for clause in _asking(wish, n)
+        for at, word in enumerate(clause.words)
+    )
 
 
 def _asking(wish: Wish, n: int) -> list[Clause]:

@@ -30,6 +30,7 @@ _TOUCHED: Final = (
     " renewal channel_mail transactional"
 ).split()
 _YIELDS_TO_YES: Final = ("2-review-c-displeasure", "2-one-word", "2-weighed-doubt")
+_REPEATED: Final = 6  # words
 _MANY: Final = 3  # addresses beside a word of removal: perhaps a list of people
 
 
@@ -198,8 +199,18 @@ def _yes(answers: list[tuple[str, str]], language: str) -> str:
 
 def _is_yes(sentence: Sentence) -> bool:
     """Nothing but a yes, or a yes and a word on the link that does not work."""
-    rest = [c for c in sentence.clauses if not _only_yes(c) and not all(w in ("for", "me", "please") for w in c.words)]
+    rest = [
+        c
+        for c in sentence.clauses
+        if not _only_yes(c) and not _wants_it(c) and not all(w in ("for", "me", "please") for w in c.words)
+    ]
     return len(rest) < len(sentence.clauses) and all(_LINK & set(c.words) and _FAILS & set(c.words) for c in rest)
+
+
+def _wants_it(clause: Clause) -> bool:
+    """ "Yes, I do want to leave": says the same once more."""
+    wants = any(name in clause.found for name in ("want", "i_want")) and "leave" in clause.words
+    return wants and "negation" not in clause.found and len(clause.words) <= _REPEATED
 
 
 def _only_yes(clause: Clause) -> bool:

@@ -139,8 +139,9 @@ def test_a_not_put_anywhere_into_such_a_request_leaves_it_to_a_person(house: Hou
 
 
 @pytest.mark.parametrize(
-    ("name", "floor"), [("a", 0.9), ("b", 0.9), ("c", 0.85), ("d", 0.85), ("e", 0.85), ("f", 0.85)]
-)
+    ("name", "floor"), [("a", 0.9), ("b", 0.9), ("c", 0.85), ("d", 0.85), ("e", 0.85), ("f", 0.85), ("g", 0.85), ("h", 0.75), ("i", 0.8),
+     ("j", 0.8), ("k", 0.7), ("l", 0.7), ("m", 0.7), ("n", 0.7), ("o", 0.75), ("p", 0.65), ("q", 0.75)],
+)  # fmt: skip
 def test_held_out_sets_have_no_false_opt_out_and_lose_none(house: House, name: str, floor: float) -> None:
     """Written by somebody who had not seen the code; so that first contact with each could be measured."""
     folder = CORPUS / "red" / name
