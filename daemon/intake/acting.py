@@ -1,25 +1,17 @@
-"""What follows from a reading: the one match on it, one transaction, and word of what is to be done with the message.
-
-Used by the watcher, and by whoever else brings a message (the demo, later replay). Commit first: whatever `act` says
-has been recorded is on disk when it returns; what is then owed to the message (filing) was committed with it.
-
-Trust (DESIGN 7.5): a request acts at once for the writer's own address when dmarc=pass or when no `authserv_id` is
-configured and nobody can be proven, and for whomever a token of ours names. Anything else acts too, but only up to an
-hourly allowance (a `trusted_only` mailbox has none); what exceeds it waits for a person.
-"""
+"""One reading carried out within one transaction: the one match on it, and what follows from each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, Literal
 
 from daemon import events
-from daemon.config import Bounce as BounceLimits
-from daemon.config import House
-from daemon.config import Intake as Allowance
+from daemon.intake.deciding import close, concerned
+from daemon.intake.desk import Desk, Done, Envelope, Shelf, scope_numbers
+from daemon.intake.undoing import undo
 from daemon.mail.reading import (
     AutoReply,
     Bounce,
@@ -36,128 +28,22 @@ from daemon.mail.reading import (
 )
 from daemon.mail.tokens import UNDO_DAYS, Token
 from storage import incoming, outbox, suppressions
-from storage.address import Address, NotAnAddress, Who, parse
-from storage.engine import Ledger
-from storage.incoming import Item, Place
+from storage.address import Address, Who
+from storage.incoming import Item
 from storage.suppressions import Whom
-from storage.terms import ALL, REASONS, Reason, seconds
-from storage.write import Write, write
+from storage.terms import ALL, Reason, seconds
+from storage.write import Write
 
 ONE_WRITER: Final = (3, 20)  # of 20 unproven requests an hour, at most 3 may come from one writer
 NOTICE_WITHIN: Final = timedelta(days=2)  # nobody is told of a request that is older
-Shelf = Literal["processed", "machine"]  # what filed messages are filed as
+_BY_LINK: Final = "the person confirmed by the link of our notice"
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """The message around a reading. `sender`: the From address as read; `targets`: where filed messages go ("" = stay)."""
-
-    place: Place
-    digest: bytes
-    size: int
-    message_id: str
-    internaldate: datetime
-    sender: str = ""
-    excerpt: str = ""
-    targets: Mapping[Shelf, str] = field(default_factory=dict)
-    trusted_only: bool = False  # of the mailbox: what nobody proved waits for a person at once
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What came of it: the new suppressions' evidence, the open review, and the folder the message is owed to."""
-
-    label: str
-    incoming: int
-    refs: tuple[int, ...] = ()
-    review: int | None = None
-    target: str = ""
-
-
-@dataclass(frozen=True)
-class Intake:
-    """The desk. `numbers`: list id -> list number, of every list of the house. `notices`: can we write to people?"""
-
-    ledger: Ledger
-    house: House
-    numbers: Mapping[str, int]
-    limits: BounceLimits = field(default_factory=BounceLimits)
-    allowance: Allowance = field(default_factory=Allowance)
-    notices: bool = False
-
-    def act(self, reading: Reading, envelope: Envelope, now: datetime) -> Done:
-        """Honour a reading. Raises storage.engine.Unavailable: nothing has happened then."""
-        with write(self.ledger, now, f"mailbox {envelope.place.mailbox}") as w:
-            return _Act(self, w, envelope).do(reading)
-
-    def unread(self, envelope: Envelope, now: datetime) -> Done:
-        """A message whose reading did not end twice: a person looks at it, we do not try again."""
-        return self.act(Review((), ("all",), None, "", ("attempts-did-not-end",), ""), envelope, now)
-
-    def found_back(self, envelope: Envelope, now: datetime) -> Done:
-        """An honoured message that a person moved back to the inbox: what people do wins (DESIGN 7.7)."""
-        return self.act(Review((), ("all",), None, "", ("moved-back-by-a-person",), ""), envelope, now)
-
-    def filed_by_hand(self, reading: Reading, envelope: Envelope, now: datetime) -> Done:
-        """A person dragged a message into the folder of honoured requests: that is a decision."""
-        with write(self.ledger, now, f"staff of {envelope.place.mailbox}") as w:
-            return _Act(self, w, envelope).by_hand(reading)
-
-    def honour(self, reading: OptOut | Review, envelope: Envelope, now: datetime, actor: str) -> None:
-        """An old request that an operator has found and decided on: recorded with the date at which it was asked."""
-        with write(self.ledger, now, actor) as w:
-            _Act(self, w, envelope).old(reading)
-
-    def scopes(self, reading: OptOut) -> list[int]:
-        """The list numbers that a request is about."""
-        if reading.token is not None:
-            return [reading.token.list_number or ALL]
-        return scope_numbers(reading.scope, self.numbers)
-
-    def decide(self, item: Item, accepted: bool, note: str, now: datetime, actor: str) -> list[suppressions.Added]:
-        """Carry out a decision on a doubtful message. Raises NobodyNamed, Outdated, AlreadyDecided."""
-        with write(self.ledger, now, actor) as w:
-            current = incoming.review(w.db, item.id)
-            if current is None or current.state != "open":
-                raise AlreadyDecided
-            added = _close(w, current, self, accepted=accepted, note=note)
-        events.review_decided(item.id, accepted)
-        return added
-
-    def people(self, written: Sequence[str]) -> list[Address]:
-        """Those that are addresses of persons, and not our own."""
-        people = []
-        for text in written:
-            try:
-                address = parse(text)
-            except NotAnAddress:
-                continue
-            if not self.is_ours(text) and not address.is_domain:
-                people.append(address)
-        return people
-
-    def is_ours(self, address: str) -> bool:
-        """Our own addresses are never suppressed."""
-        return self.house.is_ours(address) or any(address.lower() == x.sender.lower() for x in self.house.lists)
-
-
-class NobodyNamed(Exception):
-    """Accepting this item would suppress nobody."""
-
-
-class AlreadyDecided(Exception):
-    """Somebody else was quicker."""
-
-
-class Outdated(Exception):
-    """The person has opted out again after this wish to come back: the later word counts (DESIGN 7.7)."""
-
-
-class _Act:
+class Act:
     """One reading within one transaction."""
 
-    def __init__(self, intake: Intake, w: Write, envelope: Envelope):
-        self._intake, self._w, self._envelope = intake, w, envelope
+    def __init__(self, desk: Desk, w: Write, envelope: Envelope):
+        self._desk, self._w, self._envelope = desk, w, envelope
         self._refs: list[int] = []
         self._review: int | None = None
         self._number: tuple[int, bytes] | None = None
@@ -187,9 +73,9 @@ class _Act:
         scopes = self._scopes(reading.scope)
         own = [a for a in reading.addresses if a == reading.writer and self._is_believed(reading.proof)]
         later = [a for a in reading.addresses if a not in own]
-        at_once = self._intake.people(own)
+        at_once = self._desk.people(own)
         if later and self._is_allowed(self._not_yet(later, scopes, Reason.OPT_OUT), reading.writer or ""):
-            at_once, later = self._intake.people(reading.addresses), []
+            at_once, later = self._desk.people(reading.addresses), []
         if not at_once:
             return self._doubt(reading, later or reading.addresses, unproven=bool(later))
         told = [p for p in at_once if self._suppress_all(p, scopes, reading) and str(p) == reading.writer]
@@ -205,7 +91,7 @@ class _Act:
 
     def _by_token(self, reading: OptOut, token: Token) -> Done:
         """Whom the token names, under its very key; the plain address is known only if he writes from it."""
-        people = self._intake.people(reading.addresses)
+        people = self._desk.people(reading.addresses)
         scope = token.list_number or ALL
         plain = people[0] if people else None
         if self._suppress(
@@ -223,13 +109,13 @@ class _Act:
         w = self._w
         standing = [
             {(r[1], r[2]) for r in suppressions.standing(w.db, w.ledger.site_key, person)}
-            for person in self._intake.people(written)
+            for person in self._desk.people(written)
         ]
         return sum(any((scope, reason) not in rows for scope in scopes) for rows in standing)
 
     def _is_allowed(self, people: int, writer: str, *, machine: bool = False) -> bool:
         """May so many people more be suppressed though nobody proved it? (DESIGN 7.5)"""
-        limit = self._intake.allowance.unproven_per_hour
+        limit = self._desk.allowance.unproven_per_hour
         if self._envelope.trusted_only or not limit:
             return False
         few, of = ONE_WRITER
@@ -241,7 +127,7 @@ class _Act:
 
     def _confirm(self, reading: OptOut, people: Sequence[Address], scopes: Sequence[int]) -> None:
         """Tell the writer that it is done. Not whom nobody proved too often, and never about an old request."""
-        if self._intake.notices and people and self._is_fresh():
+        if self._desk.notices and people and self._is_fresh():
             proven = reading.proof in ("dmarc", "token")
             outbox.owe(self._w, "confirm", people[0], self._language(reading), scopes, proven=proven)
 
@@ -249,7 +135,7 @@ class _Act:
         return self._w.now - self._asked() <= NOTICE_WITHIN
 
     def _language(self, reading: OptOut | Resubscribe) -> str:
-        return reading.language or self._intake.house.language
+        return reading.language or self._desk.house.language
 
     # ---- coming back
 
@@ -257,9 +143,9 @@ class _Act:
         """His own wish, proven, with an opt-out of his that stands: he is asked to confirm it. Else a person decides."""
         if reading.token is not None:
             return self._undo(reading, reading.token)
-        people = self._intake.people(reading.addresses)
+        people = self._desk.people(reading.addresses)
         own = len(people) == 1 and reading.addresses == (reading.writer,) and reading.proof == "dmarc"
-        if not (own and self._intake.notices and self._is_fresh()):
+        if not (own and self._desk.notices and self._is_fresh()):
             return self._doubt(reading, reading.addresses)
         scopes = self._opted_out(people[0], self._scopes(reading.scope))
         asked = bool(scopes) and outbox.owe(
@@ -294,10 +180,10 @@ class _Act:
     def by_hand(self, reading: Reading) -> Done:
         """As accepted by a person: whom the reading names, else its writer."""
         item = self._open_twin()
-        if item is not None and _concerned(item, self._intake):  # it waited for exactly this
-            _close(self._w, item, self._intake, accepted=True, note="filed by hand")
+        if item is not None and concerned(item, self._desk):  # it waited for exactly this
+            close(self._w, item, self._desk, accepted=True, note="filed by hand")
             return self._record(label(reading))
-        people = self._intake.people(addresses(reading) or [self._envelope.sender])
+        people = self._desk.people(addresses(reading) or [self._envelope.sender])
         if not people or isinstance(reading, Resubscribe):  # a wish to come back, put away: it is no opt-out
             return self._record(label(reading))
         scope = reading.scope if isinstance(reading, OptOut | Review) else ("all",)
@@ -314,9 +200,9 @@ class _Act:
             if not incoming.was_queued(self._w.db, self._asked(), self._envelope.sender, reading.words):
                 self._queue(None, reading, reading.addresses, reading.rules)
             return
-        people: list[Whom] = [*self._intake.people(reading.addresses)]
+        people: list[Whom] = [*self._desk.people(reading.addresses)]
         for whom in people or ([reading.token.address_key] if reading.token else []):
-            self._suppress_all(whom, self._intake.scopes(reading), reading)
+            self._suppress_all(whom, self._desk.scopes(reading), reading)
 
     # ---- machines
 
@@ -331,7 +217,7 @@ class _Act:
         if reading.proof != "token" and gone and not self._is_allowed(news, self._envelope.sender, machine=True):
             return self._doubt(reading, gone, unproven=True)
         for failed in reading.failed:
-            for person in self._intake.people([failed.recipient]):
+            for person in self._desk.people([failed.recipient]):
                 self._failed(person, failed, reading)
         return self._record("bounce", target="machine")
 
@@ -345,7 +231,7 @@ class _Act:
         self._say(told, person)
 
     def _soft(self, person: Address, reading: Bounce) -> bool:
-        ledger, limits = self._intake.ledger, self._intake.limits
+        ledger, limits = self._desk.ledger, self._desk.limits
         key = ledger.site_key.address_key(suppressions.form_of(self._w, person))
         days = incoming.count_soft_bounce(self._w, key, self._envelope.internaldate, limits.soft_window_days)
         if days < limits.soft_limit:
@@ -353,7 +239,7 @@ class _Act:
         return self._suppress(person, ALL, Reason.SOFT_BOUNCE, "dsn", lambda: self._evidence(reading))
 
     def _complaint(self, reading: Complaint) -> Done:
-        people: list[Whom] = [*self._intake.people(reading.recipients)]
+        people: list[Whom] = [*self._desk.people(reading.recipients)]
         if reading.token is not None and not people:
             people = [reading.token.address_key]
         elif reading.proof != "token":
@@ -408,7 +294,7 @@ class _Act:
     # ---- writing down
 
     def _scopes(self, words: Sequence[str]) -> list[int]:
-        return scope_numbers(words, self._intake.numbers)
+        return scope_numbers(words, self._desk.numbers)
 
     def _about(self, reading: Reading) -> dict[str, Any]:
         place = self._envelope.place
@@ -469,7 +355,7 @@ class _Act:
         self._w.after_commit(lambda: event(who))
 
     def _who(self, person: Whom) -> Who:
-        site_key = self._intake.ledger.site_key
+        site_key = self._desk.ledger.site_key
         return site_key.who_has(person) if isinstance(person, bytes) else site_key.who(person)
 
     def _record(self, word: str, *, state: incoming.State | None = None, target: Shelf | Literal[""] = "") -> Done:
@@ -491,82 +377,8 @@ class _Act:
         return Done(word, number, tuple(self._refs), self._review, folder if state is None else "")
 
 
-_BY_LINK: Final = "the person confirmed by the link of our notice"
-
-
-def undo(w: Write, whom: Whom, scope: int, asked: datetime, because: str, *, made: int | None = None) -> bool:
-    """Undo an opt-out by the person's own wish: its row goes; of one list alone, `wanted` exempts it.
-
-    Complaint, bounce and operator rows stay (DESIGN 4.6). `made`: when the link was made that confirms it (seconds since
-    1970): it is not good for a later opt-out. False: nothing stood, or the person has opted out since.
-    """
-    rows = suppressions.standing(w.db, w.ledger.site_key, whom)
-    mine = [r for r in rows if r[2] == Reason.OPT_OUT and r[1] in (scope, ALL)]
-    if not mine or any(_asked_again(w, r, asked) or (made is not None and r[3] > made) for r in mine):
-        return False
-    gone = suppressions.lift(w, whom, scope, because, "mail", only=Reason.OPT_OUT, asked=asked)
-    if scope != ALL and any(r[1] == ALL for r in mine):
-        suppressions.add(w, whom, scope, Reason.WANTED, "mail", {"because": because}, since=asked)
-        return True
-    return bool(gone)
-
-
-def _asked_again(w: Write, row: suppressions.RawRow, wish: datetime) -> bool:
-    """Was this opt-out asked for (again) after the wish to come back?"""
-    asked = incoming.last_asked(w.db, row[4])
-    return max(suppressions.last_asked(w.db, row), seconds(asked) if asked else 0) > seconds(wish)
-
-
 def _wish(reading: Reading) -> str:
     """What accepting it would do."""
     if not isinstance(reading, Bounce):
         return label(reading)
     return "hard-bounce" if any(f.hard for f in reading.failed) else "soft-bounce"
-
-
-def scope_numbers(words: Sequence[str], numbers: Mapping[str, int]) -> list[int]:
-    """("list:offers", "list:webinars") -> their numbers; ("all",) -> [ALL]. A list we do not have is everything."""
-    found = [ALL if word == "all" else numbers.get(word.removeprefix("list:"), ALL) for word in words]
-    return [ALL] if ALL in found or not found else found
-
-
-def _close(w: Write, item: Item, intake: Intake, *, accepted: bool, note: str) -> list[suppressions.Added]:
-    """Carry out a decision, write it down, and close the item."""
-    added = _carry_out(w, item, intake, note) if accepted else []
-    number = w.evidence(review=item.id, note=note, wish=item.wish, words=item.words, rules=list(item.rules))
-    w.audit("review-accepted" if accepted else "review-rejected", source="mail", evidence=number)
-    incoming.decide(w, item, accepted, note)
-    return added
-
-
-def _concerned(item: Item, intake: Intake) -> list[Address]:
-    """Whom accepting an item concerns: whom it names, else its sender."""
-    return intake.people(item.addresses or [item.sender])
-
-
-def _carry_out(w: Write, item: Item, intake: Intake, note: str) -> list[suppressions.Added]:
-    """Do what an accepted item asks."""
-    people = _concerned(item, intake)
-    if not people:
-        raise NobodyNamed
-    scopes = scope_numbers(item.scope.split(";"), intake.numbers)
-    if item.wish == "resubscribe":
-        _take_back(w, item, people, scopes, note)
-        return []
-    reason = REASONS.get(item.wish, Reason.OPT_OUT)
-    source = {"hard-bounce": "dsn", "soft-bounce": "dsn", "complaint": "arf"}.get(item.wish, "mail")
-    detail: dict[str, Any] = {"review": item.id, "words": item.words, "rules": list(item.rules), "note": note}
-    if item.place:
-        detail |= {"mailbox": item.place.mailbox, "uid": item.place.uid}
-    return [suppressions.add(w, p, s, reason, source, detail, since=item.at) for p in people for s in scopes]
-
-
-def _take_back(w: Write, item: Item, people: Sequence[Address], scopes: Sequence[int], note: str) -> None:
-    """Lift the opt-outs that this wish takes back. Raises Outdated where the person has asked again since."""
-    because = note or f"asked for it by mail (review {item.id})"
-    for person in people:
-        for row in suppressions.standing(w.db, w.ledger.site_key, person):
-            if row[2] == Reason.OPT_OUT and row[1] in (*scopes, ALL) and _asked_again(w, row, item.at):
-                raise Outdated
-        for scope in scopes:
-            undo(w, person, scope, item.at, because)

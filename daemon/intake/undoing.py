@@ -1,0 +1,33 @@
+"""The way back: the opt-outs of a person undone by that person's own wish."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from storage import incoming, suppressions
+from storage.suppressions import Whom
+from storage.terms import ALL, Reason, seconds
+from storage.write import Write
+
+
+def undo(w: Write, whom: Whom, scope: int, asked: datetime, because: str, *, made: int | None = None) -> bool:
+    """Undo an opt-out by the person's own wish: its row goes; of one list alone, `wanted` exempts it.
+
+    Complaint, bounce and operator rows stay (DESIGN 4.6). `made`: when the link was made that confirms it (seconds since
+    1970): it is not good for a later opt-out. False: nothing stood, or the person has opted out since.
+    """
+    rows = suppressions.standing(w.db, w.ledger.site_key, whom)
+    mine = [r for r in rows if r[2] == Reason.OPT_OUT and r[1] in (scope, ALL)]
+    if not mine or any(asked_again(w, r, asked) or (made is not None and r[3] > made) for r in mine):
+        return False
+    gone = suppressions.lift(w, whom, scope, because, "mail", only=Reason.OPT_OUT, asked=asked)
+    if scope != ALL and any(r[1] == ALL for r in mine):
+        suppressions.add(w, whom, scope, Reason.WANTED, "mail", {"because": because}, since=asked)
+        return True
+    return bool(gone)
+
+
+def asked_again(w: Write, row: suppressions.RawRow, wish: datetime) -> bool:
+    """Was this opt-out asked for (again) after the wish to come back?"""
+    asked = incoming.last_asked(w.db, row[4])
+    return max(suppressions.last_asked(w.db, row), seconds(asked) if asked else 0) > seconds(wish)
