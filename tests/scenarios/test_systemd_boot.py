@@ -105,7 +105,8 @@ stat -c '%U %a %n' /var/lib/optoutd /var/lib/optoutd/* > /run/notes/state
 
 sleep 7  # longer than two watchdog periods: a healthy loop is left alone
 note kept
-systemctl reload optoutd
+systemctl reload optoutd  # ends once the signal is sent: RELOADING=1 and READY=1 follow
+until_is ActiveState active
 note reloaded
 
 kill -STOP $pid
