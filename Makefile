@@ -47,7 +47,7 @@ bench: $(STAMP) ## measure lookups, enforcement, the relay and reading on this m
 
 train: $(STAMP) ## train the model that helps to read mail anew (training/README.md)
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt -e '.[training]'
-	@$(BIN)/python training/train.py $(ARGS)
+	@$(BIN)/python -m training.train $(ARGS)
 
 install: ## a virtual environment in PREFIX, and the systemd unit; DESTDIR= for packagers
 	@scripts/check-python '$(PYTHON)'

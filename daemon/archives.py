@@ -26,10 +26,12 @@ def messages(path: str, note: Callable[[str], object], *, deep: bool = False) ->
             if sys.stdin is None:
                 raise CannotOpen("stdin is closed")
             yield from _split(sys.stdin.buffer, path)
-        elif path and Path(path).is_dir():
+        elif not path:  # Path("") would be the current directory
+            raise CannotOpen("No such file or directory")
+        elif Path(path).is_dir():
             yield from _tree(Path(path), note) if deep else _directory(Path(path), note)
         else:
-            with open(path, "rb") as file:  # noqa: PTH123 - Path("") would be the current directory
+            with Path(path).open("rb") as file:
                 yield from _split(file, path)
     except OSError as why:
         raise CannotOpen(why.strerror or str(why)) from None

@@ -52,7 +52,7 @@ Subject: enough
 
 No more of your letters please, and delete me from the list.
 """
-_PASSWORD: Final = "demo"  # noqa: S105 - of a mailbox that lives for a minute on loopback
+_PASSWORD: Final = "demo"  # noqa: S105 - printed for the reader: it opens an invented mailbox on loopback
 _PATIENCE: Final = 20.0  # seconds
 
 
@@ -66,7 +66,7 @@ class _Sink:
 
     delivered: list[str] = field(default_factory=list)
 
-    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
+    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd calls a handler by this very name
         self.delivered += envelope.rcpt_tos
         return "250 2.0.0 taken"
 

@@ -80,7 +80,7 @@ async def _run(job: Callable[[], None]) -> None:
         await _in_thread(job)
     except (Unavailable, Unusable) as why:
         events.job_failed(name, why)
-    except Exception as error:  # noqa: BLE001 - the outermost loop of a door
+    except Exception as error:  # noqa: BLE001 - told in our log; a bug in one job must not end the service
         events.failed(f"job {name}", error)
 
 
@@ -100,7 +100,7 @@ async def _in_thread(job: Callable[[], None]) -> None:
         error: BaseException | None = None
         try:
             job()
-        except BaseException as why:  # noqa: BLE001 - handed to whoever waits
+        except BaseException as why:  # noqa: BLE001 - raised again in the coroutine that waits for this thread
             error = why
         with contextlib.suppress(RuntimeError):  # the loop is closed: we have stopped
             loop.call_soon_threadsafe(tell, error)

@@ -70,16 +70,23 @@ class Post:
         while True:
             try:
                 for notice in await asyncio.to_thread(self._due):
-                    await _to_the_end(self._deal_with(notice))
+                    await _to_the_end(self._attempt(notice))
             except (Unavailable, Unusable) as why:
                 events.database_unavailable(why)
-            except Exception as error:  # noqa: BLE001 - the outermost loop: a bug must not end the sending
-                events.failed("notices", error)
             await asyncio.sleep(POLL_SECONDS)
 
     def _due(self) -> list[Notice]:
         with self.ledger.connect() as db:
             return outbox.due(db, self.now())
+
+    async def _attempt(self, notice: Notice) -> None:
+        try:
+            await self._deal_with(notice)
+        except (Unavailable, Unusable):
+            raise
+        except Exception as error:  # noqa: BLE001 - told in our log; one that trips a bug must not keep the others back
+            events.failed("notices", error)
+            await asyncio.to_thread(self._postpone, notice)
 
     async def _deal_with(self, notice: Notice) -> None:
         who = self.ledger.site_key.who(parse(notice.address))

@@ -127,6 +127,10 @@ class House(Section):
         bare = f"{local.partition('+')[0]}@{domain}"
         return any(a.lower() in (bare, address.lower()) for a in (*self.addresses, *self.form_addresses))
 
+    def never_suppresses(self, address: str) -> bool:
+        """Is this ours, or one that our own mailings come from?"""
+        return self.is_ours(address) or any(address.lower() == x.sender.lower() for x in self.lists)
+
 
 class Storage(Section):
     """Where the ledger and its key are."""

@@ -139,6 +139,8 @@ def _judged(found: Found, ledger: Ledger, intake: Intake, back: list[tuple[datet
     people: list[suppressions.Whom] = [*intake.people(reading.addresses)]
     if not people and isinstance(reading, OptOut) and reading.token is not None:
         people = [reading.token.address_key]
+    if not people:
+        return found  # it names nobody but ourselves: only a person can judge
     scopes = intake.scopes(reading) if isinstance(reading, OptOut) else [ALL]
     with ledger.connect() as db:
         standing = [_stands(db, ledger, person, scope, when) for person in people for scope in scopes]

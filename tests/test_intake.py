@@ -317,6 +317,13 @@ def test_soft_bounces_outside_the_window_do_not_count(desk: Intake) -> None:
     assert rows(desk) == []
 
 
+def test_soft_bounces_without_a_date_count_from_today(desk: Intake) -> None:
+    never = datetime.fromtimestamp(0, UTC)
+    for day in range(5):
+        desk.act(bounce(hard=False, cause="mailbox"), envelope(day + 1, date=never), NOW + timedelta(days=day))
+    assert rows(desk) == [(ALL, Reason.SOFT_BOUNCE)]
+
+
 def test_soft_bounces_of_the_spellings_of_one_person_count_together(desk: Intake) -> None:
     for day, spelling in enumerate(
         ("ann@gmail.com", "a.nn@gmail.com", "ann+1@gmail.com", "ann+2@googlemail.com", "ann@gmail.com")

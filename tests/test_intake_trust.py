@@ -233,6 +233,20 @@ def test_the_undo_link_works_for_thirty_days(desk: Intake, ledger: Books, day: i
     ledger.suppress(ANN, since=NOW - timedelta(days=50))
     desk.act(undoing(desk, day=day), envelope(), NOW)
     assert len(rows(desk)) == 1
+    (item,) = queue(desk)  # the wish is not lost: a person decides
+    desk.decide(item, True, "", NOW, "test")
+    assert rows(desk) == []
+
+
+def test_an_undo_link_of_one_list_that_comes_too_late_waits_for_that_list(desk: Intake, ledger: Books) -> None:
+    ledger.suppress(ANN, "offers", since=NOW - timedelta(days=50))
+    ledger.suppress(ANN, since=NOW - timedelta(days=50))
+    desk.act(undoing(desk, ledger.numbers["offers"], DAY - 40), envelope(), NOW)
+    (item,) = queue(desk)
+    assert item.scope == "list:offers"
+    desk.decide(item, True, "", NOW, "test")
+    assert (ALL, Reason.OPT_OUT) in rows(desk)
+    assert type(ledger.gate().may(parse(ANN), "offers")).__name__ == "Pass"
 
 
 def test_who_opts_out_again_is_not_brought_back_by_an_older_undo(desk: Intake, ledger: Books) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -249,3 +250,22 @@ async def test_an_address_beyond_ascii_needs_smtputf8(post: Post, ledger: Books,
     owe(ledger, "jörg@example.com")
     await until(post, lambda: states(ledger) == [("sent", 1)])
     assert server.messages[0].mail_from == "<> SMTPUTF8"
+
+
+async def test_one_that_trips_a_bug_keeps_no_other_back(
+    post: Post, ledger: Books, server: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owe(ledger)
+    owe(ledger, "bob@example.org")
+    whole = notices.compose
+
+    def failing(notice: outbox.Notice, *rest: Any) -> bytes:
+        if notice.address == ANN:
+            raise KeyError("a bug")
+        return whole(notice, *rest)
+
+    monkeypatch.setattr(notices, "compose", failing)
+    await until(post, lambda: states(ledger) == [("owed", 1), ("sent", 1)])
+    monkeypatch.undo()
+    await until(replace(post, now=lambda: NOW + timedelta(minutes=2)), lambda: states(ledger)[0] == ("sent", 2))
+    assert len(server.messages) == 2

@@ -1,8 +1,8 @@
 """Train the model of daemon/mail/model.py from training/wordings/*.tsv, and show what it is worth on lines not trained on.
 
     pip install -e '.[training]'
-    python training/train.py                  # cross-validate, train on everything, write daemon/mail/model.tsv.xz
-    python training/train.py --only-validate  # write nothing
+    python -m training.train                  # cross-validate, train on everything, write daemon/mail/model.tsv.xz
+    python -m training.train --only-validate  # write nothing
 
 A line of the data: label, language, 1 if it answers a mailing, subject, body (newlines as \\n), parted by tabs; only the
 writer's own words. Labels: opt-out, ordinary, resubscribe, review, as docs/triage.md and the corpus' rules have it.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import lzma
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +22,10 @@ from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
+from daemon.mail import lists, model, wording
+from training.house import HOUSE
+
 ROOT: Final = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from daemon.mail import lists, model, wording  # noqa: E402
-from training.house import HOUSE  # noqa: E402
-
 STRENGTH: Final = 0.1  # of the regularisation: C of LogisticRegression
 SEEN: Final = 2  # a feature in fewer lines than that says nothing
 SMALLEST: Final = 2  # hundredths: lighter weights are left out

@@ -154,8 +154,11 @@ def suppress(
     config = common.loaded()
     people, bad = _people(addresses, force=force)
     for person in people:
-        if config.config.house.is_ours(str(person)):
-            raise Stop(f"{person} is one of our own addresses (house.addresses): it is never suppressed", USAGE)
+        if config.config.house.never_suppresses(str(person)):
+            raise Stop(
+                f"{person} is one of our own addresses (house.addresses, or the sender of a list): it is never suppressed",
+                USAGE,
+            )
     ledger = common.ledger(config, writes=True)
     scope, word = _scope_to_write(list_id, config, ledger)
     with write(ledger, common.now(), common.actor()) as w:

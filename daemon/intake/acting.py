@@ -167,11 +167,14 @@ class Act:
         return sorted(scope for scope in wanted if scope in out_of or ALL in out_of)
 
     def _undo(self, reading: Resubscribe, token: Token) -> Done:
-        """The link of a notice came back: what it names is undone, within its time, unless it was asked for again."""
+        """The link of a notice came back: what it names is undone, unless it was asked for again. Too late: a person decides."""
         scope = token.list_number or ALL
         asked, made = seconds(self._asked()), token.day * 86_400
         in_time = made - 86_400 <= asked <= made + (UNDO_DAYS + 1) * 86_400
-        if in_time and undo(self._w, token.address_key, scope, self._asked(), _BY_LINK, made=made + 86_400):
+        if not in_time:
+            late = replace(reading, scope=(suppressions.scope_word(self._w.db, scope),))
+            return self._doubt(late, late.addresses)
+        if undo(self._w, token.address_key, scope, self._asked(), _BY_LINK, made=made + 86_400):
             who = self._who(token.address_key)
             name = suppressions.scope_word(self._w.db, scope)
             self._w.after_commit(lambda: events.suppression_lifted(who, name, 1))
@@ -233,7 +236,7 @@ class Act:
     def _soft(self, person: Address, reading: Bounce) -> bool:
         ledger, limits = self._desk.ledger, self._desk.limits
         key = ledger.site_key.address_key(suppressions.form_of(self._w, person))
-        days = incoming.count_soft_bounce(self._w, key, self._envelope.internaldate, limits.soft_window_days)
+        days = incoming.count_soft_bounce(self._w, key, self._asked(), limits.soft_window_days)
         if days < limits.soft_limit:
             return False
         return self._suppress(person, ALL, Reason.SOFT_BOUNCE, "dsn", lambda: self._evidence(reading))

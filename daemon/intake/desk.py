@@ -70,13 +70,9 @@ class Desk:
                 address = parse(text)
             except NotAnAddress:
                 continue
-            if not self.is_ours(text) and not address.is_domain:
+            if not self.house.never_suppresses(text) and not address.is_domain:
                 people.append(address)
         return people
-
-    def is_ours(self, address: str) -> bool:
-        """Our own addresses are never suppressed."""
-        return self.house.is_ours(address) or any(address.lower() == x.sender.lower() for x in self.house.lists)
 
 
 def scope_numbers(words: Sequence[str], numbers: Mapping[str, int]) -> list[int]:

@@ -1,6 +1,6 @@
 """What marks a line as quoted, as the head of a copy, a signature, a closing or a disclaimer, in many languages."""
 
-# ruff: noqa: E501  (field names and formulas in many languages are data)
+# ruff: noqa: E501 - an alternative per language; broken inside its brackets, none could be read by who speaks it
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """The writer's own words of a whole message: which parts are read, and whether the subject is his own."""
 
-# ruff: noqa: E501  (the labels of form fields and subject prefixes are data)
-
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -29,17 +27,27 @@ def _labels(words: str) -> frozenset[str]:
 
 
 _MAIL_LABELS: Final = _labels(
-    "email emailaddress youremail youremailaddress mail mailaddress emailadresse adresseemail ihreemail ihreemailadresse votreemail adressemail courriel correo correoelectronico sucorreo direcciondecorreo replyto from absender emailid contactemail"
-    " indirizzoemail suaemail enderecodeemail seuemail emailadres uwemail epost epostadress epostadresse mejl mailadresse sähköposti sähköpostiosoite adresemail twójemail vášemail emailováadresa почта электроннаяпочта эл.почта вашemail електроннапошта"
-    " eposta epostaadresi epostaadresiniz メールアドレス メール eメール 邮箱 电子邮箱 电子邮件 邮件地址 邮箱地址 电邮 電子郵件 信箱 이메일 이메일주소 메일주소 البريدالإلكتروني البريدالالكتروني بريدك דואראלקטרוני דוא״ל אימייל כתובתמייל"
+    "email emailaddress youremail youremailaddress mail mailaddress emailadresse adresseemail"
+    " ihreemail ihreemailadresse votreemail adressemail courriel correo correoelectronico sucorreo"
+    " direcciondecorreo replyto from absender emailid contactemail"
+    " indirizzoemail suaemail enderecodeemail seuemail emailadres uwemail epost epostadress"
+    " epostadresse mejl mailadresse sähköposti sähköpostiosoite adresemail twójemail vášemail"
+    " emailováadresa почта электроннаяпочта эл.почта вашemail електроннапошта"
+    " eposta epostaadresi epostaadresiniz メールアドレス メール eメール 邮箱 电子邮箱 电子邮件 邮件地址 邮箱地址 电邮 電子郵件 信箱 이메일"
+    " 이메일주소 메일주소 البريدالإلكتروني البريدالالكتروني بريدك דואראלקטרוני דוא״ל אימייל כתובתמייל"
 )
 _TEXT_LABELS: Final = _labels(
-    "message yourmessage nachricht ihrenachricht mitteilung comment comments text anfrage question enquiry inquiry description details body mensaje comentario comentarios messaggio bericht mensagem votremessage kommentar frage anliegen request content"
-    " domanda richiesta commento mensagemtexto uwbericht vraag opmerking meddelande besked melding henvendelse viesti wiadomość treść zpráva dotaz сообщение вопрос текст повідомлення запитання mesaj mesajınız mesajiniz"
+    "message yourmessage nachricht ihrenachricht mitteilung comment comments text anfrage question"
+    " enquiry inquiry description details body mensaje comentario comentarios messaggio bericht"
+    " mensagem votremessage kommentar frage anliegen request content"
+    " domanda richiesta commento mensagemtexto uwbericht vraag opmerking meddelande besked melding"
+    " henvendelse viesti wiadomość treść zpráva dotaz сообщение вопрос текст повідомлення запитання"
+    " mesaj mesajınız mesajiniz"
     " メッセージ お問い合わせ内容 内容 本文 ご質問 留言 消息 信息 内容 問題 訊息 메시지 문의내용 내용 الرسالة رسالتك הודעה תוכןההודעה"
 )
 _TOPIC_LABELS: Final = _labels(
-    "topic subject betreff thema sujet objet asunto tema reason category kategorie oggetto onderwerp assunto motivo ämne emne aihe temat předmět тема konu 件名 主题 主旨 제목 الموضوع נושא"
+    "topic subject betreff thema sujet objet asunto tema reason category kategorie oggetto onderwerp"
+    " assunto motivo ämne emne aihe temat předmět тема konu 件名 主题 主旨 제목 الموضوع נושא"
 )
 
 

@@ -97,7 +97,7 @@ class Watcher:
             except (Unavailable, Unusable) as why:  # not recorded: left in place
                 events.database_unavailable(why)
                 step, reason = "record", why
-            except Exception as error:  # noqa: BLE001 - the outermost loop of a door: a bug must not end the watching
+            except Exception as error:  # noqa: BLE001 - told in our log; one message that trips a bug must not end the watching
                 events.failed(f"mailbox {self.settings.name}", error)
                 step, reason = "read", type(error).__name__
             ended = time.monotonic()
@@ -105,7 +105,7 @@ class Watcher:
                 delay, since = 0.0, ended
             self.connected = False
             delay = longer(delay, ended - since)
-            self._rest(delay * random.uniform(0.75, 1.0), step, reason)  # noqa: S311 - jitter
+            self._rest(delay * random.uniform(0.75, 1.0), step, reason)  # noqa: S311 - keeps many from coming back at once; nothing secret
 
     def _rest(self, delay: float, step: str, why: object) -> None:
         events.mailbox_lost(self.settings.name, step, why, delay)

@@ -142,6 +142,16 @@ def test_suppress_creates_nothing_where_the_config_says_so(desk: Desk) -> None:
     assert not (desk.directory / "site.key").exists()
 
 
+@pytest.mark.parametrize("ours", ["support@quillpdf.example", "Support+x@quillpdf.example", "letter@news.quillpdf.example"])
+def test_our_own_addresses_are_not_suppressed(desk: Desk, ours: str) -> None:
+    desk.configure(CONFIG + 'sender = "letter@news.quillpdf.example"\n')
+    desk.books()
+    said = desk("suppress", "ann@example.com", ours)
+    assert said.code == 64
+    assert "one of our own addresses" in said.sentence
+    assert desk("check", "ann@example.com", ours).code == 0  # nor was the other one
+
+
 def test_suppress_twice_is_0(desk: Desk) -> None:
     assert desk("suppress", "ann@example.com").code == 0
     said = desk("suppress", "ANN@example.com")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.mail import tokens
+from daemon.mail import tokens, triage
+from daemon.mail.reading import OptOut
 from storage import incoming, suppressions
 from storage.address import parse
 from storage.terms import ALL, Reason
@@ -95,6 +96,17 @@ def test_whoever_was_lifted_or_came_back_later_is_left_alone(desk: Desk, archive
     assert (before["ann@example.com"], before["bob@example.com"]) == ("lifted", "taken-back")
     assert states(desk, str(archive), "--apply")["carl@example.com"] == "applied"
     assert desk("check", "ann@example.com", "bob@example.com").code == 0
+
+
+def test_a_request_that_names_nobody_but_ourselves_is_not_said_to_be_applied(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rules send such mail to review by themselves; should they ever not, nothing is claimed that was not done."""
+    desk.books()
+    ours = OptOut(("support@quillpdf.example",), ("all",), (), None, "none", False, "en", ("2-opt-out",), ASKS)
+    monkeypatch.setattr(triage, "read", lambda *_: ours)
+    (tmp_path / "ours.eml").write_text(message("support@quillpdf.example", ASKS))
+    assert states(desk, str(tmp_path / "ours.eml"), "--apply") == {"support@quillpdf.example": "doubtful"}
 
 
 def test_since_leaves_out_what_is_older(desk: Desk, archive: Path) -> None:
