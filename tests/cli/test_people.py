@@ -142,7 +142,9 @@ def test_suppress_creates_nothing_where_the_config_says_so(desk: Desk) -> None:
     assert not (desk.directory / "site.key").exists()
 
 
-@pytest.mark.parametrize("ours", ["support@quillpdf.example", "Support+x@quillpdf.example", "letter@news.quillpdf.example"])
+@pytest.mark.parametrize(
+    "ours", ["support@quillpdf.example", "Support+x@quillpdf.example", "letter@news.quillpdf.example"]
+)
 def test_our_own_addresses_are_not_suppressed(desk: Desk, ours: str) -> None:
     desk.configure(CONFIG + 'sender = "letter@news.quillpdf.example"\n')
     desk.books()

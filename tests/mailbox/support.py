@@ -24,6 +24,8 @@ from tests.servers import Dovecot
 
 HOUSE = House(name="Quill PDF", domains=("quillpdf.example",), addresses=("support@quillpdf.example",))
 PATIENCE = 20.0
+PLEASE = "Please remove me from your mailing list."
+QUESTION = "How do I merge two files?"
 
 
 def mail(sender: str, text: str, *, subject: str = "hello", message_id: str | None = None) -> bytes:

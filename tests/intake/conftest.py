@@ -1,0 +1,42 @@
+"""A ledger whose audit log is verified after every test, and the desk over it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from daemon.config import Intake as Allowance
+from daemon.intake import Intake
+from storage import audit
+from tests.intake.support import (
+    HOUSE,
+)
+from tests.ledgers import Books, books
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Books]:
+    it = books(tmp_path / "ledger")
+    yield it
+    with it.ledger.reading() as db:
+        audit.verify(db, it.ledger.site_key)
+    it.ledger.close()
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Iterator[pytest.CaptureFixture[str]]:
+    """What is logged once the test has configured it; nobody logs into a closed stream afterwards."""
+    handlers = list(logging.getLogger().handlers)
+    yield capsys
+    structlog.reset_defaults()
+    logging.getLogger().handlers[:] = handlers
+
+
+@pytest.fixture
+def desk(ledger: Books) -> Intake:
+    """Without the hourly allowance: what nobody proved waits for a person (tests/test_intake_trust.py has the rest)."""
+    return Intake(ledger.ledger, HOUSE, ledger.numbers, allowance=Allowance(unproven_per_hour=0))
