@@ -38,5 +38,5 @@ def said(capsys: pytest.CaptureFixture[str]) -> Iterator[pytest.CaptureFixture[s
 
 @pytest.fixture
 def desk(ledger: Books) -> Intake:
-    """Without the hourly allowance: what nobody proved waits for a person (tests/test_intake_trust.py has the rest)."""
+    """Without the hourly allowance: what nobody proved waits for a person (test_trust.py has the rest)."""
     return Intake(ledger.ledger, HOUSE, ledger.numbers, allowance=Allowance(unproven_per_hour=0))
