@@ -269,3 +269,26 @@ async def test_one_that_trips_a_bug_keeps_no_other_back(
     monkeypatch.undo()
     await until(replace(post, now=lambda: NOW + timedelta(minutes=2)), lambda: states(ledger)[0] == ("sent", 2))
     assert len(server.messages) == 2
+
+
+async def test_a_line_that_begins_with_a_dot_arrives_whole(post: Post, ledger: Books, server: Sink) -> None:
+    owe(ledger)
+    await until(
+        replace(post, house=HOUSE.model_copy(update={"name": ".dots"})), lambda: states(ledger) == [("sent", 1)]
+    )
+    assert b"\r\n.dots\r\n" in server.messages[0].data
+
+
+async def test_told_to_stop_it_finishes_the_notice_in_hand(post: Post, ledger: Books, server: Sink) -> None:
+    """Else it would be sent again at the next start."""
+    owe(ledger)
+    server.delays["DOT"] = 0.5
+    task = asyncio.create_task(post.run())
+    async with asyncio.timeout(10):
+        while "DATA" not in server.commands:
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (states(ledger), len(server.messages)) == ([("sent", 1)], 1)

@@ -109,6 +109,25 @@ def test_a_request_that_names_nobody_but_ourselves_is_not_said_to_be_applied(
     assert states(desk, str(tmp_path / "ours.eml"), "--apply") == {"support@quillpdf.example": "doubtful"}
 
 
+def test_a_wish_to_come_back_takes_back_only_what_it_is_later_and_wide_enough_for(desk: Desk, archive: Path) -> None:
+    desk.books()
+    (archive / "earlier.eml").write_text(message("bob@example.com", BACK, day=1, subject="Put me back"))
+    one = "Please put me back on your mailing list, but only for the offers."
+    (archive / "one.eml").write_text(message("ann@example.com", one, day=20, subject="Put me back"))
+    assert desk("read", str(archive / "one.eml"), "--json").fact["scope"] == "list:offers"
+    found = states(desk, str(archive))
+    assert (found["bob@example.com"], found["ann@example.com"]) == ("missing", "missing")
+
+
+def test_an_exemption_older_than_the_request_leaves_it_unhonoured(desk: Desk, archive: Path) -> None:
+    books = desk.books()
+    books.suppress("ann@example.com", since=datetime(2024, 1, 1, tzinfo=UTC))
+    books.suppress("ann@example.com", "offers", Reason.WANTED, since=datetime(2024, 2, 1, tzinfo=UTC))
+    assert states(desk, str(archive), "--apply")["ann@example.com"] == "applied"
+    said = desk("check", "ann@example.com", "--list", "offers")
+    assert said.code == 1
+
+
 def test_since_leaves_out_what_is_older(desk: Desk, archive: Path) -> None:
     desk.books()
     assert set(states(desk, str(archive), "--since", "2024-03-03")) == {"ann@example.com"}

@@ -125,6 +125,40 @@ def test_an_opt_out_after_the_wish_counts_however_late_either_is_read(desk: Inta
     assert rows(desk) == [(ALL, Reason.OPT_OUT)]
 
 
+def test_the_undo_link_of_one_list_that_alone_was_left_leaves_no_exemption(desk: Intake, ledger: Books) -> None:
+    ledger.suppress(ANN, "offers", since=NOW - timedelta(days=1))
+    desk.act(undoing(desk, ledger.numbers["offers"]), envelope(), NOW)
+    assert rows(desk) == []
+
+
+def test_an_exemption_counts_from_when_it_was_wished(desk: Intake, ledger: Books) -> None:
+    """Out of all at 0 h, one list undone by a mail of 2 h, out of all again at 3 h, all read at 10 h: the exemption goes."""
+    offers, late = ledger.numbers["offers"], NOW + timedelta(hours=10)
+    ledger.suppress(ANN, since=NOW)
+    desk.act(undoing(desk, offers), envelope(1, date=NOW + timedelta(hours=2)), late)
+    assert (offers, Reason.WANTED) in rows(desk)
+    desk.act(opt_out(), envelope(2, date=NOW + timedelta(hours=3)), late)
+    assert rows(desk) == [(ALL, Reason.OPT_OUT)]
+
+
+def test_an_older_opt_out_read_later_does_not_end_an_exemption(desk: Intake, ledger: Books) -> None:
+    """Out of all at 0 h, out of one list at 1 h, that list undone at 2 h and read first: it stays wanted."""
+    offers, late = ledger.numbers["offers"], NOW + timedelta(hours=10)
+    ledger.suppress(ANN, since=NOW)
+    desk.act(undoing(desk, offers), envelope(1, date=NOW + timedelta(hours=2)), late)
+    desk.act(opt_out(scope=("list:offers",)), envelope(2, date=NOW + timedelta(hours=1)), late)
+    assert sorted(rows(desk)) == [(ALL, Reason.OPT_OUT), (offers, Reason.WANTED)]
+
+
+def test_a_copy_of_the_old_request_read_late_is_no_newer_word(desk: Intake) -> None:
+    """Out at 0 h; the copy in another mailbox is read at 10 h; the undo link used at 2 h still gives back."""
+    late = NOW + timedelta(hours=10)
+    desk.act(opt_out(), envelope(1), NOW)
+    desk.act(opt_out(), envelope(1, mailbox="second"), late)
+    desk.act(undoing(desk), envelope(2, date=NOW + timedelta(hours=2)), late)
+    assert rows(desk) == []
+
+
 def test_a_repeated_opt_out_outlives_an_older_wish(desk: Intake, ledger: Books) -> None:
     """Two rows of two messages, both asked again in a third: that counts for both."""
     offers, late = ledger.numbers["offers"], NOW + timedelta(hours=10)

@@ -68,6 +68,14 @@ def test_a_policy_bounce_says_nothing_of_the_address(desk: Intake, hard: bool) -
     assert count(desk, "soft_bounce") == 0
 
 
+@pytest.mark.parametrize("cause", ["mailbox", "policy"])
+def test_an_unproven_bounce_that_says_nothing_of_the_address_is_recorded_only(desk: Intake, cause: Cause) -> None:
+    for day in range(6):
+        reading = bounce(hard=cause == "policy", cause=cause, proof="none")
+        desk.act(reading, envelope(day + 1, date=NOW + timedelta(days=day)), NOW + timedelta(days=day))
+    assert (rows(desk), queue(desk), count(desk, "incoming")) == ([], [], 6)
+
+
 def test_soft_bounces_suppress_on_the_fifth_day(desk: Intake) -> None:
     uid = 0
     for day in range(5):

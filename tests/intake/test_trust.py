@@ -180,7 +180,7 @@ def test_after_thirty_days_nothing_is_remembered_of_it(desk: Intake) -> None:
     (notice,) = notices(desk)
     with write(desk.ledger, NOW + timedelta(days=31), "job") as w:
         outbox.forget(w)
-        assert notices(desk) != []  # still owed
+        assert outbox.due(w.db, NOW + timedelta(days=31)) == [notice]  # still owed
         outbox.settle(w, notice, "dropped")
         outbox.forget(w)
         assert outbox.due(w.db, datetime.max.replace(tzinfo=NOW.tzinfo, year=2100)) == []
@@ -194,3 +194,15 @@ def test_the_lift_is_explained(desk: Intake, ledger: Books) -> None:
         history = suppressions.history(db, desk.ledger.site_key, parse(ANN))
     assert [(f.event, f.source) for f in history] == [("suppressed", "operator"), ("lifted", "mail")]
     assert (history[-1].detail or {})["because"] == "the person confirmed by the link of our notice"
+
+
+def test_a_notice_that_was_not_sent_keeps_no_later_one_away(desk: Intake, ledger: Books) -> None:
+    desk.act(opt_out(), envelope(), NOW)
+    (notice,) = notices(desk)
+    with write(desk.ledger, NOW, "test") as w:
+        outbox.settle(w, notice, "dropped")
+    ledger.lift(ANN)
+    later = NOW + timedelta(days=900)  # after the lift, which is of today
+    desk.act(opt_out(), envelope(2, date=later), later)
+    with desk.ledger.connect() as db:
+        assert len(outbox.due(db, later)) == 1

@@ -377,6 +377,19 @@ def test_an_observed_mailbox_is_read_and_nothing_is_done(support: Support, capsy
         support.until(lambda: support.subjects("Opt-outs") == ["bye", "me too"])
 
 
+def test_what_was_owed_before_is_not_moved_while_observed(support: Support) -> None:
+    support.dovecot.append("support", mail("ann@example.com", "Please cancel my subscription.", subject="hm"))
+    with support.watching():
+        support.until(lambda: support.reviews())
+    intake = Intake(support.books.ledger, HOUSE, support.books.numbers)
+    intake.decide(support.reviews()[0], True, "clear enough", datetime.now(UTC), "test")
+    support.options |= {"observe": True, "poll_seconds": 1}
+    with support.watching() as watcher:
+        support.until(lambda: watcher.connected)
+        time.sleep(2.5)  # two rounds
+    assert (support.subjects(), support.subjects("Opt-outs")) == (["hm"], [])
+
+
 def test_old_mail_of_a_live_folder_is_found_and_left_as_it_is(support: Support, tmp_path: Path) -> None:
     long_ago = datetime.now(UTC).replace(microsecond=0) - timedelta(days=900)
     support.dovecot.append("support", mail("old@example.com", PLEASE, subject="bye"), when=long_ago)
