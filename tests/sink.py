@@ -214,7 +214,7 @@ class _Conversation:
             with self.sink.recording():
                 self.sink.half_messages += 1
             raise
-        data = stuffed.replace(b"\r\n..", b"\r\n.")[2:]
+        data = stuffed.replace(b"\r\n.", b"\r\n")[2:]  # RFC 5321 4.5.2: whatever follows the dot
         seen = partial(Transaction, self.mail_from or "", tuple(self.rcpt_to), data)
         self.forget()
         keep = self.sink.transactions.append

@@ -10,6 +10,7 @@ from daemon.intake import Done, Intake, NobodyNamed
 from daemon.mail.reading import (
     AutoReply,
     Bounce,
+    Cause,
     Complaint,
     Failed,
     Ordinary,
