@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 _FROM_LINE: Final = re.compile(rb"From \S+ .*\d\d:\d\d.*\d{4}")
+# How a message begins (RFC 5322 2.2): fields, one of which every message has that went through a mail system.
+_FIRST_FIELD: Final = re.compile(rb"(?:From |[!-9;-~]+[ \t]*:)")
+_MAIL_FIELD: Final = re.compile(rb"^(?:from|received|message-id|return-path)[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_HEAD: Final = 16_384  # octets of a file by which we tell whether it is mail
 
 
 class CannotOpen(Exception):
@@ -19,7 +23,8 @@ def messages(path: str, note: Callable[[str], object], *, deep: bool = False) ->
     """(name, octets) of every message at `path` ("-": stdin). Raises CannotOpen where it cannot be opened itself.
 
     `note`: told of a file inside a directory that cannot be read; it counts as an empty message. `deep`: directories
-    inside a directory too, Maildirs and mboxes among them.
+    inside a directory too, Maildirs and mboxes among them; files there that are no mail are left out, and `note` is
+    told how many.
     """
     try:
         if path == "-":
@@ -44,8 +49,9 @@ def count(path: str) -> int:
     try:
         if path == "-":
             return 0
-        files = [f for f in Path(path).rglob("*") if f.is_file()] if Path(path).is_dir() else [Path(path)]
-        return sum(_count(file) for file in files)
+        if not Path(path).is_dir():
+            return _count(Path(path))
+        return sum(_count(file) for file in _files(Path(path)) if _is_mail(file))
     except (OSError, ValueError):
         return 0
 
@@ -58,12 +64,35 @@ def _count(file: Path) -> int:
 
 
 def _tree(here: Path, note: Callable[[str], object]) -> Iterator[tuple[str, bytes]]:
-    for file in sorted(f for f in here.rglob("*") if f.is_file() and f.parent.name != "tmp"):
+    others = 0
+    for file in sorted(_files(here)):
         try:
+            if not _is_mail(file):
+                others += 1
+                continue
             with file.open("rb") as opened:
                 yield from _split(opened, str(file))
         except OSError as why:
             note(f"optoutd: {file}: {why.strerror}")
+    if others:
+        note(f"optoutd: {here}: {others} file(s) left out that are no mail")
+
+
+def _files(here: Path) -> list[Path]:
+    """All files below, but not what a Maildir is still being given."""
+    return [f for f in here.rglob("*") if f.is_file() and f.parent.name != "tmp"]
+
+
+def _is_mail(file: Path) -> bool:
+    """A tree also holds indexes, notes, databases: words in those are nobody's request."""
+    if file.suffix.lower() == ".eml" or file.parent.name in ("cur", "new"):
+        return True
+    with file.open("rb") as opened:
+        head = opened.read(_HEAD)
+    if b"\0" in head or not _FIRST_FIELD.match(head):
+        return False
+    fields = re.split(rb"\r?\n\r?\n", head, maxsplit=1)[0]
+    return head.startswith(b"From ") or _MAIL_FIELD.search(fields) is not None
 
 
 def _directory(here: Path, note: Callable[[str], object]) -> Iterator[tuple[str, bytes]]:

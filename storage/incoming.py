@@ -282,10 +282,11 @@ def open_review(
     return int(found)
 
 
-def was_queued(db: Connection, received: datetime, sender: str, words: str) -> bool:
-    """Was this message put into the queue before, whatever was decided?"""
-    query = "SELECT 1 FROM review WHERE at = ? AND sender = ? AND words = ? LIMIT 1"
-    return db.exec_driver_sql(query, (seconds(received), sender, words)).first() is not None
+def was_queued(db: Connection, received: datetime | None, sender: str, words: str) -> bool:
+    """Was this message put into the queue before, whatever was decided? One without a date: by its words alone."""
+    query = "SELECT 1 FROM review WHERE (at = ? OR ?) AND sender = ? AND words = ? LIMIT 1"
+    at = 0 if received is None else seconds(received)
+    return db.exec_driver_sql(query, (at, received is None, sender, words)).first() is not None
 
 
 _ITEM = (

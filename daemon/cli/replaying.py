@@ -55,6 +55,8 @@ def replay(
     from daemon.opening import number_lists
 
     day = _day(since)
+    if reviews and not apply:
+        raise Stop("--reviews says what to do with --apply: give both", USAGE)
     loaded = common.loaded()
     ledger = common.ledger(loaded, writes=apply)
     events.configure("auto", "warning")
@@ -100,6 +102,8 @@ def _source(loaded: Loaded, name: str, folders: list[str] | None, since: datetim
 
     settings = next((box for box in loaded.config.mailbox if box.name == name), None)
     if settings is None:
+        if folders:
+            raise Stop(f"--folder is for a mailbox of the config, and {name!r} is none", USAGE)
         return old_mail.archive(name, note)
     return old_mail.folder(loaded, settings, folders or settings.folders, since)
 
@@ -151,9 +155,12 @@ def _sum_up(found: list[Found], *, applied: bool) -> None:
     parts = [
         f"{states[state]} {state}" for state in ("missing", "applied", "suppressed", "lifted", "taken-back", "doubtful")
     ]
-    many = "1 message" if len(found) == 1 else f"{len(found)} messages"
+    many = "1 message that asks or may ask" if len(found) == 1 else f"{len(found)} messages that ask or may ask"
     told = ", ".join(p for p in parts if not p.startswith("0 "))
-    note(f"{many} that ask or may ask: {told}" if found else "nobody asked")
+    note(f"{many}: {told}" if found else "nobody asked")
     if people:
-        word = "are suppressed now" if applied else "never left the list; nothing was changed, --apply records it"
-        note(f"{len(people)} people {word}")
+        who = "1 person" if len(people) == 1 else f"{len(people)} people"
+        if applied:
+            note(f"{who} {'is' if len(people) == 1 else 'are'} suppressed now")
+        else:
+            note(f"{who} never left the list; nothing was changed, --apply records it")

@@ -200,7 +200,9 @@ class Act:
     def old(self, reading: OptOut | Review) -> None:
         """Found in an archive: the message is not ours to file, and nobody is written to."""
         if isinstance(reading, Review):
-            if not incoming.was_queued(self._w.db, self._asked(), self._envelope.sender, reading.words):
+            dated = self._envelope.internaldate.year > 1970
+            asked = self._asked() if dated else None
+            if not incoming.was_queued(self._w.db, asked, self._envelope.sender, reading.words):
                 self._queue(None, reading, reading.addresses, reading.rules)
             return
         people: list[Whom] = [*self._desk.people(reading.addresses)]

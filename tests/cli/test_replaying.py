@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -87,6 +88,16 @@ def test_what_is_doubtful_can_be_queued(desk: Desk, archive: Path) -> None:
     assert desk("check", "dora@example.com").code == 1
 
 
+def test_what_has_no_date_is_queued_once(desk: Desk, tmp_path: Path) -> None:
+    desk.books()
+    file = tmp_path / "undated.eml"
+    file.write_text(f"From: dora@example.com\nTo: support@quillpdf.example\nSubject: hm\n\n{DOUBTFUL}\n")
+    for _ in range(2):
+        desk("replay", str(file), "--apply", "--reviews")
+        time.sleep(1.1)  # dates are kept in seconds
+    assert len(desk("review", "list", "--json").facts) == 1
+
+
 def test_whoever_was_lifted_or_came_back_later_is_left_alone(desk: Desk, archive: Path) -> None:
     books = desk.books()
     books.suppress("ann@example.com")
@@ -126,6 +137,26 @@ def test_an_exemption_older_than_the_request_leaves_it_unhonoured(desk: Desk, ar
     assert states(desk, str(archive), "--apply")["ann@example.com"] == "applied"
     said = desk("check", "ann@example.com", "--list", "offers")
     assert said.code == 1
+
+
+def test_files_that_are_no_mail_are_nobodys_request(desk: Desk, archive: Path) -> None:
+    desk.books()
+    before = states(desk, str(archive))
+    for name, text in (
+        ("README", f"Note: frank@example.com wrote:\n\n{ASKS}\n"),
+        ("index", f"\0From: frank@example.com\n\n{ASKS}\n"),
+        ("words.txt", f"{ASKS}\nFrom: frank@example.com\n"),
+    ):
+        (archive / name).write_text(text)
+    said = desk("replay", str(archive), "--json")
+    assert {f["from"]: f["state"] for f in said.facts} == before
+    assert "3 file(s) left out that are no mail" in said.err
+
+
+def test_options_that_would_do_nothing_are_refused(desk: Desk, archive: Path) -> None:
+    desk.books()
+    assert desk("replay", str(archive), "--reviews").code == 64
+    assert desk("replay", str(archive), "--folder", "INBOX").code == 64
 
 
 def test_since_leaves_out_what_is_older(desk: Desk, archive: Path) -> None:
