@@ -31,6 +31,8 @@ LEAVES = {
     "daemon.config",
     "daemon.events",
     "daemon.connection",
+    "daemon.delivery",
+    "daemon.dialling",
     "daemon.upstream",
     "daemon.systemd",
     "storage.address",

@@ -20,11 +20,12 @@ from typing import Final
 
 from daemon import events
 from daemon.config import Relay
+from daemon.delivery import Delivery
 from daemon.gate import Gate, Pass, Refused, Unknown
 from daemon.mail import tokens
 from daemon.relay import envelope
 from daemon.relay.body import Body
-from daemon.upstream import Delivery, Lost, Pool, Reply, told
+from daemon.upstream import Lost, Pool, Reply, told
 from storage.address import SiteKey, person
 
 _HEADER_LIMIT: Final = 262_144  # octets of header in which we look for List-Id and Received
