@@ -297,9 +297,34 @@ def message_refused(reply: str) -> None:
     _log.info("message_refused", reply=masked(reply))
 
 
-def late_opt_out(who: Who, ref: int) -> None:
+def would_refuse(who: Who, reason: str, ref: int, list_id: str | None) -> None:
+    """Observe mode: a suppressed recipient passes, who would be refused."""
+    _log.info("would_refuse", rcpt=_who(who), reason=reason, ref=ref, list=list_id)
+
+
+def service_mail_passed(who: Who, reason: str, ref: int, list_id: str | None) -> None:
+    """Service mail passes to somebody whom marketing would not reach."""
+    _log.info("service_mail_passed", rcpt=_who(who), reason=reason, ref=ref, list=list_id)
+
+
+def late_opt_out(who: Who, reason: str, ref: int, list_id: str | None) -> None:
     """Somebody opted out between RCPT and the dot: the message was withdrawn before its dot."""
-    _log.info("late_opt_out", rcpt=_who(who), ref=ref)
+    _log.info("late_opt_out", rcpt=_who(who), reason=reason, ref=ref, list=list_id)
+
+
+def client_logged_in(username: str) -> None:
+    """A client proved who it is. `username` is a name of the config; addresses in it are masked."""
+    _log.debug("client_logged_in", username=masked(username))
+
+
+def login_refused(peer: str) -> None:
+    """A wrong user name or password, from this IP address."""
+    _log.warning("login_refused", peer=peer)
+
+
+def client_turned_away(peer: str, reason: str) -> None:
+    """A client was greeted with 421."""
+    _log.warning("client_turned_away", peer=peer, reason=reason)
 
 
 def upstream_lost(step: str, reason: object) -> None:

@@ -45,25 +45,35 @@ class Pool:
         connection, _ = await self.take()
         self.give_back(connection)
 
+    def take_idle(self) -> Connection | None:
+        """A connection that was used before, if one is at hand and nobody else waits for it."""
+        if self._idle and not self._places.locked():
+            connection = self._fresh_enough()
+            if connection is not None:
+                self._places._value -= 1
+            return connection
+        return None
+
+    def _fresh_enough(self) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            age = asyncio.get_running_loop().time() - connection.idle_since
+            if not (connection.gone or connection.spoke or age > IDLE_SECONDS):
+                return connection
+            connection.quit()
+        return None
+
     async def take(self, *, fresh: bool = False) -> tuple[Connection, bool]:
         """A connection ready for MAIL, and whether it was used before. Raises Lost(connect|greeting|ehlo)."""
         await self._place()
         try:
-            while self._idle and not fresh:
-                connection = self._idle.pop()
-                age = asyncio.get_running_loop().time() - connection.idle_since
-                if not (connection.gone or connection.spoke or age > IDLE_SECONDS):
-                    return connection, True
-                connection.quit()
-            return await self._open(), False
+            idle = None if fresh else self._fresh_enough()
+            return (idle, True) if idle else (await self._open(), False)
         except BaseException:
             self._places.release()
             raise
 
     async def _place(self) -> None:
-        if not self._places.locked():
-            await self._places.acquire()  # at once, and without a timer
-            return
         try:
             async with asyncio.timeout(self.timeout):
                 await self._places.acquire()

@@ -31,6 +31,8 @@ LEAVES = {
     "daemon.config",
     "daemon.events",
     "daemon.connection",
+    "daemon.crosschecks",
+    "daemon.steps",
     "daemon.delivery",
     "daemon.dialling",
     "daemon.upstream",
@@ -38,6 +40,7 @@ LEAVES = {
     "storage.address",
 }
 COMPOSERS = {
+    "daemon.relaying",
     "daemon.opening",
     "daemon.replay",
     "daemon.service",
