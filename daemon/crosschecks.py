@@ -77,7 +77,8 @@ def _listeners(relay: Table) -> Iterator[tuple[str, str, Table]]:
         for n, a in enumerate(listen if isinstance(listen, tuple) else ())
     ]
     found += [
-        (f"{at}.address", table.get("address"), {**relay, **table}) for at, table in _tables(relay, "listener", "relay.")
+        (f"{at}.address", table.get("address"), {**relay, **table})
+        for at, table in _tables(relay, "listener", "relay.")
     ]
     for at, address, options in found:
         try:

@@ -72,15 +72,16 @@ class Delivery:
 
     async def _begin(self, commands: Sequence[bytes], replies: list[Reply]) -> None:
         idle = self._pool.take_idle()
-        self._connection, used = (idle, True) if idle else await in_task(self._pool.take())
+        connection, used = (idle, True) if idle else await in_task(self._pool.take())
+        self._connection = connection
         try:
-            return await self._start(self._connection, commands, replies)
+            return await self._start(connection, commands, replies)
         except Lost as lost:
             self.drop()
             if not used or lost.step != "mail":
                 raise
-        self._connection, _ = await in_task(self._pool.take(fresh=True))
-        return await self._start(self._connection, commands, replies)
+        self._connection = connection = (await in_task(self._pool.take(fresh=True)))[0]
+        return await self._start(connection, commands, replies)
 
     async def _start(self, connection: Connection, commands: Sequence[bytes], replies: list[Reply]) -> None:
         """MAIL and the first recipients, in one write where the upstream takes that (RFC 2920)."""

@@ -40,6 +40,11 @@ class Pool:
         self._places = asyncio.Semaphore(connections)
         self._closed = False
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for a connection now."""
+        return len(self._places._waiters or ())
+
     async def probe(self) -> None:
         """Ask the upstream what it offers, so that the first EHLO knows. Raises Lost."""
         connection, _ = await self.take()

@@ -31,7 +31,11 @@ class Body:
         *,
         normalise: bool = False,
     ):
-        self._read, self._tell_ended, self._normalise = read, ended, normalise  # `ended` is told what came behind the dot
+        self._read, self._tell_ended, self._normalise = (
+            read,
+            ended,
+            normalise,
+        )  # `ended` is told what came behind the dot
         self._held = b"\r\n"  # the CRLF of the DATA command: a first line of `.` ends the body too
         self._first = True
         self._line_begins = False  # the last piece ended in a bare LF, which became a line's end

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 from typing import Protocol as Interface
 
@@ -15,13 +15,16 @@ from daemon import events
 from daemon.relay import sasl
 from daemon.relay.access import Brake, Credentials, Policy
 from daemon.relay.body import Body, Gone
+from daemon.relay.context import Client, Context
 from daemon.relay.envelope import Syntax
-from daemon.relay.transaction import Client, Context, Transaction
+from daemon.relay.transaction import Transaction
 from daemon.relay.wire import MAX_HELD, Wire
 
 MAX_ERRORS: Final = 50  # bad commands before 421
 MAX_WRONG_LOGINS: Final = 3
-_HELD_SECONDS: Final = 30  # a client may keep an upstream connection for so long without a word, while others wait for one
+_HELD_SECONDS: Final = (
+    30  # a client may keep an upstream connection for so long without a word, while others wait for one
+)
 _COMMANDS: Final = "EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP"
 
 
@@ -32,7 +35,7 @@ class Door:
     policy: Policy
     tls: ssl.SSLContext | None = None
     required: bool = False  # AUTH before MAIL
-    credentials: Credentials = Credentials({})
+    credentials: Credentials = field(default_factory=lambda: Credentials({}))
     loopback: bool = True  # nobody listens in: AUTH may go in clear
 
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from daemon import events
 from daemon.delivery import Delivery
-from daemon.gate import Answer, Pass, Refused, Unknown
+from daemon.gate import Answer, Pass, Unknown
 from daemon.mail import tokens
 from daemon.relay import envelope
 from daemon.relay.access import Policy
@@ -23,6 +23,7 @@ from daemon.relay.body import Body
 from daemon.relay.context import GROWN, Client, Context
 from daemon.relay.recipients import Recipient, Recipients
 from daemon.upstream import Lost, Reply, told
+from storage.address import Address
 
 _HEADER_LIMIT: Final = 262_144  # octets of header in which we look for List-Id and Received
 _MAX_HOPS: Final = 50
@@ -84,7 +85,7 @@ class Transaction:
         except envelope.Syntax as problem:
             return str(problem)  # a list with addresses that are none is the sender's misfortune, not an attack on us
 
-    def _ask(self, addresses: Sequence[envelope.Address]) -> Sequence[Answer]:
+    def _ask(self, addresses: Sequence[Address]) -> Sequence[Answer]:
         gate, policy = self._context.gate, self._policy
         if len(addresses) == 1:
             return [gate.may(addresses[0], self._list, policy.purpose)]
@@ -193,7 +194,9 @@ class Transaction:
         """If the list is known only now, ask again, and start over without those who left it (DESIGN 7.2)."""
         people = self._people
         if self._list is not None and self._list != self._policy.list_id:
-            answers = self._context.gate.may_all([r.rcpt.address for r in people.taken], self._list, self._policy.purpose)
+            answers = self._context.gate.may_all(
+                [r.rcpt.address for r in people.taken], self._list, self._policy.purpose
+            )
             unknown = people.part(answers)
             if unknown is not None:
                 return self._withdraw(unknown.reply)
@@ -268,7 +271,9 @@ class Transaction:
         self._people.write_down(self._list)
 
 
-_TOO_MUCH_HEADER: Final = "552 5.3.4 the header is larger than this server takes"  # the rest may be a List-Id somebody left
+_TOO_MUCH_HEADER: Final = (
+    "552 5.3.4 the header is larger than this server takes"  # the rest may be a List-Id somebody left
+)
 
 
 def hops(folded: bytes) -> int:

@@ -77,7 +77,6 @@ class Wire(SMTP):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client: take it in. aiosmtpd would begin a task here, and log the client's address."""
         self.transport = transport
-        self._set_rset_state()
         self.session = self._create_session()
         self.session.peer = transport.get_extra_info("peername")
         self.session.ssl = transport.get_extra_info("ssl_object")
@@ -205,7 +204,7 @@ class Wire(SMTP):
     def _flush(self) -> None:
         if self._out and self.transport is not None:
             self._out.append(b"")
-            self.transport.write(b"\r\n".join(self._out))
+            self._of_socket().write(b"\r\n".join(self._out))
         self._out.clear()
 
     async def _send(self) -> None:
