@@ -102,7 +102,7 @@ def _learn(w: Write, heard: dict[bytes, str]) -> None:
             if address is not None:
                 people.append((key, address))
     if people:
-        w.db.exec_driver_sql("INSERT INTO person (key, address) VALUES (?, ?) ON CONFLICT (key) DO NOTHING", people)
+        w.db.exec_driver_sql("INSERT INTO person (key, address) VALUES (?, ?)", people)
 
 
 def _nameless(db: Connection, keys: Sequence[bytes]) -> list[bytes]:
