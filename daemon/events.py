@@ -335,3 +335,16 @@ def upstream_lost(step: str, reason: object) -> None:
 def possibly_duplicated(reason: object) -> None:
     """Upstream was lost after the dot: it may have the message, and the client will send it again."""
     _log.warning("possibly_duplicated", reason=masked(reason))
+
+
+# ------------------------------------------------------------------ the relay's record
+
+
+def refusals_waiting(number: int, reason: object) -> None:
+    """The ledger takes no refusals just now; so many wait to be written down, and are tried again."""
+    _log.warning("refusals_waiting", number=number, reason=masked(reason))
+
+
+def refusals_not_kept(number: int) -> None:
+    """So many refusals are missing in the record: too many waited, or we had to stop while the ledger was away."""
+    _log.warning("refusals_not_kept", number=number)

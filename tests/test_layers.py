@@ -23,7 +23,7 @@ FILES = {
 }
 
 DOORS = {"daemon.mailbox", "daemon.relay", "daemon.web", "daemon.postfix", "daemon.jobs", "daemon.cli"}
-DESKS = {"daemon.intake", "daemon.gate", "daemon.exchange", "daemon.notices"}
+DESKS = {"daemon.intake", "daemon.gate", "daemon.exchange", "daemon.notices", "daemon.register"}
 ROOMS = {"daemon.mail", "storage"}
 LEAVES = {
     "daemon.archives",
