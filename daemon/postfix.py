@@ -41,6 +41,7 @@ _DUNNO: Final = "DUNNO"
 _UNREADABLE: Final = "550 5.1.3 this recipient cannot be read, so nobody can tell whether it has opted out"
 _MISCONFIGURED: Final = "451 4.3.5 the policy_context of this server is wrong, see the log of optoutd"
 _BROKEN: Final = "451 4.3.0 local error, try again later"
+_UNSAID: Final[tuple[str | None, Purpose]] = (None, "marketing")
 _LATER: Final = frozenset(("DATA", "END-OF-MESSAGE"))  # BDAT is called DATA here
 
 
@@ -55,7 +56,7 @@ class Context:
     `users`: sasl_username -> (list id, purpose). `lists`: the list ids there are. `observe`: everything passes, the log
     says what would have been refused. `note(outcome, list id, credential, reason, n)` counts answers; outcome:
     `passed refused would-refuse service deferred`; credential: a name out of `users` or ""; reason: a
-    storage.terms.Reason, or 0. `default_list`: the list of mail for which neither policy_context nor user says one.
+    storage.terms.Reason, or 0. `default_list`: the list of mail for which neither policy_context nor user names one.
     """
 
     gate: Gate
@@ -169,14 +170,13 @@ class _Misconfigured(Exception):
 
 
 def _mail(context: Context, asked: Request) -> _Mail:
-    """policy_context, if there is one, is the whole answer; then the user's own; then the default list's.
+    """policy_context, if there is one, else what the user's mail is; the default list where neither names one.
 
     Raises _Misconfigured: with a list that we do not know, only opt-outs of everything would count.
     """
     user = asked.sasl_username if asked.sasl_username in context.users else ""
-    list_id, purpose = context.users[user] if user else (context.default_list, "marketing")
-    if asked.policy_context:
-        list_id, purpose = _stated(asked.policy_context)
+    list_id, purpose = _stated(asked.policy_context) if asked.policy_context else context.users.get(user, _UNSAID)
+    list_id = context.default_list if list_id is None else list_id
     if list_id is not None and list_id not in context.lists:
         raise _Misconfigured(f"list={list_id}: no such list")
     return _Mail(list_id, purpose, user)
