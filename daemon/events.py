@@ -348,3 +348,36 @@ def refusals_waiting(number: int, reason: object) -> None:
 def refusals_not_kept(number: int) -> None:
     """So many refusals are missing in the record: too many waited, or we had to stop while the ledger was away."""
     _log.warning("refusals_not_kept", number=number)
+
+
+# ------------------------------------------------------------------ the policy service
+
+
+def policy_refused(who: Who, reason: str, ref: int, list_id: str | None) -> None:
+    """Postfix was told to refuse a suppressed recipient."""
+    _log.info("policy_refused", rcpt=_who(who), reason=reason, ref=ref, list=list_id)
+
+
+def policy_would_refuse(who: Who, reason: str, ref: int, list_id: str | None) -> None:
+    """Only observed: Postfix was let have a suppressed recipient."""
+    _log.info("policy_would_refuse", rcpt=_who(who), reason=reason, ref=ref, list=list_id)
+
+
+def policy_unreadable(who: Who, observed: bool) -> None:
+    """A recipient that is no address we can look up was refused; `observed`: was let pass. `who` is of its spelling."""
+    _log.warning("policy_unreadable", rcpt=_who(who), observed=observed)
+
+
+def policy_deferred(who: Who, reason: object, observed: bool) -> None:
+    """Could not tell: 451; `observed`: was let pass."""
+    _log.warning("policy_deferred", rcpt=_who(who), reason=masked(reason), observed=observed)
+
+
+def policy_misconfigured(what: str, observed: bool) -> None:
+    """main.cf or a credential names what there is not: 451 for all such mail until it is mended; `observed`: it passes."""
+    _log.error("policy_misconfigured", what=masked(what), observed=observed)
+
+
+def policy_hung_up(reason: str) -> None:
+    """A client of the policy service did not keep to the protocol, or there were too many."""
+    _log.warning("policy_hung_up", reason=reason)
