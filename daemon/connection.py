@@ -160,11 +160,11 @@ class Connection(asyncio.Protocol):
     def _expect(self, seconds: float) -> None:
         """One lazy timer a connection: asyncio.timeout would make and cancel one for every reply."""
         self._patience, self._deadline = seconds, self._loop.time() + seconds
-        if self._timer is not None and self._timer.when() > self._deadline:
+        if self._timer is not None:
+            if self._timer.when() <= self._deadline:
+                return  # it looks again when it is due
             self._timer.cancel()
-            self._timer = None
-        if self._timer is None:
-            self._timer = self._loop.call_at(self._deadline, self._tick)
+        self._timer = self._loop.call_at(self._deadline, self._tick)
 
     def _tick(self) -> None:
         self._timer = None
@@ -210,22 +210,21 @@ class Connection(asyncio.Protocol):
 
     async def reply(self, seconds: float, step: str) -> Reply:
         """The next reply that somebody waits for. Raises Lost: gone, or silent for `seconds`."""
-        while self._ignored:
+        while True:
+            while not self._replies:
+                if self._gone:
+                    raise Lost(step, self._gone)
+                await self._wait(seconds)
+            self._owed -= 1
+            found = self._replies.popleft()
+            if not self._ignored:
+                break
             self._ignored -= 1
-            if not (await self._next(seconds, step)).good:
+            if not found.good:
                 self.drop("refused RSET")
-        found = await self._next(seconds, step)
         if found.code >= 400:
             self.errors += 1
         return found
-
-    async def _next(self, seconds: float, step: str) -> Reply:
-        while not self._replies:
-            if self._gone:
-                raise Lost(step, self._gone)
-            await self._wait(seconds)
-        self._owed -= 1
-        return self._replies.popleft()
 
     def reset(self) -> None:
         """RSET; its reply is read before the next one that matters."""

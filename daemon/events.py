@@ -8,12 +8,14 @@ for plain addresses. A counter per event comes with /metrics, at this same place
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import re
 import sys
 import threading
 import traceback
 from collections.abc import Iterable, MutableMapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,23 +33,17 @@ _log: Any = structlog.get_logger()
 
 def configure(format: str = "auto", level: str = "info", addresses: str = "digest") -> None:
     """Set up logging to stderr as the [log] section says."""
-    global _plain
+    global _plain, _log
     _plain = addresses == "plain"
     as_json = format == "json" or (format == "auto" and not sys.stderr.isatty())
-    renderer: Any = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
+    renderer: Any = _json if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
-            _order,
-            renderer,
-        ],
+        processors=[_head, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=lambda *_: _STDERR,
         cache_logger_on_first_use=False,
     )
+    _log = structlog.get_logger().bind()  # made once, not for every line: each message of a campaign has one
     for noisy in ("mail.log", "aiosmtpd", "imapclient", "apscheduler", "alembic", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)  # aiosmtpd logs every command, addresses included, at INFO
     root = logging.getLogger()
@@ -64,8 +60,7 @@ class _Stderr:
     def msg(self, line: str) -> None:
         """One line."""
         with self._lock, contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
+            sys.stderr.write(line + "\n")  # which flushes: stderr is line-buffered, whatever it is
 
     log = debug = info = warning = warn = error = critical = fatal = exception = msg
 
@@ -83,10 +78,17 @@ class _Libraries(logging.Handler):
         say("library_said", logger=record.name, text=masked(record.getMessage()), trace=trace)
 
 
-def _order(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _head(_logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """ts, level and event first: a line is read from the left."""
-    first = {k: event.pop(k) for k in ("ts", "level", "event") if k in event}
-    return {**first, **event}
+    ts = datetime.now(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+    return {"ts": ts, "level": method, "event": event.pop("event"), **event}
+
+
+_ENCODER: Final = json.JSONEncoder(default=str)
+
+
+def _json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
+    return _ENCODER.encode(event)
 
 
 def _who(who: Who) -> str:

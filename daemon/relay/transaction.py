@@ -58,9 +58,11 @@ class Transaction:
 
     async def rcpt(self, arguments: Sequence[str]) -> list[str]:
         """Answer RCPT commands that came together (RFC 2920): one question for all, and one write to the upstream."""
+        if len(arguments) == 1:
+            return [await self._rcpt(arguments[0])]
         most = self._context.settings.max_recipients - self._people.count
-        if len(arguments) > max(most, 1):
-            return [reply for argument in arguments for reply in await self.rcpt([argument])]
+        if len(arguments) > most:
+            return [await self._rcpt(argument) for argument in arguments]
         found = [self._read(argument) for argument in arguments]
         asked = [f for f in found if isinstance(f, envelope.Rcpt)]
         answers = iter(self._ask([f.address for f in asked]))
@@ -71,6 +73,14 @@ class Transaction:
             for n, reply in zip(passing, told_, strict=True):
                 replies[n] = reply
         return [str(reply) for reply in replies]
+
+    async def _rcpt(self, argument: str) -> str:
+        found = self._read(argument)
+        if isinstance(found, str):
+            return found
+        answer = self._context.gate.may(found.address, self._list, self._policy.purpose)
+        reply = self._people.judge(found, answer)
+        return reply if isinstance(reply, str) else (await self._offer([reply]))[0]
 
     def _read(self, argument: str) -> envelope.Rcpt | str:
         people = self._people

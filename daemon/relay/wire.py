@@ -202,10 +202,11 @@ class Wire(SMTP):
         self._say(status if isinstance(status, str) else status.decode("utf-8", "surrogateescape"))
 
     def _flush(self) -> None:
-        if self._out and self.transport is not None:
-            self._out.append(b"")
-            self._of_socket().write(b"\r\n".join(self._out))
-        self._out.clear()
+        out = self._out
+        if out:
+            if self.transport is not None:
+                self._of_socket().write(out[0] + b"\r\n" if len(out) == 1 else b"\r\n".join([*out, b""]))
+            out.clear()
 
     async def _send(self) -> None:
         """Flush, and wait for a client that does not read: its replies must not pile up."""
@@ -243,7 +244,9 @@ class Wire(SMTP):
 
     async def _end_of_line(self, limit: int) -> int:
         """Wait for an LF and say where it is; of a line that is too long only as much is kept as shows it."""
-        await self._send()
+        self._flush()
+        if self._full:
+            await self._send()
         self._active = self.loop.time()
         while (end := self._inbox.find(b"\n")) < 0:
             if self._ended:
