@@ -90,7 +90,7 @@ class Protocol(Wire):
         self._say(refusal or f"220 {server.context.hostname} ESMTP optoutd")
         if refusal:
             return
-        while not server.closing or self.transaction is not None:
+        while self.transport is not None and (not server.closing or self.transaction is not None):
             if len(self._out) >= MAX_HELD:
                 await self._send()
                 await asyncio.sleep(0)

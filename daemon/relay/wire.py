@@ -21,7 +21,8 @@ _LINGER_SECONDS: Final = 10  # for the client to read our last words
 _FULL: Final = 262_144  # octets that a client may send ahead
 _HANDSHAKE_SECONDS: Final = 30
 _TICK_SECONDS: Final = 10  # how often we look at a client, at least
-_SLOWEST: Final = 100  # octets of a body a second, once it has taken longer than the idle limit
+_PATIENCE_SECONDS: Final = 300  # for a body at any speed; then it must have come at _SLOWEST octets a second
+_SLOWEST: Final = 100
 
 
 def template(loop: asyncio.AbstractEventLoop, hostname: str, max_size: int, timeout: float) -> dict[str, Any]:
@@ -157,9 +158,9 @@ class Wire(SMTP):
             self._timeout_handle = self.loop.call_later(min(max(left, 1.0), _TICK_SECONDS), self._timeout_cb)
 
     def _too_slow(self, now: float) -> bool:
-        """A body that trickles holds an upstream connection: after the idle limit it must have come at some speed."""
+        """A body that trickles holds an upstream connection for as long as it likes."""
         took = now - self._began
-        return self._waiting and took > self._timeout_duration and self._came < took * _SLOWEST
+        return self._waiting and took > _PATIENCE_SECONDS and self._came < took * _SLOWEST
 
     def _linger(self, silent: float) -> None:
         """Called now and then: `silent` seconds have passed since the client last said something."""
@@ -271,7 +272,7 @@ class Wire(SMTP):
 
     async def _octets(self) -> bytes:
         """What has come of a body. Raises Gone."""
-        if not self._inbox:
+        if not self._inbox and not self._ended:
             self._active = self.loop.time()
             await self._wait()
         if not self._inbox:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from daemon.relay import protocol
+from daemon.relay import wire
 from tests.ledgers import Books
 from tests.relay.desk import BODY, Desk, relay, reply
 from tests.relay.faulty import (
@@ -59,7 +59,7 @@ async def test_a_slow_upstream_is_not_held_against_the_client(ledger: Books, ups
 async def test_a_client_that_never_reads_fills_nothing_holds_up_nobody_and_is_cut(
     ledger: Books, upstream: Puppet, last: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "_LINGER_SECONDS", 0.3)
+    monkeypatch.setattr(wire, "_LINGER_SECONDS", 0.3)
     async with relay(ledger, upstream, idle_timeout=1) as desk, connected(desk) as other:
         with socket.create_connection(("127.0.0.1", desk.port)) as deaf:
             deaf.setblocking(False)
