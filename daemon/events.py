@@ -310,3 +310,8 @@ def upstream_lost(step: str, reason: object) -> None:
 def possibly_duplicated(reason: object) -> None:
     """Upstream was lost after the dot: it may have the message, and the client will send it again."""
     _log.warning("possibly_duplicated", reason=masked(reason))
+
+
+def upstream_changed(host: str, port: int, reason: object) -> None:
+    """From now on mail goes to this server: why not to the one before."""
+    _log.warning("upstream_changed", host=host, port=port, reason=masked(reason))

@@ -27,7 +27,7 @@ from daemon.mailbox.watcher import Means, Watcher
 from daemon.opening import Busy, now, number_lists, open_for_run, sole_owner
 from daemon.relay.server import Server
 from daemon.relay.transaction import Context
-from daemon.upstream import Lost, Pool
+from daemon.upstream import Endpoint, Lost, Pool
 from storage.engine import Ledger, Unavailable, Unusable
 from storage.lookup import Lookup
 
@@ -43,8 +43,7 @@ def relay_context(config: Config, ledger: Ledger, numbers: dict[str, int]) -> Co
         return None
     upstream = config.upstream
     pool = Pool(
-        upstream.host,
-        upstream.port,
+        [Endpoint(upstream.host, upstream.port)],
         hostname=config.relay.hostname,
         timeout=upstream.timeout,
         connections=upstream.connections,
