@@ -93,7 +93,8 @@ class Hop:
 
 
 class Pool:
-    """Connections to the upstreams in order of preference: at most `connections` to each, idle ones used again.
+    """Connections to the upstreams (one or more, in order of preference): at most `connections` to each, idle ones
+    used again.
 
     `hostname` is what we call ourselves; `timeout` is in seconds, for one reply.
     """

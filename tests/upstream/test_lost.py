@@ -99,8 +99,8 @@ async def test_nobody_listens(server: Sink, pool: Pool) -> None:
 @pytest.mark.parametrize(
     ("step", "code"),
     [
-        *((s, "451 4.4.1 ") for s in ("connect", "greeting", "ehlo")),
-        *((s, "451 4.4.2 ") for s in ("mail", "rcpt", "dot")),
+        *((s, "451 4.4.1 ") for s in ("connect", "tls", "greeting", "ehlo", "auth")),
+        *((s, "451 4.4.2 ") for s in ("mail", "rcpt", "data", "body", "dot")),
     ],
 )
 def test_a_client_is_told_to_come_back_and_nothing_of_why(step: str, code: str) -> None:
