@@ -237,6 +237,6 @@ class Connection(asyncio.Protocol):
         transport = await self._loop.start_tls(
             self._transport, self, context, server_hostname=name, ssl_handshake_timeout=seconds
         )
-        if transport is None:  # typeshed does not know: asyncio gives None when the connection was cut meanwhile
+        if transport is None:  # the connection was cut meanwhile
             raise Lost("tls", self._gone or "closed by the upstream")
         self._transport = transport

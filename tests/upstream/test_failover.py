@@ -254,6 +254,43 @@ async def test_many_failures_at_once_are_one(first: Sink, second: Sink, pool_of:
     assert not pool.hops[0].rests
 
 
+async def test_an_answer_begins_the_counting_anew(first: Sink, second: Sink, pool_of: MakePool, clock: Clock) -> None:
+    first.replies["GREETING"] = "554 5.3.2 no"
+    pool = pool_of(at(first), at(second))
+    for seconds in (0, 6, 11):
+        clock.pass_(seconds)
+        await deliver(pool)
+    assert first.connections == 3
+    first.replies.clear()
+    await asyncio.to_thread(second.stop)
+    await deliver(pool)  # the first is asked before its 20 s are over, since there is no other
+    assert len(first.messages) == 1
+    second.start()
+    first.replies["GREETING"] = "554 5.3.2 no"
+    pool.hops[0].hang_up()
+    for seconds, asked in ((0, 5), (4, 5), (2, 6)):
+        clock.pass_(seconds)
+        await deliver(pool)
+        assert first.connections == asked
+
+
+async def test_whoever_began_before_it_failed_and_still_waits_is_the_one_to_find_out(
+    first: Sink, second: Sink, pool_of: MakePool, clock: Clock
+) -> None:
+    pool = pool_of(at(first), at(second), timeout=20)
+    first.delays["GREETING"] = 30
+    waiting = asyncio.create_task(deliver(pool))
+    await until(lambda: first.connections == 1)
+    first.delays.clear()
+    first.replies["GREETING"] = "554 5.3.2 no"
+    await deliver(pool)
+    clock.pass_(6)
+    await deliver(pool)
+    assert first.connections == 2
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
 async def test_one_message_at_a_time_finds_out_whether_it_is_back(
     first: Sink, second: Sink, pool_of: MakePool, clock: Clock
 ) -> None:
@@ -368,6 +405,14 @@ async def test_the_least_size_counts(pool_of: MakePool, sizes: tuple[str, str], 
         pool = pool_of(at(one), at(two))
         await pool.probe()
         assert pool.features.get("SIZE") == least
+
+
+async def test_a_probe_of_all_is_no_change(first: Sink, second: Sink, pool_of: MakePool, changes: Changes) -> None:
+    pool = pool_of(at(first), at(second))
+    await pool.probe()
+    await deliver(pool)
+    assert (first.connections, second.connections, len(first.messages)) == (1, 1, 1)
+    assert changes == []
 
 
 async def test_a_probe_is_content_with_one_answer(first: Sink, second: Sink, pool_of: MakePool) -> None:

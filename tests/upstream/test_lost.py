@@ -84,6 +84,8 @@ async def test_a_greeting_that_is_no_welcome_is_a_loss(server: Sink, pool: Pool,
 
 async def test_an_old_server_is_greeted_with_helo(server: Sink, pool: Pool) -> None:
     server.replies["EHLO"] = "502 5.5.2 what"
+    await pool.probe()
+    assert pool.hops[0].idle[0].errors == 0  # no recipient was refused by that
     assert (await deliver(pool)).good
     assert pool.features == {}
     assert [c for c in server.commands if c.startswith("HELO")] == ["HELO relay.example"]
