@@ -38,7 +38,7 @@ from daemon.gate import Gate, Pass, Refused
 from daemon.relay import envelope
 from daemon.relay.context import Context
 from daemon.relay.server import Server
-from daemon.upstream import Pool
+from daemon.upstream import Endpoint, Pool
 from storage.address import SiteKey, keys_of, parse
 from storage.lookup import Lookup
 
@@ -139,7 +139,9 @@ def quiet() -> Iterator[TextIO]:
 async def wire(gate: Gate, site_key: SiteKey, people: list[str]) -> list[float]:
     """RCPT through the real protocol; the client is a thread of this process."""
     settings = Relay(listen=(f"{common.HOST}:0",))
-    server = Server(Context(settings, gate, Pool(common.HOST, 9, hostname="bench.example"), site_key, {}, {}))
+    server = Server(
+        Context(settings, gate, Pool([Endpoint(common.HOST, 9)], hostname="bench.example"), site_key, {}, {})
+    )
     bound = await server.start()
     try:
         return await asyncio.to_thread(talk, int(bound[0].rpartition(":")[2]), people)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections import deque
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -249,3 +250,20 @@ class Connection(asyncio.Protocol):
             self.send(b"QUIT\r\n")
             self._gone = "we said QUIT"
             self._transport.close()
+
+    async def secure(self, context: ssl.SSLContext, name: str, seconds: float) -> None:
+        """Go on under TLS with a server whose certificate is for `name`. Raises Lost("tls"), OSError (ssl.SSLError).
+
+        What came in clear and was not read may be anybody's, and must not be read as if it came under TLS
+        (CVE-2011-0411 and its like).
+        """
+        if self._buffer or self._lines or self._replies:
+            raise Lost("tls", "more was said in clear than was asked for")
+        if self._gone or self._transport is None:
+            raise Lost("tls", self._gone)
+        transport = await self._loop.start_tls(
+            self._transport, self, context, server_hostname=name, ssl_handshake_timeout=seconds
+        )
+        if transport is None:  # the connection was cut meanwhile
+            raise Lost("tls", self._gone or "closed by the upstream")
+        self._transport = transport

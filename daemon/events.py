@@ -383,3 +383,8 @@ def policy_misconfigured(what: str, observed: bool) -> None:
 def policy_hung_up(reason: str) -> None:
     """A client of the policy service did not keep to the protocol, or there were too many."""
     _log.warning("policy_hung_up", reason=reason)
+
+
+def upstream_changed(host: str, port: int, reason: object) -> None:
+    """From now on mail goes to this server: why not to the one before."""
+    _log.warning("upstream_changed", host=host, port=port, reason=masked(reason))

@@ -6,11 +6,13 @@ import ssl
 from collections.abc import Iterable
 from typing import Any
 
+from daemon import options
 from daemon.config import Config, ConfigError, Listener, Loaded, Problem, host_port, is_loopback
 from daemon.gate import Gate
 from daemon.mail.headers import list_id_value
 from daemon.mail.links import Links
 from daemon.opening import now
+from daemon.dialling import Endpoint, client_context
 from daemon.options import Credential
 from daemon.relay.access import Credentials, Policy
 from daemon.relay.context import Context, NoRecord, Record
@@ -49,13 +51,24 @@ def pool(loaded: Loaded) -> Pool:
     config = loaded.config
     upstream = config.upstream
     assert upstream is not None
+    servers = [("upstream", upstream), *((f"upstream.fallback[{n}]", x) for n, x in enumerate(upstream.fallback))]
     return Pool(
-        upstream.host,
-        upstream.port,
+        [_endpoint(loaded, at, server) for at, server in servers],
         hostname=config.relay.hostname,
         timeout=upstream.timeout,
         connections=upstream.connections,
     )
+
+
+def _endpoint(loaded: Loaded, at: str, server: options.Endpoint) -> Endpoint:
+    password = loaded.secret(server.password_file) if server.password_file else ""
+    try:
+        tls = None
+        if server.tls != "none":
+            tls = client_context(loaded.file(server.ca_file) if server.ca_file else None)
+        return Endpoint(server.host, server.port, server.tls, tls, server.username, password)
+    except ValueError as why:
+        raise ConfigError([Problem(at, str(why))]) from None
 
 
 def links(config: Config) -> Links:
@@ -95,7 +108,9 @@ def listening(loaded: Loaded) -> list[Listening]:
             credentials=_credentials(listener, relay.credential, passwords),
             loopback=is_loopback(host_port(listener.address)[0]),
         )
-        found.append(Listening(listener.address, door, tls if listener.tls == "implicit" else None))
+        files = (loaded.file(listener.cert_file or ""), loaded.file(listener.key_file or ""))
+        implicit = tls if listener.tls == "implicit" else None
+        found.append(Listening(listener.address, door, implicit, files if implicit else None))
     return found
 
 

@@ -170,6 +170,7 @@ disable_plaintext_auth = no
 
 # Wrong passwords are answered at once: tests try them on purpose.
 auth_failure_delay = 0
+auth_mechanisms = plain login
 # The user is what stands before the @, so LMTP for support@anything arrives.
 auth_username_format = %Ln
 passdb {{
@@ -203,6 +204,12 @@ service lmtp {{
     port = {lmtp}
   }}
 }}
+service auth {{
+  # for a Postfix that asks who may send
+  unix_listener {dir}/sasl {{
+    mode = 0666
+  }}
+}}
 service anvil {{
   {no_chroot}
   # mode 0 switches the penalty for repeated failures off
@@ -225,6 +232,7 @@ class Dovecot(Server):
         self.imap_port, self.imaps_port, self.lmtp_port = free_port(), free_port(), free_port()
         self.ca_file = directory / "cert.pem"  # signed by itself
         self.mail = directory / "mail"
+        self.sasl = directory / "sasl"  # the socket on which it tells a Postfix whose password is right
         self._owner = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
         self._write_files()
 
@@ -301,7 +309,7 @@ class Dovecot(Server):
 
 
 def _certificate(key: Path, certificate: Path) -> None:
-    """A key and a certificate for localhost and 127.0.0.1 that is its own CA. Dovecot's package depends on openssl."""
+    """A key and a certificate for localhost and 127.0.0.1 that is its own CA. The packages of both bring openssl."""
     made = subprocess.run(
         f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost "
         f"-addext subjectAltName=DNS:localhost,IP:{HOST} -keyout {key} -out {certificate}".split(),
@@ -347,6 +355,8 @@ smtpd_peername_lookup = no
 local_header_rewrite_clients =
 smtputf8_autodetect_classes = all
 smtpd_tls_security_level = none
+smtpd_tls_cert_file = {dir}/cert.pem
+smtpd_tls_key_file = {dir}/key.pem
 smtp_tls_security_level = none
 relayhost = [127.0.0.1]:{relay}
 smtp_dns_support_level = disabled
@@ -359,6 +369,12 @@ maximal_backoff_time = 2s
 
 _MASTER_CF: Final = """\
 127.0.0.1:{port} inet n - n - - smtpd
+127.0.0.1:{starttls} inet n - n - - smtpd
+  -o smtpd_tls_security_level=encrypt
+127.0.0.1:{implicit} inet n - n - - smtpd
+  -o smtpd_tls_security_level=encrypt -o smtpd_tls_wrappermode=yes
+{submission}\
+tlsmgr   unix       - - n 1000? 1 tlsmgr
 cleanup  unix       n - n - 0  cleanup
 qmgr     unix       n - n 5 1  qmgr
 rewrite  unix       - - n - -  trivial-rewrite
@@ -376,17 +392,32 @@ postlog  unix-dgram n - n - 1  postlogd
 """
 
 
+# Ports at which nobody may send without a password: one as usual, one that knows no other way to tell it than LOGIN.
+_SUBMISSION_CF: Final = """\
+127.0.0.1:{auth} inet n - n - - smtpd
+  -o smtpd_tls_security_level=encrypt -o smtpd_sasl_auth_enable=yes -o smtpd_sasl_type=dovecot -o smtpd_sasl_path={sasl}
+  -o smtpd_relay_restrictions=permit_sasl_authenticated,reject
+127.0.0.1:{login} inet n - n - - smtpd
+  -o smtpd_tls_security_level=encrypt -o smtpd_sasl_auth_enable=yes -o smtpd_sasl_type=dovecot -o smtpd_sasl_path={sasl}
+  -o smtpd_sasl_mechanism_filter=login
+  -o smtpd_relay_restrictions=permit_sasl_authenticated,reject
+"""
+
+
 class Postfix(Server):
-    """A Postfix of its own: own queue, own configuration.
+    """A Postfix of its own: own queue, own configuration; in clear, with STARTTLS and with implicit TLS.
 
     It runs `master` itself rather than `postfix start-fg`, which asks the system's configuration for other
     instances; and it is spoken to by SMTP only, because the set-gid commands (sendmail, postqueue) accept a foreign
     directory only if the system's main.cf lists it. So nothing under /etc/postfix is touched.
     """
 
-    def __init__(self, directory: Path, relayhost_port: int):
+    def __init__(self, directory: Path, relayhost_port: int, sasl: Path | None = None):
         super().__init__(directory)
-        self.port = free_port()
+        self.port, self.starttls_port, self.implicit_port = free_port(), free_port(), free_port()
+        self.auth_port, self.login_port = free_port(), free_port()  # only if it has somebody to ask: Dovecot.sasl
+        self.ca_file = directory / "cert.pem"  # signed by itself
+        self._sasl = sasl
         self.etc = directory / "etc"
         self._daemons = _postconf("daemon_directory")
         self._write_files(relayhost_port)
@@ -409,8 +440,14 @@ class Postfix(Server):
     def _write_files(self, relayhost_port: int) -> None:
         self.etc.mkdir()
         main = _MAIN_CF.format(dir=self.directory, daemons=self._daemons, relay=relayhost_port)
+        ports = {"auth": self.auth_port, "login": self.login_port}
+        submission = _SUBMISSION_CF.format(sasl=self._sasl, **ports) if self._sasl else ""
+        master = _MASTER_CF.format(
+            port=self.port, starttls=self.starttls_port, implicit=self.implicit_port, submission=submission
+        )
         (self.etc / "main.cf").write_text(main)
-        (self.etc / "master.cf").write_text(_MASTER_CF.format(port=self.port))
+        (self.etc / "master.cf").write_text(master)
+        _certificate(self.directory / "key.pem", self.ca_file)
         postfix, spool, data = pwd.getpwnam("postfix").pw_uid, self.directory / "spool", self.directory / "data"
         for path in (spool, spool / "pid"):
             path.mkdir()
@@ -432,10 +469,10 @@ def _postconf(parameter: str) -> str:
 
 
 @contextlib.contextmanager
-def postfix(relayhost_port: int) -> Iterator[Postfix]:
-    """A running Postfix (root; Debian: postfix) that hands everything to a loopback port."""
+def postfix(relayhost_port: int, sasl: Path | None = None) -> Iterator[Postfix]:
+    """A running Postfix (root; Debian: postfix) that hands everything to a loopback port. `sasl`: see Dovecot."""
     with _directory() as directory:
-        server = Postfix(directory, relayhost_port)
+        server = Postfix(directory, relayhost_port, sasl)
         server.start()
         try:
             yield server

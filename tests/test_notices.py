@@ -20,7 +20,7 @@ from daemon.config import House, MailingList
 from daemon.mail import phrases, tokens, triage
 from daemon.mail.reading import AutoReply, OptOut, Resubscribe, Review
 from daemon.notices import Post, compose, sender_of, texts, undo_by_mail
-from daemon.upstream import Pool
+from daemon.upstream import Endpoint, Pool
 from storage import outbox
 from storage.address import NotAnAddress, SiteKey, parse
 from storage.outbox import Notice
@@ -156,7 +156,7 @@ def server() -> Iterator[Sink]:
 @pytest.fixture
 async def post(ledger: Books, server: Sink, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Post]:
     monkeypatch.setattr(notices, "POLL_SECONDS", 0.02)
-    pool = Pool("127.0.0.1", server.port, hostname="relay.example", timeout=2)
+    pool = Pool([Endpoint("127.0.0.1", server.port)], hostname="relay.example", timeout=2)
     yield Post(ledger.ledger, HOUSE, "support@quillpdf.example", pool, undo_by_mail(HOUSE, ""), lambda: NOW)
     pool.close()
     await asyncio.sleep(0)

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 from daemon import events
@@ -23,11 +24,15 @@ _HANDSHAKE_SECONDS: Final = 30
 
 @dataclass(frozen=True)
 class Listening:
-    """An address to listen on, HOST:PORT; `tls`: for implicit TLS; `door`: what applies to who comes in by it."""
+    """An address to listen on, HOST:PORT, and what applies to who comes in by it.
+
+    `tls`: for implicit TLS, made of the certificate and key in `files`.
+    """
 
     address: str
     door: Door
     tls: ssl.SSLContext | None = None
+    files: tuple[Path, Path] | None = None
 
 
 def plain(context: Context) -> list[Listening]:
@@ -99,16 +104,19 @@ class Server:
         return self.context.pool
 
     def take_over(self, fresh: Context, listening: Sequence[Listening] | None = None) -> None:
-        """Use other settings from the next message on, other rules from the next client on; sockets and pool stay.
+        """Use other settings and another pool from the next message on, other rules from the next client on.
 
         `listening`: the same addresses in the same order. A new certificate for implicit TLS is loaded into the
         context that is there, for the sockets keep that.
         """
-        self.pool.timeout = fresh.pool.timeout
-        fresh.pool = self.pool
+        fresh.pool.features = self.pool.features  # until it has asked for itself
+        self.pool.close()
         self.context = fresh
         self.brake.per_client = fresh.settings.max_per_client
-        self._listening = list(plain(fresh) if listening is None else listening)
+        self._listening = [
+            replace(new, tls=_renewed(old.tls, new.files))
+            for old, new in zip(self._listening, plain(fresh) if listening is None else listening, strict=True)
+        ]
         self._make_template(asyncio.get_running_loop())
 
     # ---- what a client's protocol asks
@@ -146,6 +154,12 @@ class Server:
     def _turn_away(self, client: Wire, reply: str) -> str:
         events.client_turned_away(client.peer, reply)
         return reply
+
+
+def _renewed(context: ssl.SSLContext | None, files: tuple[Path, Path] | None) -> ssl.SSLContext | None:
+    if context is not None and files is not None:
+        context.load_cert_chain(*files)
+    return context
 
 
 def _shown(address: Any) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from daemon.config import Relay
 from daemon.relay.context import Context
 from daemon.relay.server import Server
-from daemon.upstream import Lost, Pool
+from daemon.upstream import Endpoint, Lost, Pool
 from tests.ledgers import LISTS, Books
 
 BODY = b"Subject: offer\r\nFrom: news@quillpdf.example\r\n\r\nhello\r\n..dot\r\n"
@@ -76,7 +76,9 @@ async def relay(
 ) -> AsyncIterator[Desk]:
     """A relay with these options of [relay], in front of `upstream`."""
     settings = Relay.model_validate({"listen": ("127.0.0.1:0",), "hostname": "relay.quillpdf.example", **options})
-    pool = Pool("127.0.0.1", upstream.port, hostname=settings.hostname, timeout=timeout, connections=connections)
+    pool = Pool(
+        [Endpoint("127.0.0.1", upstream.port)], hostname=settings.hostname, timeout=timeout, connections=connections
+    )
     with contextlib.suppress(Lost):
         await pool.probe()
     lists = {value: list_id for list_id, value in LISTS.items()}

@@ -57,7 +57,7 @@ def says(octets: bytes) -> Act:
 
 def free_places(desk: Desk) -> int:
     """How many upstream connections could still be taken."""
-    return desk.server.pool._places._value
+    return desk.server.pool.hops[0].places._value
 
 
 async def play(client: tuple[asyncio.StreamReader, asyncio.StreamWriter], script: str, body: bytes = BODY) -> None:

@@ -142,7 +142,7 @@ async def test_a_pooled_connection_that_ended_or_spoke_while_idle_is_not_used(
         if not last_words:
             idle.close()
         await asyncio.sleep(0.1)
-        assert sum(len(c._replies) for c in desk.server.pool._idle) < 100
+        assert sum(len(c._replies) for c in desk.server.pool.hops[0].idle) < 100
         await play(client, AGAIN)
     assert [rcpts for rcpts, _ in upstream.messages] == [BOB, BOB]
 

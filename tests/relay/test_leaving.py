@@ -71,7 +71,7 @@ async def test_a_client_that_leaves_at_any_octet(ledger: Books, upstream: Puppet
 async def test_a_client_that_leaves_while_upstream_thinks(ledger: Books, upstream: Puppet, verb: str) -> None:
     """The command is cancelled half-way: nobody else may get its reply."""
     async with relay(ledger, upstream, connections=1) as desk:
-        desk.server.pool._idle.pop().quit()  # the connection of the probe: the next one is greeted anew
+        desk.server.pool.hops[0].idle.pop().quit()  # the connection of the probe: the next one is greeted anew
         thinking = asyncio.Event()
 
         async def think(writer: asyncio.StreamWriter) -> None:
@@ -195,7 +195,7 @@ async def test_when_the_patience_of_stop_is_over_nothing_is_left(
         async with asyncio.timeout(1):
             await desk.server.stop()
         assert free_places(desk) == 20
-        assert not desk.server.pool._idle
+        assert not desk.server.pool.hops[0].idle
         assert [t for t in asyncio.all_tasks() if "_handle_client" in repr(t)] == []
     assert upstream.messages == []
     assert ("possibly_duplicated" in logged) == (state == "DOT")

@@ -176,7 +176,7 @@ async def test_upstream_never_sees_what_it_might_take_for_an_end(
 def tap(desk: Desk) -> bytearray:
     """All octets that go upstream on the connection that will be used next."""
     seen = bytearray()
-    connection = desk.server.pool._idle[-1]
+    connection = desk.server.pool.hops[0].idle[-1]
     send = connection.send
 
     def tapped(octets: bytes, replies: int = 0) -> None:

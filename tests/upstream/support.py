@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import pytest
 
 from daemon.delivery import Delivery
-from daemon.upstream import Lost, Pool, Reply
+from daemon.upstream import Endpoint, Lost, Pool, Reply
 
 MAIL = b"MAIL FROM:<news@quillpdf.example>\r\n"
 BODY = b"Subject: offer\r\n\r\nhello\r\n"
@@ -83,7 +83,7 @@ async def scripted(*connections: Sequence[bytes | None], pieces: int = 0, timeou
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    pool = Pool("127.0.0.1", server.sockets[0].getsockname()[1], hostname="relay.example", timeout=timeout)
+    pool = Pool([Endpoint("127.0.0.1", server.sockets[0].getsockname()[1])], hostname="relay.example", timeout=timeout)
     try:
         yield pool
     finally:

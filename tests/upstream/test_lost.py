@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from daemon.upstream import Connection, Lost, Pool, Reply, told
+from daemon.upstream import Connection, Endpoint, Lost, Pool, Reply, told
 from tests.sink import Sink
 from tests.upstream.support import BODY, deliver, delivery, lost, rcpt, scripted, whole
 
@@ -66,7 +66,7 @@ async def test_a_421_and_silence_are_losses_at_every_step(
     server: Sink, verb: str, step: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daemon.delivery.DOT_SECONDS", 0.3)
-    pool = Pool("127.0.0.1", server.port, hostname="relay.example", timeout=0.3)
+    pool = Pool([Endpoint("127.0.0.1", server.port)], hostname="relay.example", timeout=0.3)
     if how == "421":
         server.replies[verb] = "421 4.3.2 going down"
     else:
@@ -84,6 +84,8 @@ async def test_a_greeting_that_is_no_welcome_is_a_loss(server: Sink, pool: Pool,
 
 async def test_an_old_server_is_greeted_with_helo(server: Sink, pool: Pool) -> None:
     server.replies["EHLO"] = "502 5.5.2 what"
+    await pool.probe()
+    assert pool.hops[0].idle[0].errors == 0  # no recipient was refused by that
     assert (await deliver(pool)).good
     assert pool.features == {}
     assert [c for c in server.commands if c.startswith("HELO")] == ["HELO relay.example"]
@@ -99,8 +101,8 @@ async def test_nobody_listens(server: Sink, pool: Pool) -> None:
 @pytest.mark.parametrize(
     ("step", "code"),
     [
-        *((s, "451 4.4.1 ") for s in ("connect", "greeting", "ehlo")),
-        *((s, "451 4.4.2 ") for s in ("mail", "rcpt", "dot")),
+        *((s, "451 4.4.1 ") for s in ("connect", "tls", "greeting", "ehlo", "auth")),
+        *((s, "451 4.4.2 ") for s in ("mail", "rcpt", "data", "body", "dot")),
     ],
 )
 def test_a_client_is_told_to_come_back_and_nothing_of_why(step: str, code: str) -> None:

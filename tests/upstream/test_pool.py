@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from daemon import upstream
-from daemon.upstream import Pool
+from daemon.upstream import Endpoint, Pool
 from tests.sink import KEYWORDS, Sink, sink
 from tests.upstream.support import BODY, deliver, delivery, lost, rcpt, scripted, whole
 
@@ -26,7 +26,7 @@ async def test_a_message_goes_out_as_given_and_its_reply_comes_back(server: Sink
 @pytest.mark.parametrize("keywords", [KEYWORDS, ("SIZE 100",), ()])
 async def test_with_and_without_pipelining(keywords: tuple[str, ...]) -> None:
     with sink(keywords) as server:
-        pool = Pool("127.0.0.1", server.port, hostname="relay.example", timeout=2)
+        pool = Pool([Endpoint("127.0.0.1", server.port)], hostname="relay.example", timeout=2)
         assert (await deliver(pool, "ann", "bob")).good
         assert pool.features == {k.partition(" ")[0]: k.partition(" ")[2] for k in keywords}
         assert len(server.messages) == 1
@@ -55,7 +55,7 @@ async def test_a_recipient_is_refused_word_for_word_and_the_others_go_on(server:
 @pytest.mark.parametrize("keywords", [KEYWORDS, ()])
 async def test_a_refusal_of_mail_is_the_answer_for_every_recipient(keywords: tuple[str, ...]) -> None:
     with sink(keywords) as server:
-        pool = Pool("127.0.0.1", server.port, hostname="relay.example", timeout=2)
+        pool = Pool([Endpoint("127.0.0.1", server.port)], hostname="relay.example", timeout=2)
         server.replies["MAIL"] = "550 5.7.1 not you"
         message = delivery(pool)
         assert [str(await message.rcpt(rcpt(n))) for n in ("ann", "bob")] == ["550 5.7.1 not you"] * 2
@@ -190,7 +190,7 @@ async def test_a_delivery_begins_the_counting_anew(server: Sink, pool: Pool) -> 
 
 
 async def test_there_are_never_more_connections_than_allowed(server: Sink) -> None:
-    pool = Pool("127.0.0.1", server.port, hostname="relay.example", timeout=5, connections=3)
+    pool = Pool([Endpoint("127.0.0.1", server.port)], hostname="relay.example", timeout=5, connections=3)
     server.delays["DOT"] = 0.05
     replies = await asyncio.gather(*(deliver(pool, f"p{n}") for n in range(20)))
     assert all(r.good for r in replies)
@@ -199,7 +199,7 @@ async def test_there_are_never_more_connections_than_allowed(server: Sink) -> No
 
 
 async def test_whoever_waits_too_long_for_a_connection_is_told(server: Sink) -> None:
-    pool = Pool("127.0.0.1", server.port, hostname="relay.example", timeout=0.2, connections=1)
+    pool = Pool([Endpoint("127.0.0.1", server.port)], hostname="relay.example", timeout=0.2, connections=1)
     message = delivery(pool)
     await message.rcpt(rcpt())
     assert await lost(pool.take) == "connect"
@@ -209,7 +209,7 @@ async def test_whoever_waits_too_long_for_a_connection_is_told(server: Sink) -> 
 
 
 async def test_no_failure_costs_a_place_in_the_pool(server: Sink) -> None:
-    pool = Pool("127.0.0.1", server.port, hostname="relay.example", timeout=1, connections=1)
+    pool = Pool([Endpoint("127.0.0.1", server.port)], hostname="relay.example", timeout=1, connections=1)
     for step in ("GREETING", "EHLO", "MAIL", "RCPT", "DATA", "DOT"):
         pool.close()  # the idle ones: begin with a greeting
         server.drop_at = step
