@@ -25,6 +25,7 @@ from daemon import events
 from daemon.config import host_port
 from daemon.gate import Gate, Purpose, Refused, Unknown
 from storage.address import Address, NotAnAddress, SiteKey, parse
+from storage.refusals import Outcome
 
 MAX_REQUEST: Final = 65_536  # octets; Postfix sends about 600
 MAX_LINE: Final = 4096  # octets
@@ -64,7 +65,7 @@ class Context:
     users: Mapping[str, tuple[str | None, Purpose]]
     lists: frozenset[str]
     observe: bool = False
-    note: Callable[[str, str | None, str, int, int], None] = _nothing
+    note: Callable[[Outcome, str | None, str, int, int], None] = _nothing
     default_list: str | None = None
 
 

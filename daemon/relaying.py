@@ -6,13 +6,13 @@ import ssl
 from collections.abc import Iterable
 from typing import Any
 
-from daemon import options
+from daemon import options, postfix
 from daemon.config import Config, ConfigError, Listener, Loaded, Problem, host_port, is_loopback
+from daemon.dialling import Endpoint, client_context
 from daemon.gate import Gate
 from daemon.mail.headers import list_id_value
 from daemon.mail.links import Links
 from daemon.opening import now
-from daemon.dialling import Endpoint, client_context
 from daemon.options import Credential
 from daemon.relay.access import Credentials, Policy
 from daemon.relay.context import Context, NoRecord, Record
@@ -23,6 +23,7 @@ from daemon.relay.tls import TlsError, server_context
 from daemon.upstream import Pool
 from storage.engine import Ledger
 from storage.lookup import Lookup
+from storage.refusals import Outcome
 
 
 def context(loaded: Loaded, ledger: Ledger, numbers: dict[str, int], record: Record | None = None) -> Context | None:
@@ -69,6 +70,24 @@ def _endpoint(loaded: Loaded, at: str, server: options.Endpoint) -> Endpoint:
         return Endpoint(server.host, server.port, server.tls, tls, server.username, password)
     except ValueError as why:
         raise ConfigError([Problem(at, str(why))]) from None
+
+
+def policy_context(config: Config, ledger: Ledger, numbers: dict[str, int], record: Record) -> postfix.Context:
+    """What the policy service for Postfix works with."""
+
+    def note(outcome: Outcome, list_id: str | None, credential: str, reason: int, n: int) -> None:
+        record.note(outcome, numbers.get(list_id or "", 0), credential, reason, n)
+
+    relay = config.relay
+    return postfix.Context(
+        gate=Gate(Lookup(ledger.path, ledger.site_key), numbers),
+        site_key=ledger.site_key,
+        users={c.username: (c.list, c.purpose or relay.purpose) for c in relay.credential},
+        lists=frozenset(x.id for x in config.list),
+        observe=relay.mode == "observe",
+        note=note,
+        default_list=config.postfix.list or None,
+    )
 
 
 def links(config: Config) -> Links:

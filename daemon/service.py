@@ -16,14 +16,15 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from daemon import events, jobs, notices, relaying, systemd
-from daemon.config import Config, ConfigError, House, Loaded, Mailbox, host_port, load
+from daemon import events, jobs, notices, postfix, relaying, systemd
+from daemon.config import Config, ConfigError, House, Loaded, Mailbox, host_port, is_loopback, load
 from daemon.intake import Intake
 from daemon.mail.reading import Reading
 from daemon.mail.triage import read
 from daemon.mailbox.session import Session, connect
 from daemon.mailbox.watcher import Means, Watcher
 from daemon.opening import Busy, now, number_lists, open_for_run, sole_owner
+from daemon.register import Register
 from daemon.relay.server import Server
 from daemon.upstream import Lost, Pool
 from storage.engine import Ledger, Unavailable, Unusable
@@ -75,7 +76,10 @@ class Service:
     loaded: Loaded
     ledger: Ledger
     numbers: dict[str, int]
+    register: Register = field(init=False)
     relay: Server | None = None
+    policy: postfix.Server | None = None
+    asking: asyncio.Task[None] | None = None  # what the upstream offers
     watchers: dict[str, Watcher] = field(default_factory=dict)
     writing: asyncio.Task[None] | None = None  # of notices
     bound: dict[str, list[str]] = field(default_factory=dict)
@@ -85,25 +89,56 @@ class Service:
     async def start(self, stack: AsyncExitStack) -> None:
         """Start every part; `stack` stops them in reverse. Raises Busy when a port is taken."""
         config = self.loaded.config
-        context = relaying.context(self.loaded, self.ledger, self.numbers)
-        if context is not None:
-            self.relay = Server(context, relaying.listening(self.loaded))
-            stack.push_async_callback(self.relay.stop)
-            try:
-                self.bound["relay"] = await self.relay.start()
-            except OSError as why:
-                raise Busy(f"relay.listen: {why.strerror or why}") from None
-            _refuse_ourselves(config, self.bound["relay"])
-            asking = asyncio.create_task(_ask_upstream(self.relay.pool))
-            stack.callback(asking.cancel)
+        self.register = Register(self.ledger, now)
+        self.register.start()
+        stack.push_async_callback(self.register.stop)
+        await self._open_relay(stack)
+        await self._open_policy(stack)
         await self._write_to_people()
         stack.push_async_callback(self._stop_writing)
         stack.push_async_callback(self._stop_watchers)
         for settings in config.mailbox:
             self._watch(settings)
-        scheduler = jobs.schedule(jobs.Jobs(self.ledger, config.bounce, now))
+        scheduler = jobs.schedule(jobs.Jobs(self.ledger, config.bounce, now, config.retention.refusals))
         scheduler.start()
         stack.callback(scheduler.shutdown, wait=False)
+
+    async def _open_relay(self, stack: AsyncExitStack) -> None:
+        context = relaying.context(self.loaded, self.ledger, self.numbers, self.register)
+        if context is None:
+            return
+        self.relay = Server(context, relaying.listening(self.loaded))
+        stack.push_async_callback(self.relay.stop)
+        try:
+            self.bound["relay"] = await self.relay.start()
+        except OSError as why:
+            raise Busy(f"relay.listen: {why.strerror or why}") from None
+        _refuse_ourselves(self.loaded.config, self.bound["relay"])
+        self._ask_upstream()
+        stack.callback(self._stop_asking)
+
+    def _ask_upstream(self) -> None:
+        self._stop_asking()
+        assert self.relay is not None
+        self.asking = asyncio.create_task(_ask_upstream(self.relay.pool))
+
+    def _stop_asking(self) -> None:
+        if self.asking is not None:
+            self.asking.cancel()
+
+    async def _open_policy(self, stack: AsyncExitStack) -> None:
+        listen = self.loaded.config.postfix.policy
+        if not listen:
+            return
+        self.policy = postfix.Server([listen], self._policy_context())
+        stack.push_async_callback(self.policy.stop)
+        try:
+            self.bound["policy"] = await self.policy.start()
+        except OSError as why:
+            raise Busy(f"postfix.policy: {why.strerror or why}") from None
+
+    def _policy_context(self) -> postfix.Context:
+        return relaying.policy_context(self.loaded.config, self.ledger, self.numbers, self.register)
 
     async def _write_to_people(self) -> None:
         """(Re)start the sending of notices, as the config now says."""
@@ -163,6 +198,8 @@ class Service:
         else:
             try:
                 await self._take_over(fresh)
+            except ConfigError as error:
+                events.reload_refused([str(p) for p in error.problems])
             except (Unavailable, Unusable) as why:
                 events.reload_refused([str(why)])
         systemd.notify("READY=1", f"STATUS={self.status()}")
@@ -178,9 +215,12 @@ class Service:
         self.loaded = fresh
         events.configure(new.log.format, new.log.level, new.log.addresses)
         if self.relay is not None and new.upstream is not None:
-            context = relaying.context(fresh, self.ledger, self.numbers)
+            context = relaying.context(fresh, self.ledger, self.numbers, self.register)
             assert context is not None
             self.relay.take_over(context, relaying.listening(fresh))
+            self._ask_upstream()
+        if self.policy is not None:
+            self.policy.take_over(self._policy_context())
         await self._write_to_people()
         await self._stop_watchers()  # passwords, CA files and house are read again
         self.watchers.clear()
@@ -189,27 +229,31 @@ class Service:
         events.reloaded([name for name in type(new).model_fields if getattr(old, name) != getattr(new, name)])
 
 
-_FIXED = ("storage", "relay.listen", "relay.hostname", "upstream.host", "upstream.port", "upstream.connections")
-
-
 def _needs_restart(old: Config, new: Config) -> Iterator[str]:
-    """The options that differ and cannot change in place."""
+    """The options that differ and cannot change in place: where we listen, and what we write to."""
+    if old.storage != new.storage:
+        yield "storage"
     if (old.upstream is None) != (new.upstream is None):
         yield "upstream"
-        return
-    for path in _FIXED:
-        section, _, option = path.partition(".")
-        before, after = getattr(old, section), getattr(new, section)
-        if option and before is not None:
-            before, after = getattr(before, option), getattr(after, option)
-        if before != after:
-            yield path
+    if _sockets(old) != _sockets(new):
+        yield "relay.listener" if old.relay.listener or new.relay.listener else "relay.listen"
+    if old.postfix.policy != new.postfix.policy:
+        yield "postfix.policy"
+
+
+def _sockets(config: Config) -> list[tuple[str, bool]]:
+    return [(listener.address, listener.tls == "implicit") for listener in config.relay.listeners()]
 
 
 def _keep(old: Config, new: Config) -> Config:
     """The new config with what cannot change as it was."""
-    relay = new.relay.model_copy(update={"listen": old.relay.listen, "hostname": old.relay.hostname})
-    return new.model_copy(update={"storage": old.storage, "upstream": old.upstream, "relay": relay})
+    kept: dict[str, object] = {"storage": old.storage}
+    if (old.upstream is None) != (new.upstream is None):
+        kept["upstream"] = old.upstream
+    if _sockets(old) != _sockets(new):
+        kept["relay"] = old.relay
+    kept["postfix"] = new.postfix.model_copy(update={"policy": old.postfix.policy})
+    return new.model_copy(update=kept)
 
 
 def _refuse_ourselves(config: Config, bound: list[str]) -> None:
@@ -217,9 +261,10 @@ def _refuse_ourselves(config: Config, bound: list[str]) -> None:
     assert config.upstream is not None
     for address in bound:
         host, port = host_port(address)
-        if port == config.upstream.port and config.upstream.host in (host, "localhost", "127.0.0.1", "::1"):
-            where = f"{config.upstream.host}:{port}"
-            raise Unusable(f"upstream: {where} is the relay's own listener; name the mail server behind it")
+        for server in (config.upstream, *config.upstream.fallback):
+            if port == server.port and (server.host == host or is_loopback(server.host)):
+                where = f"{server.host}:{port}"
+                raise Unusable(f"upstream: {where} is the relay's own listener; name the mail server behind it")
 
 
 async def _ask_upstream(pool: Pool) -> None:

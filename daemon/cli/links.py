@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -38,6 +39,7 @@ def token(
         raise Stop(f"the ledger has not met the list {list_id!r} yet: start `optoutd run` once", TEMPFAIL)
     number = 0 if scope == ALL else scope
     links = _links(loaded.config)
+    by_mail = replace(links, public_url="")  # there is no page to undo at yet
     failed = False
     for text in common.arguments(addresses):
         try:
@@ -50,7 +52,7 @@ def token(
         link = tokens.make(ledger.site_key, "link", key, number)
         undo = tokens.make(ledger.site_key, "undo", key, number, day=day)
         fact: dict[str, Any] = {"address": text, "list": list_id, "token": link}
-        fact |= {"one_click": links.one_click(link), "mailto": links.mailto(link), "undo": links.undo(undo)}
+        fact |= {"one_click": links.one_click(link), "mailto": links.mailto(link), "undo": by_mail.undo(undo)}
         undone = f"\n{' ' * len(text)}  {fact['undo']} (30 days)" if fact["undo"] else ""
         tell(fact, as_json, f"{text}  {fact['mailto'] or link}{undone}")
     if failed:
@@ -58,8 +60,8 @@ def token(
 
 
 def _links(config: Any) -> Links:
-    """How links look here. There is no web door yet, so there is no public_url."""
+    """How links look here, as the relay stamps them."""
     from daemon.mail.links import Links
 
     subaddress = any(box.subaddress == "+" for box in config.mailbox)
-    return Links(next(iter(config.house.addresses), ""), subaddress, "")
+    return Links(next(iter(config.house.addresses), ""), subaddress, config.web.public_url)
