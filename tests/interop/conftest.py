@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.house import house
+from tests.interop.house import BOB, DORA, house
 from tests.scenarios.process import Daemon
 from tests.servers import Sink
 
@@ -22,7 +22,8 @@ def home() -> Iterator[Path]:
 
 def _running(sink: Sink, mode: str) -> Iterator[Daemon]:
     with tempfile.TemporaryDirectory(prefix="oo") as name, house(Path(name), sink.port, mode=mode).running() as daemon:
-        daemon.cli("suppress", "bob@example.org", "--reason", "opt-out")
+        daemon.cli("suppress", BOB, "--reason", "opt-out")
+        daemon.cli("suppress", DORA, "--reason", "opt-out", "--list", "newsletter")
         yield daemon
 
 

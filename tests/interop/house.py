@@ -10,6 +10,7 @@ from tests.scenarios.process import Daemon, config
 from tests.sink import Transaction
 
 ANN, BOB, CARLA = "ann@example.com", "bob@example.org", "carla@example.net"  # bob has opted out
+DORA = "dora@example.net"  # has opted out of the newsletter only
 OPTED_OUT: Final = re.compile(r"<bob@example\.org> has opted out \(ref \d+\)")
 
 # What a printed config leaves to the operator.

@@ -9,7 +9,7 @@ import pytest
 
 from tests.interop.clients import CLIENTS, Job, Line, Said, missing
 from tests.interop.documents import DEPLOY
-from tests.interop.house import ANN, BOB, CARLA, MESSAGE, OPTED_OUT, below_our_received, recipients
+from tests.interop.house import ANN, BOB, CARLA, DORA, MESSAGE, OPTED_OUT, below_our_received, recipients
 from tests.scenarios.process import Daemon
 from tests.servers import Sink
 
@@ -45,8 +45,8 @@ def client(request: pytest.FixtureRequest) -> str:
     return name
 
 
-def send(client: str, daemon: Daemon, *to: str) -> Said:
-    return CLIENTS[client](Line(daemon.relay_port), Job(to, MESSAGE))
+def send(client: str, daemon: Daemon, *to: str, message: bytes = MESSAGE) -> Said:
+    return CLIENTS[client](Line(daemon.relay_port), Job(to, message))
 
 
 def test_whoever_may_be_mailed_gets_every_octet(client: str, refusing: Daemon, sink: Sink) -> None:
@@ -71,6 +71,26 @@ def test_one_of_three_is_refused(client: str, refusing: Daemon, sink: Sink) -> N
     assert OPTED_OUT.search(said.text), said
     assert [recipients(m) for m in sink.messages] == ([{ANN, CARLA}] if SEEN[client].goes_on else [])
     assert sink.half_messages == 0
+
+
+LETTER = b"List-Id: <newsletter.quillpdf.example>\r\n" + MESSAGE
+
+
+def test_the_list_is_known_only_from_the_message(client: str, refusing: Daemon, sink: Sink) -> None:
+    """RCPT is over by then: whoever left that list is left out even in refuse mode, and no client gives the rest up."""
+    said = send(client, refusing, ANN, DORA, message=LETTER)
+    assert said.code == 0, said
+    assert [recipients(m) for m in sink.messages] == [{ANN}]
+    assert below_our_received(sink.messages[0].data) == LETTER
+    assert ("(1 of 2 left out: opted out of newsletter)" in said.text) is SEEN[client].tells
+
+
+def test_the_list_is_known_only_from_the_message_and_nobody_is_left(client: str, refusing: Daemon, sink: Sink) -> None:
+    said = send(client, refusing, DORA, message=LETTER)
+    assert said.code != 0
+    assert "<dora@example.net> has opted out of newsletter" in said.text
+    assert sink.transactions == []
+    assert send(client, refusing, DORA).code == 0  # of another list she gets mail
 
 
 def test_strip_mode_delivers_to_the_others_whatever_the_client(client: str, stripping: Daemon, sink: Sink) -> None:
