@@ -36,8 +36,8 @@ from daemon import events
 from daemon.config import Relay
 from daemon.gate import Gate, Pass, Refused
 from daemon.relay import envelope
+from daemon.relay.context import Context
 from daemon.relay.server import Server
-from daemon.relay.transaction import Context
 from daemon.upstream import Pool
 from storage.address import SiteKey, keys_of, parse
 from storage.lookup import Lookup

@@ -17,16 +17,17 @@ from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from daemon import crosschecks
 from daemon.options import (
-    CLEAR_TEXT,
-    FILED_IN_CIRCLES,
     LATER,
     LATER_CHOICES,
     LATER_SECTIONS,
     Bounce,
     Config,
+    Endpoint,
     House,
     Intake,
+    Listener,
     Log,
     Mailbox,
     MailingList,
@@ -35,7 +36,6 @@ from daemon.options import (
     Section,
     Storage,
     Upstream,
-    as_tuple,
     host_port,
     is_loopback,
 )
@@ -44,8 +44,10 @@ __all__ = [
     "Bounce",
     "Config",
     "ConfigError",
+    "Endpoint",
     "House",
     "Intake",
+    "Listener",
     "Loaded",
     "Log",
     "Mailbox",
@@ -166,7 +168,8 @@ def find(given: str | None) -> Path:
 def load(path: Path) -> Loaded:
     """Read and check a config file. Raises ConfigError with every problem found, not the first."""
     data = _read(path)
-    problems = [*_later(data), *_across(data), *_missing_files(data, path.absolute())]
+    crossed = crosschecks.problems(data, lambda name: _beside(path.absolute(), name))
+    problems = [*_later(data), *(Problem(at, sentence) for at, sentence in crossed)]
     config: Config | None = None
     try:
         config = Config.model_validate(_without_later(data), strict=True)
@@ -333,39 +336,3 @@ def _model(annotation: Any) -> Any:
     if get_origin(annotation) is None:
         return annotation
     return next(a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel))
-
-
-def _tables(data: dict[str, Any], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(path, table) of an array of tables, as far as it is one."""
-    found = data.get(name)
-    for n, table in enumerate(found if isinstance(found, tuple) else ()):
-        if isinstance(table, dict):
-            yield f"{name}[{n}]", table
-
-
-def _across(data: dict[str, Any]) -> Iterator[Problem]:
-    """What is wrong between options. Pydantic would say so only once every option by itself is right."""
-    for name, key in (("list", "id"), ("mailbox", "name")):
-        given: list[object] = []
-        for at, table in _tables(data, name):
-            if table.get(key) in given:
-                yield Problem(f"{at}.{key}", f"{table[key]!r} is given twice")
-            given += [table[key]] if key in table else []
-    for at, box in _tables(data, "mailbox"):
-        if box.get("tls") == "none" and isinstance(box.get("host"), str) and not is_loopback(box["host"]):
-            yield Problem(f"{at}.tls", CLEAR_TEXT)
-        watched = as_tuple(box.get("folders", box.get("folder", "INBOX")))
-        filed = box.get("processed_folder", "Opt-outs"), box.get("machine_folder", "")
-        if isinstance(watched, tuple) and any(f in watched for f in filed):
-            yield Problem(at, FILED_IN_CIRCLES)
-    if isinstance(data.get("house"), dict) and "lists" in data["house"]:
-        yield Problem("house.lists", "unknown key")
-
-
-def _missing_files(data: dict[str, Any], path: Path) -> Iterator[Problem]:
-    """Secret and CA files that cannot be read: better told now than at the first connection."""
-    for at, box in _tables(data, "mailbox"):
-        for option in ("password_file", "ca_file"):
-            name = box.get(option)
-            if isinstance(name, str) and name and not os.access(_beside(path, name), os.R_OK):
-                yield Problem(f"{at}.{option}", f"cannot read {_beside(path, name)}")

@@ -5,24 +5,26 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from dataclasses import dataclass
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from daemon.steps import Steps, pause, running
 
 _MAX_REPLY: Final = 65_536
+_MAX_LINES: Final = 200
 _MAX_UNASKED: Final = 10  # replies that nobody asked for
-_REPLY_LINE: Final = re.compile(r"[2-5][0-9]{2}(?:[ -]|\Z)")
+_REPLY_LINE: Final = re.compile(rb"[2-5][0-9]{2}(?:[ -]|\Z)")
 
 
 class Lost(Exception):
-    """The upstream cannot be used; `step` says at what point: connect, greeting, ehlo, mail, rcpt, data, body, dot."""
+    """The upstream cannot be used; `step` says at what point: connect, tls, auth, greeting, ehlo, mail, rcpt, data, body, dot."""
 
     def __init__(self, step: str, why: object):
         super().__init__(f"{step}: {why}")
         self.step = step
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """A whole SMTP reply. `lines`: the text of each line, without the code."""
 
     code: int
@@ -45,8 +47,18 @@ class Reply:
         return Reply(self.code, (*self.lines[:-1], self.lines[-1] + suffix))
 
 
+@lru_cache(maxsize=256)
+def _parsed(line: bytes) -> tuple[Reply, bool] | None:
+    """A reply line as a reply of its own, and whether more lines follow; None: it is none. A server says few things."""
+    line = line.rstrip(b"\r")
+    if not _REPLY_LINE.match(line):
+        return None
+    text = line[4:].decode("utf-8", "surrogateescape")  # any octet goes back out
+    return Reply(int(line[:3]), (text,)), line[3:4] == b"-"
+
+
 class Connection(asyncio.Protocol):
-    """One connection: sends octets, hands out whole replies in order."""
+    """One connection: sends octets, hands out whole replies in order. Used by one task, or by one Steps, at a time."""
 
     def __init__(self) -> None:
         self.features: dict[str, str] = {}
@@ -54,12 +66,11 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self._owed = 0  # replies still to come
         self._ignored = 0  # of them, those that nobody waits for (of a RSET)
-        self._buffer = bytearray()
-        self._lines: list[str] = []
+        self._buffer = b""
+        self._lines: list[str] = []  # of a reply that has not ended
         self._replies: deque[Reply] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-        self._room = asyncio.Event()
-        self._room.set()
+        self._waiter: asyncio.Future[None] | Steps | None = None
+        self._full = False  # the upstream reads more slowly than we write
         self._transport: asyncio.Transport | None = None
         self._gone: str | None = None
         self._loop = asyncio.get_running_loop()
@@ -74,26 +85,33 @@ class Connection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Cut what came into replies."""
-        self._buffer += data
+        """Cut what came into replies; whoever waits goes on when all of it is cut."""
+        if self._buffer:
+            data = self._buffer + data
+        *lines, self._buffer = data.split(b"\n")
+        for line in lines:
+            self._line(line)
         if len(self._buffer) > _MAX_REPLY:
             self.drop("the reply has no end")
-        while not self._gone and (end := self._buffer.find(b"\n")) >= 0:
-            line = bytes(self._buffer[:end]).rstrip(b"\r").decode("utf-8", "surrogateescape")  # any octet goes back out
-            del self._buffer[: end + 1]
-            self._line(line)
+        if self._replies:
+            self._wake()
 
-    def _line(self, line: str) -> None:
-        if not _REPLY_LINE.match(line) or len(self._lines) > 200:
+    def _line(self, line: bytes) -> None:
+        found = _parsed(line)
+        if self._gone:
+            return
+        if found is None or len(self._lines) > _MAX_LINES:
             self.drop("not an SMTP reply")
             return
-        self._lines.append(line[4:])
-        if line[3:4] != "-":
-            self._replies.append(Reply(int(line[:3]), tuple(self._lines)))
-            self._lines = []
-            self._wake()
-            if len(self._replies) > self._owed + _MAX_UNASKED:
-                self.drop("does not stop talking")
+        reply, more = found
+        if more:
+            self._lines += reply.lines
+            return
+        if self._lines:
+            reply, self._lines = Reply(reply.code, (*self._lines, *reply.lines)), []
+        self._replies.append(reply)
+        if len(self._replies) > self._owed + _MAX_UNASKED:
+            self.drop("does not stop talking")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The upstream has gone."""
@@ -101,7 +119,6 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         self._gone = self._gone or (str(exc) if exc else "closed by the upstream")
-        self._room.set()
         self._wake()
 
     def eof_received(self) -> bool:
@@ -110,15 +127,53 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The upstream reads more slowly than we write."""
-        self._room.clear()
+        self._full = True
 
     def resume_writing(self) -> None:
         """It has caught up."""
-        self._room.set()
+        self._full = False
+        self._wake()
+
+    # ---- waiting
+
+    async def _wait(self, seconds: float) -> None:
+        """Until something happens that may be what we wait for; at most `seconds` after the last call with another value."""
+        self._expect(seconds)
+        steps = running()
+        try:
+            if steps is not None:
+                self._waiter = steps
+                await pause()
+            else:
+                self._waiter = self._loop.create_future()
+                await self._waiter
+        finally:
+            self._waiter = None
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        if isinstance(waiter, Steps):
+            waiter.resume()
+        elif waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _expect(self, seconds: float) -> None:
+        """One lazy timer a connection: asyncio.timeout would make and cancel one for every reply."""
+        self._patience, self._deadline = seconds, self._loop.time() + seconds
+        if self._timer is not None:
+            if self._timer.when() <= self._deadline:
+                return  # it looks again when it is due
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._deadline, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self._waiter is None or self._gone:
+            return
+        if self._loop.time() < self._deadline:
+            self._timer = self._loop.call_at(self._deadline, self._tick)
+        else:
+            self.drop("does not read" if self._full else f"silent for {self._patience:.0f} s")
 
     # ---- what the pool and the relay use
 
@@ -134,11 +189,11 @@ class Connection(asyncio.Protocol):
 
     @property
     def in_step(self) -> bool:
-        """Is every command answered, so that somebody else may use it?"""
+        """Has every command had its reply (save a RSET's, which nobody waits for)?"""
         return self._owed == self._ignored
 
     def send(self, octets: bytes, replies: int = 0) -> None:
-        """Send octets that so many replies will come for; use `drain` while a body flows."""
+        """Send; `replies` more are owed to us. Never waits: use `drain` while a body flows."""
         if replies and octets and self.spoke:
             self.drop("spoke out of turn")
             self._replies.clear()  # else what it said would be taken for the answer to this: a 250 for a dot unsent
@@ -148,55 +203,28 @@ class Connection(asyncio.Protocol):
 
     async def drain(self, seconds: float) -> None:
         """Wait until the upstream takes more. Raises Lost."""
-        if not self._room.is_set():
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._room.wait()
-            except TimeoutError:
-                self.drop("does not read")
+        while self._full and not self._gone:
+            await self._wait(seconds)
         if self._gone:
             raise Lost("body", self._gone)
 
     async def reply(self, seconds: float, step: str) -> Reply:
         """The next reply that somebody waits for. Raises Lost: gone, or silent for `seconds`."""
-        while self._ignored:
+        while True:
+            while not self._replies:
+                if self._gone:
+                    raise Lost(step, self._gone)
+                await self._wait(seconds)
+            self._owed -= 1
+            found = self._replies.popleft()
+            if not self._ignored:
+                break
             self._ignored -= 1
-            if not (await self._next(seconds, step)).good:
+            if not found.good:
                 self.drop("refused RSET")
-        found = await self._next(seconds, step)
-        self.errors += found.code >= 400
+        if found.code >= 400:
+            self.errors += 1
         return found
-
-    async def _next(self, seconds: float, step: str) -> Reply:
-        while not self._replies:
-            if self._gone:
-                raise Lost(step, self._gone)
-            self._expect(seconds)
-            self._waiter = self._loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        self._owed -= 1
-        return self._replies.popleft()
-
-    def _expect(self, seconds: float) -> None:
-        """One lazy timer a connection: asyncio.timeout would make and cancel one for every reply."""
-        self._patience, self._deadline = seconds, self._loop.time() + seconds
-        if self._timer is not None and self._timer.when() > self._deadline:
-            self._timer.cancel()
-            self._timer = None
-        if self._timer is None:
-            self._timer = self._loop.call_at(self._deadline, self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        if self._waiter is None or self._gone:
-            return
-        if self._loop.time() < self._deadline:
-            self._timer = self._loop.call_at(self._deadline, self._tick)
-        else:
-            self.drop(f"silent for {self._patience:.0f} s")
 
     def reset(self) -> None:
         """RSET; its reply is read before the next one that matters."""
@@ -213,7 +241,6 @@ class Connection(asyncio.Protocol):
         self._gone = self._gone or why
         if self._transport is not None:
             self._transport.abort()
-        self._room.set()
         self._wake()
 
     def quit(self) -> None:

@@ -8,12 +8,14 @@ for plain addresses. A counter per event comes with /metrics, at this same place
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import re
 import sys
 import threading
 import traceback
 from collections.abc import Iterable, MutableMapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,23 +33,17 @@ _log: Any = structlog.get_logger()
 
 def configure(format: str = "auto", level: str = "info", addresses: str = "digest") -> None:
     """Set up logging to stderr as the [log] section says."""
-    global _plain
+    global _plain, _log
     _plain = addresses == "plain"
     as_json = format == "json" or (format == "auto" and not sys.stderr.isatty())
-    renderer: Any = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
+    renderer: Any = _json if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
-            _order,
-            renderer,
-        ],
+        processors=[_head, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=lambda *_: _STDERR,
         cache_logger_on_first_use=False,
     )
+    _log = structlog.get_logger().bind()  # made once, not for every line: each message of a campaign has one
     for noisy in ("mail.log", "aiosmtpd", "imapclient", "apscheduler", "alembic", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)  # aiosmtpd logs every command, addresses included, at INFO
     root = logging.getLogger()
@@ -64,8 +60,7 @@ class _Stderr:
     def msg(self, line: str) -> None:
         """One line."""
         with self._lock, contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
+            sys.stderr.write(line + "\n")  # which flushes: stderr is line-buffered, whatever it is
 
     log = debug = info = warning = warn = error = critical = fatal = exception = msg
 
@@ -83,10 +78,17 @@ class _Libraries(logging.Handler):
         say("library_said", logger=record.name, text=masked(record.getMessage()), trace=trace)
 
 
-def _order(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _head(_logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """ts, level and event first: a line is read from the left."""
-    first = {k: event.pop(k) for k in ("ts", "level", "event") if k in event}
-    return {**first, **event}
+    ts = datetime.now(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+    return {"ts": ts, "level": method, "event": event.pop("event"), **event}
+
+
+_ENCODER: Final = json.JSONEncoder(default=str)
+
+
+def _json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
+    return _ENCODER.encode(event)
 
 
 def _who(who: Who) -> str:
@@ -297,9 +299,34 @@ def message_refused(reply: str) -> None:
     _log.info("message_refused", reply=masked(reply))
 
 
-def late_opt_out(who: Who, ref: int) -> None:
+def would_refuse(who: Who, reason: str, ref: int, list_id: str | None) -> None:
+    """Observe mode: a suppressed recipient passes, who would be refused."""
+    _log.info("would_refuse", rcpt=_who(who), reason=reason, ref=ref, list=list_id)
+
+
+def service_mail_passed(who: Who, reason: str, ref: int, list_id: str | None) -> None:
+    """Service mail passes to somebody whom marketing would not reach."""
+    _log.info("service_mail_passed", rcpt=_who(who), reason=reason, ref=ref, list=list_id)
+
+
+def late_opt_out(who: Who, reason: str, ref: int, list_id: str | None) -> None:
     """Somebody opted out between RCPT and the dot: the message was withdrawn before its dot."""
-    _log.info("late_opt_out", rcpt=_who(who), ref=ref)
+    _log.info("late_opt_out", rcpt=_who(who), reason=reason, ref=ref, list=list_id)
+
+
+def client_logged_in(username: str) -> None:
+    """A client proved who it is. `username` is a name of the config; addresses in it are masked."""
+    _log.debug("client_logged_in", username=masked(username))
+
+
+def login_refused(peer: str) -> None:
+    """A wrong user name or password, from this IP address."""
+    _log.warning("login_refused", peer=peer)
+
+
+def client_turned_away(peer: str, reason: str) -> None:
+    """A client was greeted with 421."""
+    _log.warning("client_turned_away", peer=peer, reason=reason)
 
 
 def upstream_lost(step: str, reason: object) -> None:
@@ -310,3 +337,49 @@ def upstream_lost(step: str, reason: object) -> None:
 def possibly_duplicated(reason: object) -> None:
     """Upstream was lost after the dot: it may have the message, and the client will send it again."""
     _log.warning("possibly_duplicated", reason=masked(reason))
+
+
+# ------------------------------------------------------------------ the relay's record
+
+
+def refusals_waiting(number: int, reason: object) -> None:
+    """The ledger takes no refusals just now; so many wait to be written down, and are tried again."""
+    _log.warning("refusals_waiting", number=number, reason=masked(reason))
+
+
+def refusals_not_kept(number: int) -> None:
+    """So many refusals are missing in the record: too many waited, or we had to stop while the ledger was away."""
+    _log.warning("refusals_not_kept", number=number)
+
+
+# ------------------------------------------------------------------ the policy service
+
+
+def policy_refused(who: Who, reason: str, ref: int, list_id: str | None) -> None:
+    """Postfix was told to refuse a suppressed recipient."""
+    _log.info("policy_refused", rcpt=_who(who), reason=reason, ref=ref, list=list_id)
+
+
+def policy_would_refuse(who: Who, reason: str, ref: int, list_id: str | None) -> None:
+    """Only observed: Postfix was let have a suppressed recipient."""
+    _log.info("policy_would_refuse", rcpt=_who(who), reason=reason, ref=ref, list=list_id)
+
+
+def policy_unreadable(who: Who, observed: bool) -> None:
+    """A recipient that is no address we can look up was refused; `observed`: was let pass. `who` is of its spelling."""
+    _log.warning("policy_unreadable", rcpt=_who(who), observed=observed)
+
+
+def policy_deferred(who: Who, reason: object, observed: bool) -> None:
+    """Could not tell: 451; `observed`: was let pass."""
+    _log.warning("policy_deferred", rcpt=_who(who), reason=masked(reason), observed=observed)
+
+
+def policy_misconfigured(what: str, observed: bool) -> None:
+    """main.cf or a credential names what there is not: 451 for all such mail until it is mended; `observed`: it passes."""
+    _log.error("policy_misconfigured", what=masked(what), observed=observed)
+
+
+def policy_hung_up(reason: str) -> None:
+    """A client of the policy service did not keep to the protocol, or there were too many."""
+    _log.warning("policy_hung_up", reason=reason)

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from storage.address import Address
 from storage.engine import Unavailable, Unusable
 from storage.lookup import Lookup, Row, Verdict, verdict
 from storage.terms import ALL, Reason
 
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """Nothing stands against it."""
+Purpose = Literal["marketing", "service"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +48,13 @@ class Unknown:
     reply: str = "451 4.3.0 cannot tell whether this recipient has opted out, try again later"
 
 
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Nothing stands against it. `despite`: what would have stopped marketing, but does not stop service mail."""
+
+    despite: Refused | None = None
+
+
 Answer = Pass | Refused | Unknown
 _PASS = Pass()
 
@@ -62,21 +67,26 @@ class Gate:
         self._numbers = dict(numbers)
         self._ids = {n: i for i, n in self._numbers.items()}
 
-    def may(self, rcpt_to: Address, list_id: str | None = None) -> Answer:
-        """May this recipient get mail of the list with this id (None: of no list we know)?"""
+    def may(self, rcpt_to: Address, list_id: str | None = None, purpose: Purpose = "marketing") -> Answer:
+        """May this recipient get mail of the list with this id (None: of no list we know)?
+
+        Service mail (receipts, password resets) is stopped by hard bounces only.
+        """
         try:
             rows = self._lookup.rows(rcpt_to)
         except (Unavailable, Unusable) as why:
             return Unknown(str(why))
-        return self.judge(rows, list_id) if rows else _PASS
+        return self.judge(rows, list_id, purpose) if rows else _PASS
 
-    def may_all(self, rcpt_tos: Sequence[Address], list_id: str | None = None) -> list[Answer]:
+    def may_all(
+        self, rcpt_tos: Sequence[Address], list_id: str | None = None, purpose: Purpose = "marketing"
+    ) -> Sequence[Answer]:
         """As `may`, one statement for all."""
         try:
             rows = self._lookup.rows_of_all(rcpt_tos)
         except (Unavailable, Unusable) as why:
             return [Unknown(str(why))] * len(rcpt_tos)
-        return [self.judge(r, list_id) for r in rows]
+        return [self.judge(r, list_id, purpose) if r else _PASS for r in rows]
 
     def rows(self, rcpt_to: Address) -> list[Row]:
         """All that stands against it, whatever the list. Raises Unavailable, Unusable."""
@@ -86,9 +96,14 @@ class Gate:
         """The ids of these list numbers."""
         return [self._ids[s] for s in scopes if s in self._ids]
 
-    def judge(self, rows: Sequence[Row], list_id: str | None) -> Pass | Refused:
+    def judge(self, rows: Sequence[Row], list_id: str | None, purpose: Purpose = "marketing") -> Pass | Refused:
         """What rows already asked for come to."""
-        found = verdict(rows, self._numbers.get(list_id) if list_id else None)
-        if found is None:
-            return _PASS
-        return Refused(found, None if found.scope == ALL else self._ids.get(found.scope))
+        number = self._numbers.get(list_id) if list_id else None
+        if purpose == "service":
+            bounced = self._judged([r for r in rows if r.reason == Reason.HARD_BOUNCE], number)
+            return bounced or Pass(despite=self._judged(rows, number))
+        return self._judged(rows, number) or _PASS
+
+    def _judged(self, rows: Sequence[Row], number: int | None) -> Refused | None:
+        found = verdict(rows, number)
+        return Refused(found, None if found.scope == ALL else self._ids.get(found.scope)) if found else None

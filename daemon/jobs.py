@@ -1,4 +1,4 @@
-"""What is done by the clock: the nightly audit check, soft bounces that run out, and the database's own upkeep.
+"""What is done by the clock: the nightly audit check, soft bounces that run out, old refusals, and the database's own upkeep.
 
 Times of the last good run are kept in the ledger; the schedule itself lives in memory. APScheduler's default would
 silently skip a job that is due while the loop is busy for a second, hence the settings of `schedule`.
@@ -9,27 +9,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from daemon import events
 from daemon.config import Bounce
-from storage import audit, incoming, outbox, suppressions
+from storage import audit, incoming, outbox, refusals, suppressions
 from storage.engine import Ledger, Unavailable, Unusable
 from storage.write import write
+
+_GAP: Final = 0.05  # s between two transactions of a long deletion, in which a live opt-out gets its turn
 
 
 @dataclass(frozen=True)
 class Jobs:
-    """The jobs over one ledger. Each runs in a thread, never on the event loop."""
+    """The jobs over one ledger. Each runs in a thread, never on the event loop.
+
+    `refusals_days`: how long the relay's record is kept; 0 = for ever.
+    """
 
     ledger: Ledger
     bounce: Bounce
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    refusals_days: int = 400
 
     def verify_audit(self) -> None:
         """Has the record been changed?"""
@@ -51,6 +58,18 @@ class Jobs:
             outbox.forget(w)
         self._done("expire", ended=ended)
 
+    def forget_refusals(self) -> None:
+        """Delete what the relay's record has kept long enough, some thousand rows at a time."""
+        forgotten = 0
+        while True:
+            with write(self.ledger, self.now(), "job forget_refusals") as w:
+                some = refusals.forget(w, self.refusals_days)
+            if some == 0:
+                break
+            forgotten += some
+            time.sleep(_GAP)
+        self._done("forget_refusals", forgotten=forgotten)
+
     def tidy(self) -> None:
         """Write the log back into the database file and let SQLite renew its statistics."""
         with self.ledger.connect() as db:
@@ -70,6 +89,7 @@ def schedule(jobs: Jobs) -> AsyncIOScheduler:
     scheduler = AsyncIOScheduler(timezone=UTC, job_defaults=common)
     scheduler.add_job(_run, "cron", args=[jobs.verify_audit], hour=3, minute=17, id="verify_audit")
     scheduler.add_job(_run, "interval", args=[jobs.expire], hours=1, id="expire")
+    scheduler.add_job(_run, "interval", args=[jobs.forget_refusals], hours=1, id="forget_refusals")
     scheduler.add_job(_run, "interval", args=[jobs.tidy], minutes=30, id="tidy")
     return scheduler
 

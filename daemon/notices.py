@@ -25,8 +25,9 @@ from urllib.parse import quote
 
 from daemon import events
 from daemon.config import House
+from daemon.delivery import Delivery
 from daemon.mail import tokens
-from daemon.upstream import Delivery, Lost, Pool
+from daemon.upstream import Lost, Pool
 from storage import outbox, suppressions
 from storage.address import SiteKey, parse
 from storage.engine import Ledger, Unavailable, Unusable

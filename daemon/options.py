@@ -34,15 +34,27 @@ def _address(text: str) -> str:
 
 
 def _listen(text: str) -> str:
-    if not is_loopback(host_port(text)[0]):
-        raise ValueError("TLS and AUTH are not in this version yet, so only a loopback address is allowed")
+    host_port(text)
     return text
 
 
-def _loopback(host: str) -> str:
-    if not is_loopback(host):
-        raise ValueError("TLS to the upstream is not in this version yet, so it must be on loopback")
-    return host
+def _listen_here(text: str) -> str:
+    if text and not is_loopback(host_port(text)[0]):
+        raise ValueError("this protocol knows no log-in, so only a loopback address is allowed")
+    return text
+
+
+def _public_url(url: str) -> str:
+    """The https base of links: RFC 8058 3.1 wants https, and mail clients follow nothing else."""
+    if url and not re.fullmatch(r"https://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]{0,200})?", url):
+        raise ValueError("must be an https URL without query, such as https://mail.example.com")
+    return url.rstrip("/")
+
+
+def _sender_id(text: str) -> str:
+    if text and not re.fullmatch(r"[A-Za-z0-9_-]{5,15}", text):
+        raise ValueError("5 to 15 letters, digits, hyphens or underscores")
+    return text
 
 
 def _sqlite(url: str) -> str:
@@ -60,6 +72,12 @@ def as_tuple(value: object) -> object:
 Domain = Annotated[str, AfterValidator(_domain)]
 EMail = Annotated[str, AfterValidator(_address)]
 Listen = Annotated[str, AfterValidator(_listen)]
+ListenHere = Annotated[str, AfterValidator(_listen_here)]
+PublicUrl = Annotated[str, AfterValidator(_public_url)]
+SenderId = Annotated[str, AfterValidator(_sender_id)]
+Mode = Literal["refuse", "strip", "observe"]
+Purpose = Literal["marketing", "service"]
+Tls = Literal["none", "starttls", "implicit"]
 Port = Annotated[int, Field(ge=1, le=65535)]
 ListId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
 Language = Annotated[str, Field(pattern=r"^[a-z]{2}$")]
@@ -194,25 +212,93 @@ class Bounce(Section):
     soft_days: Annotated[int, Field(ge=1)] = 30
 
 
+class Listener(Section):
+    """An address to listen on with rules of its own; what is not given is as in [relay]."""
+
+    address: Listen
+    tls: Tls | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    auth: bool | None = None
+    list: ListId | None = None  # of all mail that comes in here
+    mode: Mode | None = None
+    purpose: Purpose | None = None
+    senders: tuple[Domain, ...] | None = None
+
+
+class Credential(Section):
+    """A user name and password for SMTP AUTH, and what applies to mail that is sent with them."""
+
+    username: Annotated[str, Field(min_length=1)]
+    password_file: Annotated[str, Field(min_length=1)]
+    list: ListId | None = None
+    mode: Mode | None = None
+    purpose: Purpose | None = None
+    senders: tuple[Domain, ...] | None = None
+
+
 class Relay(Section):
-    """The SMTP door. Loopback only in this version, so that it cannot become an open relay."""
+    """The SMTP door. Beyond loopback it takes mail only from who has logged in, under TLS: never an open relay."""
 
     listen: Annotated[tuple[Listen, ...], BeforeValidator(as_tuple)] = ("127.0.0.1:2525",)
     hostname: Domain = "localhost"
-    mode: Literal["refuse", "strip"] = "refuse"
+    mode: Mode = "refuse"
+    purpose: Purpose = "marketing"  # service: receipts, password resets; only hard bounces stop them
+    tls: Tls = "none"
+    cert_file: str = ""
+    key_file: str = ""
+    auth: bool | None = None  # default: true off loopback, or as soon as a credential exists
+    senders: tuple[Domain, ...] = ()  # allowed MAIL FROM domains; () = any, for those who may send at all
+    stamp: bool = True  # add List-Unsubscribe fields
+    existing: Literal["keep", "replace"] = "keep"  # those that came with the message
+    feedback_id: SenderId = ""  # the sender part of Gmail's Feedback-ID; "" = no such field
+    cfbl_address: EMail = ""  # where complaints are reported to (RFC 9477); "" = no such field
     max_size: Annotated[int, Field(ge=1024)] = 36_700_160  # octets
     max_recipients: Annotated[int, Field(ge=1)] = 1000
+    max_messages: Annotated[int, Field(ge=0)] = 0  # on one connection; 0 = any number
     max_connections: Annotated[int, Field(ge=1)] = 1000
+    max_per_client: Annotated[int, Field(ge=0)] = 200  # connections of one network; 0 = any number; loopback always
     idle_timeout: Annotated[int, Field(ge=1)] = 300  # seconds; RFC 5321 4.5.3.2.7 asks for 300
+    bare_newline: Literal["refuse", "normalise"] = "refuse"
+    listener: tuple[Listener, ...] = ()
+    credential: tuple[Credential, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _long_form_instead(cls, data: object) -> object:
+        return {"listen": (), **data} if isinstance(data, dict) and data.get("listener") else data
+
+    def listeners(self) -> tuple[Listener, ...]:
+        """Every listener with all its rules: the short form's, and the long form's with what it does not say."""
+        inherited = ("tls", "cert_file", "key_file", "auth", "mode", "purpose", "senders")
+        short = [Listener(address=address) for address in self.listen]
+        found = []
+        for listener in (*short, *self.listener):
+            given = {name: getattr(listener, name) for name in inherited}
+            filled = {name: getattr(self, name) if value is None else value for name, value in given.items()}
+            if filled["auth"] is None:
+                filled["auth"] = bool(self.credential) or not is_loopback(host_port(listener.address)[0])
+            found.append(listener.model_copy(update=filled))
+        return tuple(found)
 
 
-class Upstream(Section):
-    """The MTA that takes the mail from us."""
+class Endpoint(Section):
+    """A mail server to pass mail on to."""
 
-    host: Annotated[str, Field(min_length=1), AfterValidator(_loopback)] = "127.0.0.1"
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Port = 25
+    tls: Tls = "none"  # always verified
+    ca_file: str = ""
+    username: str = ""
+    password_file: str = ""
+
+
+class Upstream(Endpoint):
+    """The MTA that takes the mail from us, and those that stand in for it, in order."""
+
     timeout: Annotated[int, Field(ge=1)] = 60  # seconds for one reply; the reply to the dot: 570
     connections: Annotated[int, Field(ge=1)] = 20
+    fallback: tuple[Endpoint, ...] = ()
 
 
 class Notices(Section):
@@ -220,6 +306,25 @@ class Notices(Section):
 
     confirm: bool = True  # tell people that they are off the list, with a way back; ask who wants to come back
     sender: EMail = ""  # default: the first of house.addresses
+
+
+class Web(Section):
+    """The HTTP door."""
+
+    public_url: PublicUrl = ""  # https base of one-click links; "" = no one-click stamped
+
+
+class Postfix(Section):
+    """The policy service: guards mail that does not pass the relay."""
+
+    policy: ListenHere = ""  # "127.0.0.1:10031"
+    list: ListId | Literal[""] = ""  # of all that is asked there, if the question names none
+
+
+class Retention(Section):
+    """For how many days records are kept; 0 = for ever."""
+
+    refusals: Annotated[int, Field(ge=0)] = 400
 
 
 class Log(Section):
@@ -242,6 +347,9 @@ class Config(Section):
     relay: Relay = Relay()
     upstream: Upstream | None = None
     notices: Notices = Notices()
+    web: Web = Web()
+    postfix: Postfix = Postfix()
+    retention: Retention = Retention()
     log: Log = Log()
 
 
@@ -250,26 +358,15 @@ LATER: Final[dict[str, tuple[object, ...]]] = {
     "house.operators_mail": ("",),
     "storage.backup_dir": ("",),
     "mailbox.oauth2": (),
-    "relay.listener": (),
-    "relay.tls": ("none",),
-    "relay.cert_file": ("",),
-    "relay.key_file": ("",),
-    "relay.auth": (False,),
-    "relay.senders": ([],),
-    "relay.stamp": (False,),
-    "relay.existing": ("keep",),
-    "relay.bare_newline": ("refuse",),
-    "relay.credential": (),
-    "upstream.tls": ("none",),
-    "upstream.ca_file": ("",),
-    "upstream.username": ("",),
-    "upstream.password_file": ("",),
-    "web": (),
-    "postfix": (),
+    "web.listen": (),
+    "web.public_listen": ("",),
+    "web.trusted_proxies": ([],),
+    "web.admin_password_file": ("",),
+    "web.operator": (),
+    "web.token": (),
     "retention.evidence": (0,),
-    "retention.refusals": (),
     "retention.ordinary": (0,),
     "retention.review_excerpt": (0,),
 }
-LATER_CHOICES: Final = {"relay.mode": ("observe",)}
+LATER_CHOICES: Final[dict[str, tuple[str, ...]]] = {}
 LATER_SECTIONS: Final = frozenset(p.partition(".")[0] for p in LATER if "." in p) - Config.model_fields.keys()

@@ -16,9 +16,8 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from daemon import events, jobs, notices, systemd
+from daemon import events, jobs, notices, relaying, systemd
 from daemon.config import Config, ConfigError, House, Loaded, Mailbox, host_port, load
-from daemon.gate import Gate
 from daemon.intake import Intake
 from daemon.mail.reading import Reading
 from daemon.mail.triage import read
@@ -26,32 +25,13 @@ from daemon.mailbox.session import Session, connect
 from daemon.mailbox.watcher import Means, Watcher
 from daemon.opening import Busy, now, number_lists, open_for_run, sole_owner
 from daemon.relay.server import Server
-from daemon.relay.transaction import Context
 from daemon.upstream import Lost, Pool
 from storage.engine import Ledger, Unavailable, Unusable
-from storage.lookup import Lookup
 
 _ASK_AGAIN_SECONDS = (1.0, 60.0)  # doubling from the first to the last
 
 
 # ------------------------------------------------------------------ building
-
-
-def relay_context(config: Config, ledger: Ledger, numbers: dict[str, int]) -> Context | None:
-    """What the relay of a config works with; None without an [upstream]."""
-    if config.upstream is None:
-        return None
-    upstream = config.upstream
-    pool = Pool(
-        upstream.host,
-        upstream.port,
-        hostname=config.relay.hostname,
-        timeout=upstream.timeout,
-        connections=upstream.connections,
-    )
-    gate = Gate(Lookup(ledger.path, ledger.site_key), numbers)
-    lists = {x.list_id.lower(): x.id for x in config.list if x.list_id}
-    return Context(config.relay, gate, pool, ledger.site_key, lists, numbers, now, ledger.same_person)
 
 
 def build_watcher(loaded: Loaded, settings: Mailbox, ledger: Ledger, numbers: dict[str, int]) -> Watcher:
@@ -105,9 +85,9 @@ class Service:
     async def start(self, stack: AsyncExitStack) -> None:
         """Start every part; `stack` stops them in reverse. Raises Busy when a port is taken."""
         config = self.loaded.config
-        context = relay_context(config, self.ledger, self.numbers)
+        context = relaying.context(self.loaded, self.ledger, self.numbers)
         if context is not None:
-            self.relay = Server(context)
+            self.relay = Server(context, relaying.listening(self.loaded))
             stack.push_async_callback(self.relay.stop)
             try:
                 self.bound["relay"] = await self.relay.start()
@@ -198,9 +178,9 @@ class Service:
         self.loaded = fresh
         events.configure(new.log.format, new.log.level, new.log.addresses)
         if self.relay is not None and new.upstream is not None:
-            context = relay_context(new, self.ledger, self.numbers)
+            context = relaying.context(fresh, self.ledger, self.numbers)
             assert context is not None
-            self.relay.take_over(context)
+            self.relay.take_over(context, relaying.listening(fresh))
         await self._write_to_people()
         await self._stop_watchers()  # passwords, CA files and house are read again
         self.watchers.clear()

@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, Literal
 
 import idna
@@ -187,14 +188,14 @@ def person(address: Address, same: Iterable[str]) -> str:
     return [form for kind, form in forms(address) if kind in allowed][-1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SiteKey:
     """The site's secret: one or more 32-octet keys, newest first. New rows use the first; lookups try all.
 
     `number` of a key is its place counted from the oldest, starting at 1, so that it stays when a key is added.
     """
 
-    keys: tuple[bytes, ...]
+    keys: tuple[bytes, ...] = field(repr=False)
     hashers: tuple[hashlib.blake2b, ...] = field(init=False, repr=False, compare=False)
     _who: bytes = field(init=False, repr=False, compare=False)
 
@@ -247,8 +248,12 @@ class Who:
     plain: str = field(repr=False)
 
 
+@lru_cache(maxsize=8192)
 def keys_of(site_key: SiteKey, address: Address) -> Sequence[tuple[bytes, FormKind]]:
-    """Every key that may suppress this address, narrow to wide: what a lookup asks for."""
+    """Every key that may suppress this address, narrow to wide: what a lookup asks for.
+
+    Remembered for a while: a recipient is asked about at RCPT and again before the dot. Only the key, never the answer.
+    """
     found: list[tuple[bytes, FormKind]] = []
     for kind, form in forms(address):
         octets = form.encode()

@@ -25,7 +25,7 @@ from sqlalchemy.pool import QueuePool
 from storage.address import SiteKey
 from storage.audit import Chain
 
-REVISION: Final = "0002"  # the migration this code needs (tests hold it to the newest in migrations/)
+REVISION: Final = "0003"  # the migration this code needs (tests hold it to the newest in migrations/)
 WRITE_SECONDS: Final = 5  # how long a writer waits for another process' writer (CONTRACT 9)
 
 

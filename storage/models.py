@@ -199,6 +199,35 @@ class Unproven(SQLModel, table=True):
     count: int
 
 
+class RefusedRecipient(SQLModel, table=True):
+    """A recipient whom the relay refused, or would have: the words are those of storage.refusals."""
+
+    __tablename__ = "refusal"
+    id: int | None = Field(default=None, primary_key=True)
+    at: datetime = Field(sa_type=Utc, index=True)
+    outcome: str
+    key: bytes = Field(index=True)
+    list: int  # its number; 0: of no list we know
+    reason: int
+    credential: str
+    message_id: str = Field(index=True)
+    evidence: int = Field(sa_type=BigInteger)  # what the reply called `ref`
+    others: int  # recipients of the same transaction who got the message: told by one refusal of it, 0 in the rest
+
+
+class RelayTally(SQLModel, table=True):
+    """How many recipients (or messages) had which outcome at the relay, by the hour (since 1970)."""
+
+    __tablename__ = "tally"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    hour: int = Field(primary_key=True)
+    list: int = Field(primary_key=True)
+    credential: str = Field(primary_key=True)
+    outcome: str = Field(primary_key=True)
+    reason: int = Field(primary_key=True)
+    count: int = Field(sa_type=BigInteger)
+
+
 class JobRun(SQLModel, table=True):
     """When a job last ended well."""
 

@@ -138,3 +138,21 @@ def test_what_stands_is_told_by_list(ledger: Books) -> None:
     gate = ledger.gate()
     assert gate.list_ids(r.scope for r in gate.rows(ANN)) == ["offers"]
     assert gate.list_ids([ALL, 99]) == []
+
+
+@pytest.mark.parametrize("reason", [r for r in Reason if r not in (Reason.HARD_BOUNCE, Reason.WANTED)])
+def test_service_mail_passes_and_tells_what_would_have_stopped_marketing(ledger: Books, reason: Reason) -> None:
+    ref = ledger.suppress("ann@example.com", reason=reason).evidence
+    answer = ledger.gate().may(ANN, purpose="service")
+    assert isinstance(answer, Pass)
+    assert answer.despite is not None
+    assert (answer.despite.verdict.evidence, answer.despite.verdict.reason) == (ref, reason)
+    assert ledger.gate().may_all([ANN, parse("bob@example.com")], purpose="service") == [answer, Pass()]
+
+
+def test_service_mail_is_stopped_by_a_hard_bounce_even_beside_an_opt_out(ledger: Books) -> None:
+    ref = ledger.suppress("ann@example.com", reason=Reason.HARD_BOUNCE).evidence
+    ledger.suppress("ann@example.com")
+    answer = ledger.gate().may(ANN, purpose="service")
+    assert isinstance(answer, Refused)
+    assert answer.reply("ann@example.com") == f"550 5.7.1 <ann@example.com> is suppressed: hard-bounce (ref {ref})"

@@ -6,6 +6,8 @@ import asyncio
 import json
 import logging
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -17,8 +19,11 @@ import structlog
 from daemon import events, jobs
 from daemon.config import Bounce
 from daemon.jobs import Jobs
+from storage import refusals
 from storage.engine import Unavailable
+from storage.refusals import Refusal, Tally
 from storage.terms import Reason
+from storage.write import write
 from tests.ledgers import Books, books
 
 NOW = datetime.now(UTC)
@@ -87,6 +92,33 @@ def test_soft_bounces_run_out_and_nothing_else_does(ledger: Books, due: Jobs) ->
     assert set(ran(ledger)) == {"expire", "verify_audit"}
 
 
+@pytest.mark.parametrize(("days", "left"), [(400, 1), (0, 12_001)])
+def test_old_refusals_go_and_a_live_opt_out_gets_its_turn_between(ledger: Books, days: int, left: int) -> None:
+    old = Refusal(NOW - timedelta(days=401), "refused", bytes(16), 0, Reason.OPT_OUT, "", "", 1)
+    tallied = Tally(int(old.at.timestamp()) // 3600, 0, "", "refused", Reason.OPT_OUT)
+    with write(ledger.ledger, NOW, "relay") as w:
+        refusals.record(w, [old] * 12_000, {tallied: 12_000})
+        refusals.record(w, [old._replace(at=NOW)], {tallied._replace(hour=tallied.hour + 9624): 1})
+    waited = []
+
+    def opt_out() -> None:
+        began = time.monotonic()
+        ledger.suppress("ann@example.com")
+        waited.append(time.monotonic() - began)
+
+    live = threading.Timer(0.01, opt_out)
+    live.start()
+    began = time.monotonic()
+    Jobs(ledger.ledger, Bounce(), lambda: NOW, refusals_days=days).forget_refusals()
+    took = time.monotonic() - began
+    live.join()
+    with ledger.ledger.connect() as db:
+        assert db.exec_driver_sql("SELECT count(*) FROM refusal").scalar() == left
+        assert db.exec_driver_sql("SELECT sum(count) FROM tally").scalar() == left
+    assert set(ran(ledger)) == {"forget_refusals"}
+    assert days == 0 or waited[0] < took, "it did not wait for the end"
+
+
 def test_tidying_writes_the_log_back(ledger: Books, due: Jobs) -> None:
     for n in range(50):
         ledger.suppress(f"a{n}@example.com")
@@ -116,7 +148,7 @@ async def test_a_job_that_cannot_run_is_told_and_the_next_one_runs(
 
 async def test_a_job_that_is_due_while_the_loop_is_busy_is_not_skipped(ledger: Books, due: Jobs) -> None:
     scheduler = jobs.schedule(due)
-    assert {job.id for job in scheduler.get_jobs()} == {"verify_audit", "expire", "tidy"}
+    assert {job.id for job in scheduler.get_jobs()} == {"verify_audit", "expire", "forget_refusals", "tidy"}
     scheduler.start()
     try:
         scheduler.get_job("expire").modify(next_run_time=datetime.now(UTC) - timedelta(minutes=5))

@@ -23,7 +23,7 @@ FILES = {
 }
 
 DOORS = {"daemon.mailbox", "daemon.relay", "daemon.web", "daemon.postfix", "daemon.jobs", "daemon.cli"}
-DESKS = {"daemon.intake", "daemon.gate", "daemon.exchange", "daemon.notices"}
+DESKS = {"daemon.intake", "daemon.gate", "daemon.exchange", "daemon.notices", "daemon.register"}
 ROOMS = {"daemon.mail", "storage"}
 LEAVES = {
     "daemon.archives",
@@ -31,11 +31,16 @@ LEAVES = {
     "daemon.config",
     "daemon.events",
     "daemon.connection",
+    "daemon.crosschecks",
+    "daemon.steps",
+    "daemon.delivery",
+    "daemon.dialling",
     "daemon.upstream",
     "daemon.systemd",
     "storage.address",
 }
 COMPOSERS = {
+    "daemon.relaying",
     "daemon.opening",
     "daemon.replay",
     "daemon.service",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from daemon.cli import common
 from daemon.cli.common import DATAERR, TEMPFAIL, AsJson, ListOption, Stop, note, tell
+
+if TYPE_CHECKING:
+    from daemon.mail.links import Links
 
 
 def register(app: typer.Typer) -> None:
@@ -34,6 +37,7 @@ def token(
     if scope == common.NO_SUCH_LIST:
         raise Stop(f"the ledger has not met the list {list_id!r} yet: start `optoutd run` once", TEMPFAIL)
     number = 0 if scope == ALL else scope
+    links = _links(loaded.config)
     failed = False
     for text in common.arguments(addresses):
         try:
@@ -45,25 +49,17 @@ def token(
         key, day = ledger.site_key.address_key(form), seconds(common.now()) // 86_400
         link = tokens.make(ledger.site_key, "link", key, number)
         undo = tokens.make(ledger.site_key, "undo", key, number, day=day)
-        fact: dict[str, Any] = {"address": text, "list": list_id, "token": link, "one_click": None}
-        fact |= {"mailto": _mailto(loaded.config, link), "undo": _undo(loaded.config, undo)}
+        fact: dict[str, Any] = {"address": text, "list": list_id, "token": link}
+        fact |= {"one_click": links.one_click(link), "mailto": links.mailto(link), "undo": links.undo(undo)}
         undone = f"\n{' ' * len(text)}  {fact['undo']} (30 days)" if fact["undo"] else ""
         tell(fact, as_json, f"{text}  {fact['mailto'] or link}{undone}")
     if failed:
         raise typer.Exit(DATAERR)
 
 
-def _mailto(config: Any, token: str) -> str | None:
-    """A mail to us that opts out: to an address of its own where that is known to arrive, else by its subject."""
-    if not config.house.addresses:
-        return None
-    local, _, domain = config.house.addresses[0].rpartition("@")
-    if any(box.subaddress == "+" for box in config.mailbox) and len(local) + len("+u-") + len(token) <= 64:
-        return f"mailto:{local}+u-{token}@{domain}"
-    return f"mailto:{local}@{domain}?subject=unsubscribe%20{token}"
+def _links(config: Any) -> Links:
+    """How links look here. There is no web door yet, so there is no public_url."""
+    from daemon.mail.links import Links
 
-
-def _undo(config: Any, token: str) -> str | None:
-    from daemon.notices import undo_by_mail
-
-    return undo_by_mail(config.house, "")(token) if config.house.addresses else None
+    subaddress = any(box.subaddress == "+" for box in config.mailbox)
+    return Links(next(iter(config.house.addresses), ""), subaddress, "")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from daemon.gate import Gate
     from storage.address import Address
     from storage.engine import Ledger
+    from storage.refusals import Refusal
     from storage.suppressions import Fact, RawRow
 
 Addresses = Annotated[list[str], typer.Argument(metavar="ADDR", help="E-mail addresses; - reads them from stdin.")]
@@ -286,7 +287,8 @@ def show(
     """
     if (address is None) == (ref is None):
         raise Stop("give either ADDR or --ref N", USAGE)
-    from storage import suppressions
+    from storage import refusals, suppressions
+    from storage.address import keys_of
     from storage.terms import Reason
 
     config = common.loaded()
@@ -297,18 +299,20 @@ def show(
         if person is not None:
             facts = suppressions.history(db, ledger.site_key, person)
             rows = suppressions.standing(db, ledger.site_key, person)
+            refused = refusals.of_key(db, [key for key, _ in keys_of(ledger.site_key, person)])
         else:
             known = ref is not None and common.is_number(ref)
             facts = suppressions.by_evidence(db, ref or 0) if known else []
             rows = suppressions.standing_by_evidence(db, ref or 0) if known else []
             if not facts:
                 raise Stop(f"no such ref: {ref}", NO)
+            refused = [r for r in refusals.of_key(db, [f.key for f in facts if f.key]) if r.evidence == ref]
         details = suppressions.details(db, [r[4] for r in rows])
     fact = {
         "address": str(person) if person else _named(facts),
         "suppressed": any(r[2] != Reason.WANTED for r in rows),
         "suppressions": [_standing(r, details.get(r[4]), numbers) for r in rows],
-        "history": [_happened(f) for f in facts],
+        "history": sorted([*map(_happened, facts), *(_refusal(r, numbers) for r in refused)], key=lambda h: h["at"]),
     }
     tell(fact, as_json, _shown(fact))
 
@@ -330,6 +334,9 @@ def _standing(row: RawRow, detail: dict[str, Any] | None, numbers: dict[str, int
     }
 
 
+_HISTORY = ("at", "event", "source", "mailbox", "uid", "message_id", "words", "rules", "actor", "because", "ref")
+
+
 def _happened(fact: Fact) -> dict[str, Any]:
     of_it = fact.detail or {}
     told = {k: of_it.get(k) or None for k in ("mailbox", "uid", "message_id", "words", "rules")}
@@ -341,6 +348,20 @@ def _happened(fact: Fact) -> dict[str, Any]:
         "actor": fact.actor,
         "because": of_it.get("because") or of_it.get("note") or None,
         "ref": fact.evidence,
+    }
+
+
+def _refusal(of: Refusal, numbers: dict[str, int]) -> dict[str, Any]:
+    """What the relay did, as a part of the history. `because`: why, and in mail of which list."""
+    to = f", mail to {common.scope_word(of.list_number, numbers)}" if of.list_number else ""
+    return {
+        **dict.fromkeys(_HISTORY),
+        "at": when(of.at),
+        "event": of.outcome,
+        "message_id": of.message_id or None,
+        "actor": f"relay {of.credential}".rstrip(),
+        "because": f"{common.reason_word(of.reason or None) or ''}{to}".removeprefix(", ") or None,
+        "ref": of.evidence or None,
     }
 
 
@@ -362,10 +383,11 @@ def _stands(row: dict[str, Any]) -> str:
 
 def _past(past: dict[str, Any]) -> list[str]:
     source = f", source {past['source']}" if past["source"] else ""
-    lines = [f"  {past['at']}  {past['event']} by {past['actor']}{source}, ref {past['ref']}"]
+    ref = f", ref {past['ref']}" if past["ref"] else ""
+    lines = [f"  {past['at']}  {past['event']} by {past['actor']}{source}{ref}"]
     if past["message_id"] or past["uid"]:
         message = common.one_line(past["message_id"] or f"UID {past['uid']}")
-        lines.append(f"      message: {message} in mailbox {past['mailbox']}")
+        lines.append(f"      message: {message}" + (f" in mailbox {past['mailbox']}" if past["mailbox"] else ""))
     if past["words"]:
         lines.append(f"      words:   {past['words']!r}")
     if past["rules"]:
@@ -393,7 +415,7 @@ def list_(
 
     _one_of("--reason", reason, REASONS)
     _one_of("--source", source, SOURCES)
-    moment = None if since is None else _moment(since)
+    start = None if since is None else moment(since)
     config = common.loaded()
     ledger = common.ledger(config)
     numbers = common.list_numbers(ledger)
@@ -401,7 +423,7 @@ def list_(
     empty = True
     with ledger.reading() as db:
         found = suppressions.listing(
-            db, scope=scope, reason=BY_WORD[reason] if reason else None, source=source, since=moment
+            db, scope=scope, reason=BY_WORD[reason] if reason else None, source=source, since=start
         )
         for key, address, of_scope, of_reason, at, _, of_source in found:
             empty = False
@@ -419,9 +441,10 @@ def list_(
         note("nobody is on the list" if (list_id, reason, source, since) == (None,) * 4 else "nobody fits")
 
 
-def _moment(text: str) -> datetime:
+def moment(text: str) -> datetime:
+    """A --since: a date or a time, UTC unless it says so. Raises Stop(64)."""
     try:
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        found = datetime.fromisoformat(text)
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise Stop(f"--since: {text!r} is no date; write 2026-01-31 or 2026-01-31T12:00:00Z", USAGE) from None

@@ -53,7 +53,19 @@ def make(site_key: SiteKey, purpose: Purpose, address_key: bytes, list_number: i
         raise ValueError("a token takes at most 15 site keys, a 16-octet address key, 16-bit numbers; a day to undo")
     said = bytes([VERSION << 4 | number]) + address_key + list_number.to_bytes(2, "big")
     said += day.to_bytes(2, "big") if purpose == "undo" else b""
-    return base64.b32encode(said + _mac(site_key, purpose, number, said)).decode("ascii").rstrip("=").lower()
+    return _base32(said + _mac(site_key, purpose, number, said))
+
+
+_PAIRS: Final = [a + b for a in "abcdefghijklmnopqrstuvwxyz234567" for b in "abcdefghijklmnopqrstuvwxyz234567"]
+_SHIFTS: Final = range(230, -1, -10)  # 24 pairs of characters are 240 bits
+
+
+def _base32(octets: bytes) -> str:
+    """RFC 4648 base32 in small letters without padding. Of the usual 30 octets in a quarter of base64's time."""
+    if len(octets) != 30:
+        return base64.b32encode(octets).decode("ascii").rstrip("=").lower()
+    number = int.from_bytes(octets, "big")
+    return "".join([_PAIRS[(number >> shift) & 1023] for shift in _SHIFTS])
 
 
 def read(site_key: SiteKey, purpose: Purpose, text: str) -> Token | None:

@@ -18,6 +18,9 @@ _PATH: Final = re.compile(r'\s*(?:<((?:"(?:[^"\\]|\\.)*"|[^<>"\s])*)>|([^<>"\s]+
 _USUAL: Final = re.compile(
     r'(?i:TO):<(([^\x00-\x20\x7f-\U0010ffff"<>()\[\]\\,;:@]{1,64})@([A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63}){1,8}))>\Z'
 )
+_USUAL_MAIL: Final = re.compile(
+    r'(?i:FROM):<([^\x00-\x20\x7f-\U0010ffff"<>()\[\]\\,;:@]{1,64}@[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63}){1,8})>(?: SIZE=([0-9]{1,20}))?\Z'
+)
 _ROUTE: Final = re.compile(r"@[^:\s]*:")
 _XTEXT: Final = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*\Z")
 _NOTIFY: Final = re.compile(r"(?ai:NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY)){0,2})\Z")
@@ -65,6 +68,9 @@ def _octets(parts: list[str]) -> bytes:
 
 def mail(argument: str, offered: dict[str, str], max_size: int) -> Mail:
     """Read the argument of MAIL. `offered`: our EHLO keywords. Raises Syntax."""
+    usual = _USUAL_MAIL.match(argument)
+    if usual and len(usual[1]) <= 254:
+        return _sized(Mail(usual[1], (), int(usual[2] or 0), False, frozenset()), max_size)
     path, words = _split("FROM:", argument)
     size, smtputf8, passed, needs = 0, False, [], set[str]()
     for word in words:
@@ -93,9 +99,13 @@ def mail(argument: str, offered: dict[str, str], max_size: int) -> Mail:
         needs.add("SMTPUTF8")
     if path and _address(path, "501 5.1.7").is_domain:
         raise Syntax("501 5.1.7 a sender needs a part before the @")
-    if size > max_size:
+    return _sized(Mail(path, tuple(passed), size, smtputf8, frozenset(needs)), max_size)
+
+
+def _sized(read: Mail, max_size: int) -> Mail:
+    if read.size > max_size:
         raise Syntax("552 5.3.4 message is larger than this server takes")
-    return Mail(path, tuple(passed), size, smtputf8, frozenset(needs))
+    return read
 
 
 def rcpt(argument: str, offered: dict[str, str], smtputf8: bool) -> Rcpt:

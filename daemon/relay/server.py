@@ -4,39 +4,79 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import replace
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
+from daemon import events
 from daemon.config import host_port
-from daemon.relay.protocol import Protocol
-from daemon.relay.transaction import Context
+from daemon.relay.access import Brake, Policy
+from daemon.relay.context import Context
+from daemon.relay.protocol import Door, Protocol
+from daemon.relay.wire import Wire, template
 from daemon.upstream import Pool
 
 _STOP_SECONDS: Final = 30
+_HANDSHAKE_SECONDS: Final = 30
+
+
+@dataclass(frozen=True)
+class Listening:
+    """An address to listen on, HOST:PORT; `tls`: for implicit TLS; `door`: what applies to who comes in by it."""
+
+    address: str
+    door: Door
+    tls: ssl.SSLContext | None = None
+
+
+def plain(context: Context) -> list[Listening]:
+    """The listeners of a relay on loopback without TLS or credentials."""
+    settings = context.settings
+    policy = Policy(settings.mode, None, settings.purpose, settings.senders, "")
+    return [Listening(address, Door(policy)) for address in settings.listen]
 
 
 class Server:
     """The listening relay: its clients, and how it starts and stops."""
 
-    def __init__(self, context: Context):
+    def __init__(self, context: Context, listening: Sequence[Listening] | None = None):
         self.context = context
         self.closing = False
-        self._clients: set[Protocol] = set()
+        self.brake = Brake(context.settings.max_per_client)
+        self.template: dict[str, Any] = {}
+        self._listening = list(plain(context) if listening is None else listening)
+        self._sockets: list[asyncio.Server] = []
+        self._clients: set[Wire] = set()
+        self._turned_away: set[Wire] = set()  # not counted by the brake
         self._empty = asyncio.Event()
-        self._listening: list[asyncio.Server] = []
 
     async def start(self) -> list[str]:
         """Listen; returns the bound addresses as HOST:PORT. Raises OSError."""
         loop = asyncio.get_running_loop()
-        for listen in self.context.settings.listen:
-            host, port = host_port(listen)
-            self._listening.append(await loop.create_server(lambda: Protocol(self, loop), host, port, backlog=1024))
-        return [_shown(s.getsockname()) for server in self._listening for s in server.sockets]
+        self._make_template(loop)
+        for number, listening in enumerate(self._listening):
+            host, port = host_port(listening.address)
+            tls: dict[str, Any] = {"ssl": listening.tls, "ssl_handshake_timeout": _HANDSHAKE_SECONDS}
+            self._sockets.append(
+                await loop.create_server(
+                    lambda number=number: Protocol(self, self._listening[number].door, loop),  # type: ignore[misc]
+                    host,
+                    port,
+                    backlog=1024,
+                    **(tls if listening.tls else {}),
+                )
+            )
+        return [_shown(s.getsockname()) for server in self._sockets for s in server.sockets]
+
+    def _make_template(self, loop: asyncio.AbstractEventLoop) -> None:
+        settings = self.context.settings
+        self.template = template(loop, settings.hostname, settings.max_size, settings.idle_timeout)
 
     async def stop(self) -> None:
         """No new connections; goodbye to the idle; up to 30 s for messages under way; then the rest is cut off."""
         self.closing = True
-        for server in self._listening:
+        for server in self._sockets:
             server.close()
         for client in list(self._clients):
             client.leave()
@@ -58,28 +98,54 @@ class Server:
         """The connections to the upstream."""
         return self.context.pool
 
-    def take_over(self, fresh: Context) -> None:
-        """Use other settings from the next message on; listeners and pool stay."""
+    def take_over(self, fresh: Context, listening: Sequence[Listening] | None = None) -> None:
+        """Use other settings from the next message on, other rules from the next client on; sockets and pool stay.
+
+        `listening`: the same addresses in the same order. A new certificate for implicit TLS is loaded into the
+        context that is there, for the sockets keep that.
+        """
         self.pool.timeout = fresh.pool.timeout
-        self.context = replace(fresh, pool=self.pool)
+        fresh.pool = self.pool
+        self.context = fresh
+        self.brake.per_client = fresh.settings.max_per_client
+        self._listening = list(plain(fresh) if listening is None else listening)
+        self._make_template(asyncio.get_running_loop())
 
-    # ---- what a Protocol asks
+    # ---- what a client's protocol asks
 
-    def connected(self, client: Protocol) -> None:
+    def connected(self, client: Wire) -> None:
         """A client has come."""
         self._clients.add(client)
+        if not self.brake.connected(client.peer):
+            self._turned_away.add(client)
 
-    def disconnected(self, client: Protocol) -> None:
-        """It has gone, and nothing of it is under way any more."""
+    def disconnected(self, client: Wire) -> None:
+        """It has gone, and nothing of it is under way any more. May be told twice."""
+        if client not in self._clients:
+            return
         self._clients.discard(client)
+        if client in self._turned_away:
+            self._turned_away.discard(client)
+        else:
+            self.brake.disconnected(client.peer)
         if not self._clients:
             self._empty.set()
 
-    def refusal(self) -> str | None:
+    def refusal(self, client: Wire) -> str | None:
         """What to greet with instead of 220, if anything."""
         if self.closing:
             return "421 4.3.2 closing"
-        return "421 4.3.2 too many connections" if len(self._clients) > self.context.settings.max_connections else None
+        if len(self._clients) > self.context.settings.max_connections:
+            return self._turn_away(client, "421 4.3.2 too many connections")
+        if client in self._turned_away:
+            return self._turn_away(client, "421 4.3.2 too many connections from your network")
+        if self.brake.blocked(client.peer, asyncio.get_running_loop().time()):
+            return self._turn_away(client, "421 4.7.0 too many wrong log-ins from your network, come back later")
+        return None
+
+    def _turn_away(self, client: Wire, reply: str) -> str:
+        events.client_turned_away(client.peer, reply)
+        return reply
 
 
 def _shown(address: Any) -> str:

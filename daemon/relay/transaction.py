@@ -1,7 +1,7 @@
 """A marketing message's way through the relay (DESIGN 4.2).
 
     MAIL noted · RCPT -> gate.may -> refused, left out, deferred, or upstream.rcpt · DATA -> header block -> list ->
-    gate again if the list is known only now -> body streamed -> gate for all, the last question -> dot -> its reply
+    gate again if the list is known only now -> stamped, streamed -> gate for all, the last question -> dot -> its reply
 
 The relay never owns a message: the client hears 250 only after the upstream's own 250. The one exception is a
 strip-mode message with nobody left, and the reply says so.
@@ -10,141 +10,119 @@ strip-mode message with nobody left, and the reply says so.
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import format_datetime
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Final
 
 from daemon import events
-from daemon.config import Relay
-from daemon.gate import Gate, Pass, Refused, Unknown
+from daemon.delivery import Delivery
+from daemon.gate import Answer, Pass, Unknown
 from daemon.mail import tokens
 from daemon.relay import envelope
+from daemon.relay.access import Policy
 from daemon.relay.body import Body
-from daemon.upstream import Delivery, Lost, Pool, Reply, told
-from storage.address import SiteKey, person
+from daemon.relay.context import GROWN, Client, Context
+from daemon.relay.recipients import Recipient, Recipients
+from daemon.upstream import Lost, Reply, told
+from storage.address import Address
 
 _HEADER_LIMIT: Final = 262_144  # octets of header in which we look for List-Id and Received
-_GROWN: Final = 1024  # octets: a generous measure of the Received line, for SIZE
 _MAX_HOPS: Final = 50
-_LIST_ID: Final = re.compile(rb"^List-Id[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*){0,20})", re.IGNORECASE | re.MULTILINE)
-_HELO_ODD: Final = re.compile(r"[^A-Za-z0-9.:_\[\]-]")  # what a client calls itself must not break our own line
-_RECEIVED: Final = re.compile(rb"^Received:", re.IGNORECASE | re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Context:
-    """What every message of a relay works with. `lists`: RFC 2919 value (lower case) -> list id; `numbers`: id -> number."""
-
-    settings: Relay
-    gate: Gate
-    pool: Pool
-    site_key: SiteKey
-    lists: Mapping[str, str]
-    numbers: Mapping[str, int]
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    same_person: tuple[str, ...] = ("tag", "alias")  # storage.same_person: under which form a person's rows are written
-
-    @property
-    def hostname(self) -> str:
-        """What we call ourselves."""
-        return self.settings.hostname
-
-    @property
-    def max_size(self) -> int:
-        """Octets of the largest message: our own limit, and never more than the upstream takes with our line added."""
-        offered = self.pool.features.get("SIZE", "")
-        theirs = int(offered) if re.fullmatch(r"[0-9]{1,20}", offered) else 0  # RFC 1870: 0 is no limit
-        return min(self.settings.max_size, max(theirs - _GROWN, 1)) if theirs else self.settings.max_size
-
-    def offers(self) -> dict[str, str]:
-        """Our EHLO keywords: what we do ourselves, and of the rest what the upstream offered last."""
-        upstream = self.pool.features
-        offered = {"PIPELINING": "", "ENHANCEDSTATUSCODES": ""}
-        if "SIZE" in upstream:
-            offered["SIZE"] = str(self.max_size)
-        return offered | {k: "" for k in ("8BITMIME", "SMTPUTF8", "DSN") if k in upstream}
-
-    def list_of(self, block: bytes) -> str | None:
-        """The id of our list that a List-Id field (RFC 2919) of a header block names; None: no field, or not ours."""
-        for field in _LIST_ID.findall(block):
-            value = field.decode("ascii", "replace")
-            for name in re.findall(r"<([^<>]*)>", value) or [value]:  # brackets may also stand in the quoted phrase
-                if (found := self.lists.get(name.strip().lower())) is not None:
-                    return found
-        return None
-
-
-@dataclass(slots=True)
-class _Recipient:
-    rcpt: envelope.Rcpt
-    refused: Refused | None = None  # left out, and why
+_TOO_SLOW: Final = "451 4.3.2 silent for too long while others wait, start the message again"
+_CHANGED: Final = "451 4.5.0 the next mail server changed its mind, try again later"
+_OPTED_OUT: Final = "451 4.7.1 a recipient has just opted out, try again later"
 
 
 class Transaction:
-    """One message from MAIL to the reply to its dot."""
+    """One message, from its MAIL command to the reply to its dot."""
 
-    def __init__(self, context: Context, mail: envelope.Mail, helo: str, peer: object, *, extended: bool):
-        self._context, self._mail, self._helo, self._peer, self._extended = context, mail, helo, peer, extended
-        self._delivery = Delivery(context.pool, mail.command(_GROWN, context.pool.features), mail.needs)
-        self._taken: list[_Recipient] = []  # accepted by the upstream
-        self._left_out: list[_Recipient] = []  # strip mode: told 250, not passed on
-        self._asked = 0
-        self._list: str | None = None
+    def __init__(self, context: Context, policy: Policy, mail: envelope.Mail, client: Client):
+        self._context, self._policy, self._mail, self._client = context, policy, mail, client
+        self._delivery = Delivery(context.pool, mail.command(GROWN, context.pool.features), mail.needs)
+        self._people = Recipients(context, policy)
+        self._list = policy.list_id
         self._began = asyncio.get_running_loop().time()
         self._body: Body | None = None
+        self._last = b""  # the last octets of the body: they go out with the dot
         self._lost: str | None = None  # the upstream went away with recipients taken: the answer to all that follows
 
     @classmethod
-    def begin(cls, context: Context, argument: str, helo: str, peer: object, *, extended: bool) -> Transaction:
+    def begin(cls, context: Context, policy: Policy, argument: str, client: Client) -> Transaction:
         """A MAIL command. Raises envelope.Syntax."""
-        offered = context.offers() if extended else {}
-        return cls(context, envelope.mail(argument, offered, context.max_size), helo, peer, extended=extended)
+        offered = context.offers() if client.extended else {}
+        mail = envelope.mail(argument, offered, context.max_size)
+        if not policy.may_send_as(mail.path):
+            raise envelope.Syntax("550 5.7.1 relaying denied")
+        return cls(context, policy, mail, client)
 
     # ---- RCPT
 
-    async def rcpt(self, argument: str) -> str:
-        """Answer one RCPT."""
-        self._asked += 1
+    async def rcpt(self, arguments: Sequence[str]) -> list[str]:
+        """Answer RCPT commands that came together (RFC 2920): one question for all, and one write to the upstream."""
+        if len(arguments) == 1:
+            return [await self._rcpt(arguments[0])]
+        most = self._context.settings.max_recipients - self._people.count
+        if len(arguments) > most:
+            return [await self._rcpt(argument) for argument in arguments]
+        found = [self._read(argument) for argument in arguments]
+        asked = [f for f in found if isinstance(f, envelope.Rcpt)]
+        answers = iter(self._ask([f.address for f in asked]))
+        replies = [self._people.judge(f, next(answers)) if isinstance(f, envelope.Rcpt) else f for f in found]
+        passing = [n for n, reply in enumerate(replies) if isinstance(reply, Recipient)]
+        if passing:
+            told_ = await self._offer([reply for reply in replies if isinstance(reply, Recipient)])
+            for n, reply in zip(passing, told_, strict=True):
+                replies[n] = reply
+        return [str(reply) for reply in replies]
+
+    async def _rcpt(self, argument: str) -> str:
+        found = self._read(argument)
+        if isinstance(found, str):
+            return found
+        answer = self._context.gate.may(found.address, self._list, self._policy.purpose)
+        reply = self._people.judge(found, answer)
+        return reply if isinstance(reply, str) else (await self._offer([reply]))[0]
+
+    def _read(self, argument: str) -> envelope.Rcpt | str:
+        people = self._people
+        people.asked += 1
         if self._lost is not None:
+            people.deferred += 1
             return self._lost
-        if len(self._taken) + len(self._left_out) >= self._context.settings.max_recipients:
+        if people.count >= self._context.settings.max_recipients:
             return "452 4.5.3 too many recipients"
-        found = envelope.rcpt(argument, self._context.offers(), self._mail.smtputf8)
-        answer = self._context.gate.may(found.address)
-        if isinstance(answer, Refused):
-            return self._refuse(found, answer)
-        if isinstance(answer, Unknown):
-            events.rcpt_deferred(self._context.site_key.who(found.address), answer.why)
-            return answer.reply
         try:
-            reply = await self._delivery.rcpt(found.command)
-        except Lost as lost:
-            self._delivery.drop()
-            return self._lose(lost)
-        if reply.good:
-            self._taken.append(_Recipient(found))
-        return str(reply)
+            return envelope.rcpt(argument, self._context.offers(), self._mail.smtputf8)
+        except envelope.Syntax as problem:
+            return str(problem)  # a list with addresses that are none is the sender's misfortune, not an attack on us
 
-    def _refuse(self, found: envelope.Rcpt, answer: Refused) -> str:
-        who = self._context.site_key.who(found.address)
-        facts = (who, answer.text, answer.verdict.evidence, answer.of)
-        if self._context.settings.mode == "strip":
-            self._left_out.append(_Recipient(found, answer))
-            events.rcpt_stripped(*facts)
-            return "250 2.1.5 ok"
-        events.rcpt_refused(*facts)
-        return answer.reply(found.path)
+    def _ask(self, addresses: Sequence[Address]) -> Sequence[Answer]:
+        gate, policy = self._context.gate, self._policy
+        if len(addresses) == 1:
+            return [gate.may(addresses[0], self._list, policy.purpose)]
+        return gate.may_all(addresses, self._list, policy.purpose)
 
-    def _lose(self, lost: Lost) -> str:
+    async def _offer(self, passing: Sequence[Recipient]) -> list[str]:
+        replies, lost = await self._delivery.rcpts([p.rcpt.command for p in passing])
+        for recipient, reply in zip(passing, replies, strict=False):
+            self._people.upstream_said(recipient, reply)
+        said = [str(reply) for reply in replies]
+        if lost is not None:
+            said += [self._lose(lost, len(passing) - len(said))] * (len(passing) - len(said))
+        return said
+
+    def _lose(self, lost: Lost, unanswered: int) -> str:
         """The upstream went away: the recipients it had taken are gone with it, so no later dot may count for them."""
         reply = told(lost)
-        if self._taken:
+        if self._people.taken:
             self._lost = reply
+        self._people.deferred += unanswered + len(self._people.taken)
         return reply
+
+    def make_room(self) -> None:
+        """The client is silent between two commands: give its place at the upstream to somebody who waits for one."""
+        if self._delivery.begun and self._body is None and self._context.pool.waiting:
+            self._delivery.forget()
+            self._lost = _TOO_SLOW
 
     # ---- DATA
 
@@ -152,17 +130,18 @@ class Transaction:
         """What stands against reading a message at all, if anything."""
         if self._lost is not None:
             return self._lost
-        if self._taken or self._left_out:
+        if self._people.count:
             return None
-        return "554 5.5.1 no valid recipients" if self._asked else "503 5.5.1 need RCPT before DATA"
+        return "554 5.5.1 no valid recipients" if self._people.asked else "503 5.5.1 need RCPT before DATA"
 
     async def message(self, body: Body) -> str | None:
-        """Read the message to its end and pass it on, all but its dot. A str is the reply that refuses it."""
+        """Read the message to its end and pass it on, all but its last piece. A str is the reply that refuses it."""
         self._body = body
         head = await body.head(_HEADER_LIMIT)
         # The verdict first: upstream must not see one octet of a piece with a bare LF, it may take it for the end.
         reply = self._verdict_on(body) or await self._pass_on(head, body)
-        await body.skip()
+        if not body.ended:
+            await body.skip()
         refusal = self._verdict_on(body) or reply
         if refusal is not None:
             self._delivery.drop()
@@ -173,35 +152,45 @@ class Transaction:
     async def _pass_on(self, head: bytes, body: Body) -> str | None:
         """Everything up to the dot. None: all sent, and nothing stands against the dot but the last question."""
         block, end, _ = (b"", b"\r\n", b"") if head.startswith(b"\r\n") else head.partition(b"\r\n\r\n")
-        if not end and len(head) > _HEADER_LIMIT:  # what we have not read may be the List-Id that somebody left
+        refusal = self._look_at(block) if end or len(head) <= _HEADER_LIMIT else _TOO_MUCH_HEADER
+        if refusal is not None:
             self._delivery.forget()
-            return "552 5.3.4 the header is larger than this server takes"
-        if len(_RECEIVED.findall(block)) > _MAX_HOPS:
-            self._delivery.forget()
-            return "554 5.4.6 too many Received lines: a mail loop"
+            return refusal
         try:
-            self._list = self._context.list_of(block)
-            reply = await self._leave_out_of_list(self._list) if self._list is not None else None
-            if reply is not None:
-                return reply
-            if not self._taken:
-                return self._nothing_sent()
+            refusal = await self._leave_out()
+            if refusal is not None:
+                return refusal
             data = await self._delivery.data()
             if data.code != 354:
                 self._delivery.forget()
+                self._people.rejected += len(self._people.taken)
                 return str(data)
-            await self._stream(head, body)
+            await self._stream(self._written_on(block, head), body)
         except Lost as lost:
             self._delivery.drop()
+            self._people.deferred += len(self._people.taken)
             return told(lost)
         return None
 
-    async def _stream(self, head: bytes, body: Body) -> None:
-        await self._delivery.body(self._received() + head)
-        while (piece := await body.piece()) is not None:
+    def _look_at(self, block: bytes) -> str | None:
+        """What the header says of the message: its list, its Message-ID, the hops it has behind it."""
+        folded = block.lower()
+        if folded.count(b"received:") > _MAX_HOPS and hops(folded) > _MAX_HOPS:
+            return "554 5.4.6 too many Received lines: a mail loop"
+        self._people.remember(block, folded)
+        if self._list is None and b"list-id" in folded:
+            self._list = self._context.list_of(block)
+        return None
+
+    async def _stream(self, first: bytes, body: Body) -> None:
+        """All pieces but the last one, which waits for the last question and goes out in one write with the dot."""
+        held = first
+        while not body.ended and (piece := await body.piece()) is not None:
             if self._verdict_on(body) is not None:
                 return
-            await self._delivery.body(piece)
+            await self._delivery.body(held)
+            held = piece
+        self._last = held
 
     def _verdict_on(self, body: Body) -> str | None:
         """What a whole body is refused for."""
@@ -211,73 +200,60 @@ class Transaction:
             return "550 5.6.11 a CR or LF stands alone: lines end in CR LF"
         return None
 
-    async def _leave_out_of_list(self, list_id: str) -> str | None:
-        """The list is known only now: ask again, and start over without those who left it (DESIGN 7.2)."""
-        gate = self._context.gate
-        answers = gate.may_all([r.rcpt.address for r in self._taken], list_id)
-        stay: list[_Recipient] = []
-        out: list[_Recipient] = []
-        for recipient, answer in zip(self._taken, answers, strict=True):
-            match answer:
-                case Unknown():
-                    events.rcpt_deferred(self._context.site_key.who(recipient.rcpt.address), answer.why)
-                    return self._withdraw(answer.reply)
-                case Refused():
-                    recipient.refused = answer
-                    out.append(recipient)
-                case Pass():
-                    stay.append(recipient)
-        if not out:
+    async def _leave_out(self) -> str | None:
+        """If the list is known only now, ask again, and start over without those who left it (DESIGN 7.2)."""
+        people = self._people
+        if self._list is not None and self._list != self._policy.list_id:
+            answers = self._context.gate.may_all(
+                [r.rcpt.address for r in people.taken], self._list, self._policy.purpose
+            )
+            unknown = people.part(answers)
+            if unknown is not None:
+                return self._withdraw(unknown.reply)
+            if people.parted and people.taken:
+                replies = await self._delivery.replay([r.rcpt.command for r in people.taken])
+                if not all(r.good for r in replies):
+                    return self._withdraw(_CHANGED)
+        if people.taken:
             return None
-        self._tell(out)
-        self._left_out += out
-        self._taken = stay
-        if not stay:
-            return None
-        replies = await self._delivery.replay([r.rcpt.command for r in stay])
-        if not all(r.good for r in replies):
-            return self._withdraw("451 4.5.0 the next mail server changed its mind, try again later")
-        return None
-
-    def _tell(self, out: list[_Recipient]) -> None:
-        for recipient in out:
-            assert recipient.refused is not None
-            v = recipient.refused.verdict
-            who = self._context.site_key.who(recipient.rcpt.address)
-            events.rcpt_stripped(who, recipient.refused.text, v.evidence, recipient.refused.of)
-
-    def _nothing_sent(self) -> str:
-        """Nobody is left. In strip mode that is success; else the client must know of its recipient."""
         self._delivery.forget()
-        if self._context.settings.mode == "strip":
-            events.message_withheld(len(self._left_out))
-            return f"250 2.0.0 nothing sent: all {len(self._left_out)} recipients have opted out"
-        last = self._left_out[-1]
-        assert last.refused is not None
-        return last.refused.reply(last.rcpt.path)
+        return people.nobody_left()
 
     def _withdraw(self, reply: str) -> str:
         """Nothing is sent: the upstream connection goes before its dot."""
         self._delivery.drop()
         return reply
 
+    # ---- what we write on it
+
+    def _written_on(self, block: bytes, head: bytes) -> bytes:
+        context, person = self._context, self._people.only_one()
+        number = context.numbers.get(self._list or "", 0)
+        token = tokens.make(context.site_key, "received", person or tokens.NOBODY, number)
+        received = context.received(self._client, token, utf8=self._mail.smtputf8)
+        if context.stamping is None or self._policy.purpose == "service":  # service mail cannot be opted out of
+            return received + head
+        stamped = context.stamping.on(block, person, self._list, self._policy.credential)
+        if stamped.foreign:
+            self._people.foreign = True
+        return received + stamped.applied_to(head)
+
     # ---- the dot
 
     async def finish(self) -> str:
         """The last question, then the dot and the upstream's reply (DESIGN 7.1)."""
-        answers = self._context.gate.may_all([r.rcpt.address for r in self._taken], self._list)
-        for recipient, answer in zip(self._taken, answers, strict=True):
-            who = self._context.site_key.who(recipient.rcpt.address) if not isinstance(answer, Pass) else None
-            if isinstance(answer, Unknown) and who:
-                events.rcpt_deferred(who, answer.why)
-                return self._withdraw(answer.reply)
-            if isinstance(answer, Refused) and who:
-                events.late_opt_out(who, answer.verdict.evidence)
-                return self._withdraw("451 4.7.1 a recipient has just opted out, try again later")
+        people = self._people
+        answers = self._ask([r.rcpt.address for r in people.taken])
+        if any(type(answer) is not Pass for answer in answers):
+            late = people.late(answers)
+            if late is not None:
+                return self._withdraw(late.reply if isinstance(late, Unknown) else _OPTED_OUT)
         try:
-            reply = await self._delivery.dot()
+            reply = await self._delivery.dot(self._last)
         except Lost as lost:
             events.possibly_duplicated(lost)
+            people.duplicates += 1
+            people.deferred += len(people.taken)
             return told(lost)
         except asyncio.CancelledError:  # we are stopping, and 30 s were not enough
             events.possibly_duplicated("stopped before the next mail server answered the dot")
@@ -285,44 +261,31 @@ class Transaction:
         return str(self._account(reply))
 
     def _account(self, reply: Reply) -> Reply:
+        people = self._people
         if not reply.good:
             events.message_refused(str(reply))
+            people.rejected += len(people.taken)
             return reply
         assert self._body is not None
+        people.sent = len(people.taken)
         took = asyncio.get_running_loop().time() - self._began
-        events.message_sent(len(self._taken), len(self._left_out), self._body.octets, took, str(reply))
-        return reply.with_suffix(self._suffix()) if self._left_out else reply
-
-    def _suffix(self) -> str:
-        every, out = len(self._taken) + len(self._left_out), len(self._left_out)
-        if self._context.settings.mode == "strip":
-            return f" ({out} of {every} recipients left out: opted out)"
-        return f" ({out} of {every} left out: opted out of {self._list})"
+        events.message_sent(people.sent, len(people.left_out), self._body.octets, took, str(reply))
+        return reply.with_suffix(people.suffix(self._list)) if people.left_out else reply
 
     def abandon(self) -> None:
-        """The client reset, left, or is answered: nothing half-sent remains at the upstream."""
+        """The client reset, left, or is answered: nothing half-sent remains at the upstream; the rest is written down."""
         if self._body is None:
             self._delivery.forget()
         else:
             self._delivery.drop()
-
-    def _received(self) -> bytes:
-        """Our Received line (RFC 5321 4.4). Its id is a signed token, by which a bounce proves that it is of our mail."""
-        key = bytes(16)
-        if len(self._taken) == 1 and not self._left_out:
-            form = person(self._taken[0].rcpt.address, self._context.same_person)
-            key = self._context.site_key.address_key(form)
-        token = tokens.make(self._context.site_key, "received", key, self._context.numbers.get(self._list or "", 0))
-        peer = self._peer[0] if isinstance(self._peer, tuple) else "unknown"
-        literal = f"IPv6:{peer}" if ":" in str(peer) else peer
-        protocol = "UTF8SMTP" if self._mail.smtputf8 else "ESMTP" if self._extended else "SMTP"
-        return (
-            f"Received: from {_HELO_ODD.sub('?', self._helo)} ([{literal}])\r\n\tby {self._context.hostname} (optoutd) with {protocol}\r\n"
-            f"\tid {token};\r\n\t{_date(self._context.now().replace(microsecond=0))}\r\n"
-        ).encode()
+        self._people.write_down(self._list)
 
 
-@lru_cache(maxsize=4)
-def _date(moment: datetime) -> str:
-    """RFC 5322 date: made once for all messages of a second."""
-    return format_datetime(moment)
+_TOO_MUCH_HEADER: Final = (
+    "552 5.3.4 the header is larger than this server takes"  # the rest may be a List-Id somebody left
+)
+
+
+def hops(folded: bytes) -> int:
+    """Received fields of a header block in small letters."""
+    return (b"\n" + folded).count(b"\nreceived:")

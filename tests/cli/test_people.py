@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 import sqlite3
 from contextlib import closing
+from datetime import timedelta
 
 import pytest
 
 from daemon.cli import common
+from storage import refusals
+from storage.refusals import Refusal
 from storage.terms import REASONS, SOURCES, Reason
+from storage.write import write
 from tests.cli.desk import CONFIG, Desk, Said
 
 ZULU = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -265,6 +269,35 @@ def test_show_ref(desk: Desk) -> None:
     by_ref = desk("show", "--ref", "1", "--json")
     assert by_ref.code == 0
     assert by_ref.fact == desk("show", "ann@example.com", "--json").fact
+
+
+def test_show_tells_of_refusals(desk: Desk) -> None:
+    books = desk.books()
+    ref = books.suppress("ann@example.com").evidence
+    key = books.ledger.site_key.address_key("ann@example.com")
+    later = common.now() + timedelta(minutes=5)
+    one = Refusal(later, "refused", key, books.numbers["offers"], Reason.OPT_OUT, "crm", "<1@crm.example>", ref)
+    two = Refusal(later + timedelta(hours=1), "service", key, 0, 0, "", "", 0)
+    bob = one._replace(key=books.ledger.site_key.address_key("bob@example.org"))
+    with write(books.ledger, later, "relay") as w:
+        refusals.record(w, [one, two, bob], {})
+    history = desk("show", "ann+tag@example.com", "--json").fact["history"]
+    assert all(list(past) == HAPPENED for past in history)
+    assert [past["event"] for past in history] == ["suppressed", "refused", "service"]
+    assert history[1] == dict.fromkeys(HAPPENED) | {
+        "at": common.when(later),
+        "event": "refused",
+        "message_id": "<1@crm.example>",
+        "actor": "relay crm",
+        "because": "opt-out, mail to list:offers",
+        "ref": ref,
+    }
+    assert history[2] == dict.fromkeys(HAPPENED) | {"at": history[2]["at"], "event": "service", "actor": "relay"}
+    text = desk("show", "ann@example.com").out
+    assert f"refused by relay crm, ref {ref}\n      message: <1@crm.example>\n      because: opt-out" in text
+    assert text.endswith("service by relay\n")
+    of_ref = desk("show", "--ref", str(ref), "--json").fact["history"]
+    assert [past["event"] for past in of_ref] == ["suppressed", "refused"], "the other one names another reason"
 
 
 @pytest.mark.parametrize("ref", ["2", "0", "-1", "99999999999999999999"])

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from daemon.config import Relay
+from daemon.relay.context import Context
 from daemon.relay.server import Server
-from daemon.relay.transaction import Context
 from daemon.upstream import Lost, Pool
 from tests.ledgers import LISTS, Books
 

@@ -1,111 +1,74 @@
-"""The private names of aiosmtpd and asyncio that protocol.py relies on are there and do what it believes.
+"""The private names of aiosmtpd and asyncio that wire.py and steps.py rely on are there and do what they believe.
 
-When one of these fails after an update, read protocol.py beside the new source before anything else.
+When one of these fails after an update, read wire.py beside the new source before anything else.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.metadata
 import inspect
-from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 from aiosmtpd.smtp import SMTP
 
 from daemon.relay.protocol import Protocol
+from daemon.relay.wire import Wire, template
 
-Pair = tuple[Any, asyncio.StreamReader, asyncio.StreamWriter]
-
-
-@pytest.fixture
-async def pair() -> AsyncIterator[Pair]:
-    """A bare aiosmtpd server of one connection, and its client. Any: private names are what this is about."""
-    loop = asyncio.get_running_loop()
-    made: list[Any] = []
-
-    def build() -> Any:
-        made.append(SMTP(None, hostname="x", loop=loop))
-        return made[0]
-
-    server = await loop.create_server(build, "127.0.0.1", 0)
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
-    await reader.readline()
-    yield made[0], reader, writer
-    writer.close()
-    server.close()
-    with contextlib.suppress(asyncio.CancelledError):
-        await made[0]._handler_coroutine
+OVERRIDDEN = ["connection_made", "connection_lost", "eof_received", "data_received", "push", "_timeout_cb"]
 
 
 def test_the_version_is_the_one_that_was_read() -> None:
     assert importlib.metadata.version("aiosmtpd") == "1.4.6"
 
 
-def test_what_we_override_is_there_to_be_overridden() -> None:
-    inherited = ["connection_made", "connection_lost", "eof_received", "data_received", "push", "_handle_client"]
-    for name in [*inherited, "_reset_timeout", "_timeout_cb"]:
-        assert name in vars(Protocol)
-        ours, theirs = getattr(Protocol, name), getattr(SMTP, name)
-        assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters), name
-        assert inspect.iscoroutinefunction(ours) == inspect.iscoroutinefunction(theirs), name
+@pytest.mark.parametrize("name", OVERRIDDEN)
+def test_what_we_override_is_there_to_be_overridden(name: str) -> None:
+    assert name in vars(Wire)
+    ours, theirs = getattr(Wire, name), getattr(SMTP, name)
+    assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters)
+    assert inspect.iscoroutinefunction(ours) == inspect.iscoroutinefunction(theirs)
 
 
-def test_no_name_of_ours_hides_one_of_theirs() -> None:
-    """`Protocol` adds attributes to a class with many of its own."""
-    loop = asyncio.new_event_loop()
-    try:
-        theirs = set(vars(SMTP(None, hostname="x", loop=loop))) | set(dir(SMTP))
-    finally:
-        loop.close()
-    ours = set(inspect.getsource(Protocol.__init__).split("self.")[1:])
-    named = {text.partition(" ")[0].partition(":")[0] for text in ours}
-    assert named & theirs == set()
+def test_their_handler_is_replaced_by_ours() -> None:
+    assert "_handle_client" in vars(Protocol)
+    assert inspect.iscoroutinefunction(SMTP._handle_client)
 
 
-async def test_connection_made_starts_the_handler_and_the_timer(pair: Pair) -> None:
-    server, _, _ = pair
-    assert isinstance(server._handler_coroutine, asyncio.Task)
-    assert isinstance(server._timeout_handle, asyncio.TimerHandle)
-    assert server._timeout_duration == 300
-    assert server.session.peer[0] == "127.0.0.1"
+async def test_no_name_of_ours_hides_one_of_theirs() -> None:
+    """`Wire` and `Protocol` add attributes to a class with many of its own."""
+    theirs = set(template(asyncio.get_running_loop(), "x", 1000, 300)) | set(dir(SMTP))
+    source = inspect.getsource(Wire.__init__) + inspect.getsource(Protocol.__init__)
+    ours = {text.partition(" ")[0].partition(":")[0] for text in source.split("self.")[1:]}
+    assert ours & theirs <= {"__dict__", "loop\n", "loop"}
 
 
-async def test_the_readers_buffer_is_a_bytearray_that_may_be_written_at_its_front(pair: Pair) -> None:
-    server, reader, writer = pair
-    assert isinstance(server._reader._buffer, bytearray)
-    server._reader._buffer[:0] = b"NOOP x\r\n"
-    writer.write(b"NOOP\r\n")
-    assert [(await reader.readline())[:3] for _ in range(2)] == [b"250", b"250"]
+async def test_the_template_is_all_that_their_init_does() -> None:
+    """It holds nothing that two clients must not share: only settings, tables and Nones."""
+    made = template(asyncio.get_running_loop(), "x", 1000, 300)
+    assert made["hostname"] == "x"
+    assert made["_timeout_duration"] == 300
+    for name in ("session", "envelope", "transport", "_timeout_handle", "_handler_coroutine"):
+        assert made[name] is None
 
 
-async def test_the_writer_has_the_transport(pair: Pair) -> None:
-    server, _, _ = pair
-    assert server._writer.transport is server.transport
+async def test_their_session_has_what_we_keep_in_it() -> None:
+    session = SMTP(None, hostname="x", loop=asyncio.get_running_loop())._create_session()
+    assert session.peer is None
+    assert session.ssl is None
 
 
-async def test_theirs_cancels_the_handler_at_half_close_and_so_ours_is_needed(pair: Pair) -> None:
-    server, reader, writer = pair
-    writer.write(b"NOOP\r\n")
-    writer.write_eof()
-    await reader.read()
-    assert server._handler_coroutine.done()
+async def test_a_future_tells_that_it_is_awaited_as_steps_expects() -> None:
+    """asyncio's agreement between futures and tasks: a future yields itself, with this flag set."""
+    future = asyncio.get_running_loop().create_future()
+    waiting = future.__await__()
+    assert next(waiting) is future
+    assert future._asyncio_future_blocking is True
+    future.set_result(7)
+    with pytest.raises(StopIteration) as ended:
+        waiting.send(None)
+    assert ended.value.value == 7
 
 
-async def test_the_base_of_theirs_tells_the_reader_of_the_end_and_keeps_the_half_open() -> None:
-    """What our eof_received calls, past aiosmtpd."""
-    reader = asyncio.StreamReader()
-    assert asyncio.StreamReaderProtocol.eof_received(asyncio.StreamReaderProtocol(reader)) is True
-    assert reader.at_eof()
-
-
-async def test_readuntil_leaves_a_line_over_the_limit_in_the_buffer() -> None:
-    for end in (b"", b"\n"):
-        reader = asyncio.StreamReader(limit=10)
-        reader.feed_data(b"x" * 20 + end)
-        with pytest.raises(asyncio.LimitOverrunError) as found:
-            await reader.readuntil(b"\n")
-        assert len(reader._buffer) == 20 + len(end)  # type: ignore[attr-defined]
-        assert 10 < found.value.consumed <= 20
+async def test_sleep_nothing_is_a_bare_yield() -> None:
+    assert asyncio.sleep(0).send(None) is None

@@ -52,7 +52,7 @@ TROUBLE = {
 async def test_trouble_upstream_is_451_and_the_next_message_passes(
     ledger: Books, upstream: Puppet, step: str, script: str, trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.upstream.DOT_SECONDS", 0.3)
+    monkeypatch.setattr("daemon.delivery.DOT_SECONDS", 0.3)
     upstream.does[step] = TROUBLE[trouble]
     async with relay(ledger, upstream, timeout=0.3) as desk, connected(desk) as client:
         await play(client, HELLO + script)

@@ -221,7 +221,7 @@ def test_the_models_are_what_the_migrations_make(ledger: Books) -> None:
         assert compare_metadata(context, SQLModel.metadata) == []
 
 
-@pytest.mark.parametrize("table", ["suppression", "person", "watched_folder", "soft_bounce"])
+@pytest.mark.parametrize("table", ["suppression", "person", "watched_folder", "soft_bounce", "tally"])
 def test_the_narrow_tables_have_no_rowid(ledger: Books, table: str) -> None:
     with ledger.ledger.connect() as db, pytest.raises(Exception, match="no such column: rowid"):
         db.exec_driver_sql(f"SELECT rowid FROM {table}")

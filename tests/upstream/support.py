@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
-from daemon.upstream import Delivery, Lost, Pool, Reply
+from daemon.delivery import Delivery
+from daemon.upstream import Lost, Pool, Reply
 
 MAIL = b"MAIL FROM:<news@quillpdf.example>\r\n"
 BODY = b"Subject: offer\r\n\r\nhello\r\n"

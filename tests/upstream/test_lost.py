@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from daemon import upstream
 from daemon.upstream import Connection, Lost, Pool, Reply, told
 from tests.sink import Sink
 from tests.upstream.support import BODY, deliver, delivery, lost, rcpt, scripted, whole
@@ -66,7 +65,7 @@ async def test_later_than_mail_nothing_is_done_twice(server: Sink, pool: Pool, v
 async def test_a_421_and_silence_are_losses_at_every_step(
     server: Sink, verb: str, step: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upstream, "DOT_SECONDS", 0.3)
+    monkeypatch.setattr("daemon.delivery.DOT_SECONDS", 0.3)
     pool = Pool("127.0.0.1", server.port, hostname="relay.example", timeout=0.3)
     if how == "421":
         server.replies[verb] = "421 4.3.2 going down"
