@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from storage.address import Address
+from storage.address import Address, NotAnAddress
 from storage.engine import Unavailable, Unusable
 from storage.lookup import Lookup, Row, Verdict, verdict
+from storage.routes import is_routed, meant
 from storage.terms import ALL, Reason
 
 Purpose = Literal["marketing", "service"]
@@ -72,6 +73,8 @@ class Gate:
 
         Service mail (receipts, password resets) is stopped by hard bounces only.
         """
+        if is_routed(rcpt_to):
+            return self._routed(rcpt_to, list_id, purpose)
         try:
             rows = self._lookup.rows(rcpt_to)
         except (Unavailable, Unusable) as why:
@@ -82,11 +85,24 @@ class Gate:
         self, rcpt_tos: Sequence[Address], list_id: str | None = None, purpose: Purpose = "marketing"
     ) -> Sequence[Answer]:
         """As `may`, one statement for all."""
+        if any(map(is_routed, rcpt_tos)):
+            return [self.may(rcpt_to, list_id, purpose) for rcpt_to in rcpt_tos]
         try:
             rows = self._lookup.rows_of_all(rcpt_tos)
         except (Unavailable, Unusable) as why:
             return [Unknown(str(why))] * len(rcpt_tos)
         return [self.judge(r, list_id, purpose) if r else _PASS for r in rows]
+
+    def _routed(self, rcpt_to: Address, list_id: str | None, purpose: Purpose) -> Answer:
+        """Of an address that a mail server may read as another one: the first answer that is no plain yes."""
+        try:
+            rows = self._lookup.rows_of_all(meant(f"{rcpt_to.local}@{rcpt_to.domain}"))
+        except NotAnAddress as why:
+            return Unknown(str(why), "550 5.1.3 bad address: routed through too many hops")
+        except (Unavailable, Unusable) as why:
+            return Unknown(str(why))
+        answers = [self.judge(r, list_id, purpose) for r in rows]
+        return next((answer for answer in answers if answer != _PASS), _PASS)
 
     def rows(self, rcpt_to: Address) -> list[Row]:
         """All that stands against it, whatever the list. Raises Unavailable, Unusable."""

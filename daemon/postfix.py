@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -24,8 +23,9 @@ from typing import Any, Final
 from daemon import events
 from daemon.config import host_port
 from daemon.gate import Gate, Purpose, Refused, Unknown
-from storage.address import Address, NotAnAddress, SiteKey, parse
+from storage.address import Address, NotAnAddress, SiteKey
 from storage.refusals import Outcome
+from storage.routes import meant as addresses
 
 MAX_REQUEST: Final = 65_536  # octets; Postfix sends about 600
 MAX_LINE: Final = 4096  # octets
@@ -34,9 +34,6 @@ MAX_CONNECTIONS: Final = 1000  # Postfix opens one for every smtpd process, and 
 IDLE_SECONDS: Final = 1000  # as Postfix's own smtpd_policy_service_max_ttl; it hangs up after 300 idle seconds itself
 _AT_ONCE: Final = 50  # requests that have come together: then the relay's clients get their turn
 _LINGER_SECONDS: Final = 1  # for a client to read its last answer
-_READINGS: Final = 16  # of one recipient: more hops than that lead nowhere
-
-_USUAL: Final = re.compile(r"[\w.+-]+\Z")  # a local part that needs no quotes
 
 _DUNNO: Final = "DUNNO"
 _UNREADABLE: Final = "550 5.1.3 this recipient cannot be read, so nobody can tell whether it has opted out"
@@ -104,53 +101,6 @@ def read(block: bytes) -> Request:
             given.get(name, b"").decode("utf-8", "surrogateescape")
             for name in (b"protocol_state", b"recipient", b"sasl_username", b"policy_context")
         ]
-    )
-
-
-# ------------------------------------------------------------------ recipients
-
-
-def addresses(recipient: str) -> list[Address]:
-    """Whom mail to this recipient may reach: the address itself first. Raises NotAnAddress.
-
-    Postfix asks with the unquoted form: `"a b"@x` comes as `a b@x`, so quotes that are there belong to the local part.
-    It also sends on what is routed: `ann%b.example`, `b.example!ann`, and both in front of a domain of its own, all
-    reach ann@b.example (allow_percent_hack, swap_bangpath, resolve_dequoted_address; all on by default). So each hop of
-    a route is asked about. A bare name is nobody's address: Postfix would complete it in a way that we do not know.
-    """
-    found: list[Address] = []
-    texts = [recipient]
-    for text in texts:  # grows while it runs
-        if len(texts) > _READINGS:
-            raise NotAnAddress("too many hops")
-        local, at, domain = text.rpartition("@")
-        try:
-            found += [_unquoted(local, domain)] if at else []
-        except NotAnAddress:
-            if text is recipient:
-                raise
-        texts += [hop for hop in _hops(local if at else text) if hop not in texts]
-    if not found:
-        raise NotAnAddress("an address looks like name@example.com")
-    return found
-
-
-def _unquoted(local: str, domain: str) -> Address:
-    if not local:
-        raise NotAnAddress("nothing before the @")
-    if _USUAL.match(local):
-        return parse(f"{local}@{domain}")
-    return parse('"' + local.replace("\\", "\\\\").replace('"', '\\"') + f'"@{domain}')
-
-
-def _hops(local: str) -> list[str]:
-    """Where a local part leads if it is a route (Postfix's trivial-rewrite: last `%`, first `!`, `@` within quotes)."""
-    user, percent, host = local.rpartition("%")
-    site, bang, rest = local.partition("!")
-    return (
-        ([local] if "@" in local else [])
-        + ([f"{user}@{host}"] if percent and user and host else [])
-        + ([f"{rest}@{site}"] if bang and site and rest else [])
     )
 
 
@@ -242,7 +192,7 @@ def _refuse(context: Context, asked: Request, mail: _Mail, address: Address, ans
         events.policy_would_refuse(*facts)
     else:
         events.policy_refused(*facts)
-    outcome = "would-refuse" if context.observe else "refused"
+    outcome: Outcome = "would-refuse" if context.observe else "refused"
     context.note(outcome, mail.list_id, mail.user, int(answer.verdict.reason), 1)
     return answer.reply(asked.recipient)
 

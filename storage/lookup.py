@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +20,6 @@ from storage.engine import Unavailable, Unusable, verify_identity
 from storage.terms import ALL, Reason
 
 BUSY_MILLISECONDS = 250  # SQLite readers do not wait for writers; this is for a checkpoint that resets the log
-_LOOK_SECONDS = 0.001  # the file is looked at once in so many: whether it is another one, not what it says
 _CACHE_KIB = 16_384  # of pages: SQLite's own 2 MB are read from the kernel again and again
 _AT_ONCE = 500  # keys a statement: measured best for scrubbing, and far below SQLite's limit
 
@@ -90,7 +88,6 @@ class Lookup:
         self._db: sqlite3.Connection | None = None
         self._used: sqlite3.Cursor
         self._seen: tuple[int, int, int, int] | None = None
-        self._looked = 0.0
 
     def rows(self, address: Address) -> list[Row]:
         """All rows that any form of this address hits."""
@@ -134,10 +131,6 @@ class Lookup:
         mtime count as well. In WAL mode they change only when a checkpoint writes pages back: one reopening
         (about 0.3 ms) per checkpoint is the price.
         """
-        clock = time.monotonic()
-        if clock < self._looked + _LOOK_SECONDS and self._db is not None:
-            return self._used
-        self._looked = clock
         now = os.stat(self._text)  # noqa: PTH116 - Path.stat costs twice as much, at every recipient
         seen = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns)
         if self._db is None or seen != self._seen:

@@ -156,3 +156,22 @@ def test_service_mail_is_stopped_by_a_hard_bounce_even_beside_an_opt_out(ledger:
     answer = ledger.gate().may(ANN, purpose="service")
     assert isinstance(answer, Refused)
     assert answer.reply("ann@example.com") == f"550 5.7.1 <ann@example.com> is suppressed: hard-bounce (ref {ref})"
+
+
+@pytest.mark.parametrize(
+    "routed",
+    [
+        "ann%example.com@localhost",
+        "example.com!ann@localhost",
+        '"ann@example.com"@localhost',
+        "a!ann%example.com@x.example",
+    ],
+)
+def test_an_address_that_a_mail_server_may_read_as_another_one_is_asked_about_as_both(
+    ledger: Books, routed: str
+) -> None:
+    assert ledger.gate().may(parse(routed)) == Pass()
+    ledger.suppress("ann@example.com")
+    gate = ledger.gate()
+    assert isinstance(gate.may(parse(routed)), Refused)
+    assert [type(a) for a in gate.may_all([parse("bob@example.com"), parse(routed)])] == [Pass, Refused]

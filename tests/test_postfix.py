@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 
 from daemon import events, postfix
 from daemon.gate import Purpose
-from daemon.postfix import Context, NotARequest, Request, Server, action, addresses, read
+from daemon.postfix import Context, NotARequest, Request, Server, action, read
 from storage.address import Address, NotAnAddress, parse
+from storage.routes import meant as addresses
 from storage.terms import Reason
 from tests import servers
 from tests.ledgers import LISTS, Books, books
