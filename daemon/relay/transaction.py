@@ -151,8 +151,8 @@ class Transaction:
 
     async def _pass_on(self, head: bytes, body: Body) -> str | None:
         """Everything up to the dot. None: all sent, and nothing stands against the dot but the last question."""
-        block, end, _ = (b"", b"\r\n", b"") if head.startswith(b"\r\n") else head.partition(b"\r\n\r\n")
-        refusal = self._look_at(block) if end or len(head) <= _HEADER_LIMIT else _TOO_MUCH_HEADER
+        block = b"" if head.startswith(b"\r\n") else head.partition(b"\r\n\r\n")[0]
+        refusal = self._look_at(block) if len(block) <= _HEADER_LIMIT else _TOO_MUCH_HEADER
         if refusal is not None:
             self._delivery.forget()
             return refusal

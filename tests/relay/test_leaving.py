@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
+from daemon.connection import Reply
+from daemon.delivery import Delivery
 from daemon.relay import server
-from daemon.upstream import Connection
 from tests.ledgers import Books
 from tests.relay.desk import relay
 from tests.relay.faulty import (
@@ -118,14 +119,15 @@ async def test_past_the_dot_the_hand_over_is_finished_and_told_of(
 async def test_past_the_dot_counts_from_the_clients_dot_not_from_ours(
     ledger: Books, upstream: Puppet, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client has sent its dot and goes, while upstream has not even made room for the body."""
-    reached, room = asyncio.Event(), asyncio.Event()
+    """The client has sent its dot and goes, while upstream has not even answered DATA."""
+    reached, room, data = asyncio.Event(), asyncio.Event(), Delivery.data
 
-    async def drain(self: Connection, seconds: float) -> None:
+    async def slow(self: Delivery) -> Reply:
         reached.set()
         await room.wait()
+        return await data(self)
 
-    monkeypatch.setattr(Connection, "drain", drain)
+    monkeypatch.setattr(Delivery, "data", slow)
     async with relay(ledger, upstream) as desk:
         async with connected(desk) as (_, writer):
             writer.write(DIALOGUE[:ENDED])

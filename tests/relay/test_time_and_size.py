@@ -68,7 +68,7 @@ async def test_a_client_that_never_reads_fills_nothing_holds_up_nobody_and_is_cu
                     deaf.send(b"EHLO x\r\n" * 10_000 + last)
                     await asyncio.sleep(0)
             await play(other, "C: NOOP\nS: 250")
-            held = [c._writer.transport.get_write_buffer_size() + sum(map(len, c._out)) for c in desk.server._clients]
+            held = [c._of_socket().get_write_buffer_size() + sum(map(len, c._out)) for c in desk.server._clients]
             assert max(held) < 300_000
             await until(lambda: len(desk.server._clients) < 2, 6)
 
