@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from daemon.mail import tokens
 from daemon.mail.headers import Stamped, Stamps, stamp, unsubscribe_value
 from daemon.mail.links import Links
 from storage.address import SiteKey
+
+_LONGEST_NAME: Final = 100  # octets of a user name in a line
+_NO_NAME: Final = re.compile(r"[^!-9;-~]")  # a user name may be any text: a colon or a line end would part the field
 
 
 @dataclass(frozen=True)
@@ -52,4 +57,5 @@ class Stamping:
         """Gmail's `campaign:customer:type:sender`: it reports complaints by these, and never by person."""
         if not self.sender_id:
             return b""
-        return f"{list_id or 'all'}:{credential or 'relay'}:marketing:{self.sender_id}".encode("ascii")
+        name = _NO_NAME.sub("_", credential[:_LONGEST_NAME]) or "relay"
+        return f"{list_id or 'all'}:{name}:marketing:{self.sender_id}".encode("ascii")
