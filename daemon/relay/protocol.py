@@ -13,7 +13,7 @@ from typing import Protocol as Interface
 
 from daemon import events
 from daemon.relay import sasl
-from daemon.relay.access import Brake, Credentials, Policy
+from daemon.relay.access import BLOCKED, Brake, Credentials, Policy
 from daemon.relay.body import Body, Gone
 from daemon.relay.context import Client, Context
 from daemon.relay.envelope import Syntax
@@ -217,6 +217,10 @@ class Protocol(Wire):
         brake = self.server.brake
         if waits := brake.delay(self.peer, self.loop.time()):
             await asyncio.sleep(waits)
+        if brake.blocked(self.peer, self.loop.time()):  # it may have opened this connection before it was
+            events.login_refused(self.peer)
+            self._say(BLOCKED)
+            return False
         found = self.door.credentials.check(claim.username, claim.password) if isinstance(claim, sasl.Proof) else None
         if found is not None:
             self.policy = found

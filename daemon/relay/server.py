@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from daemon import events
 from daemon.config import host_port
-from daemon.relay.access import Brake, Policy
+from daemon.relay.access import BLOCKED, Brake, Policy
 from daemon.relay.context import Context
 from daemon.relay.protocol import Door, Protocol
 from daemon.relay.wire import Wire, template
@@ -148,7 +148,7 @@ class Server:
         if client in self._turned_away:
             return self._turn_away(client, "421 4.3.2 too many connections from your network")
         if self.brake.blocked(client.peer, asyncio.get_running_loop().time()):
-            return self._turn_away(client, "421 4.7.0 too many wrong log-ins from your network, come back later")
+            return self._turn_away(client, BLOCKED)
         return None
 
     def _turn_away(self, client: Wire, reply: str) -> str:
