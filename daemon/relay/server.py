@@ -109,14 +109,14 @@ class Server:
         `listening`: the same addresses in the same order. A new certificate for implicit TLS is loaded into the
         context that is there, for the sockets keep that.
         """
+        self._listening = [
+            replace(new, tls=_renewed(old.tls, new.files))
+            for old, new in zip(self._listening, plain(fresh) if listening is None else listening, strict=True)
+        ]  # first: a file may have gone since it was looked at, and then nothing is taken over
         fresh.pool.features = self.pool.features  # until it has asked for itself
         self.pool.close()
         self.context = fresh
         self.brake.per_client = fresh.settings.max_per_client
-        self._listening = [
-            replace(new, tls=_renewed(old.tls, new.files))
-            for old, new in zip(self._listening, plain(fresh) if listening is None else listening, strict=True)
-        ]
         self._make_template(asyncio.get_running_loop())
 
     # ---- what a client's protocol asks
