@@ -118,7 +118,7 @@ class Protocol(Wire):
     async def _obey(self, line: bytes) -> bool:
         """Carry out one command. False: the session is over."""
         verb, _, argument = line.decode("utf-8", "surrogateescape").partition(" ")
-        verb = verb.upper()
+        verb = verb.upper() if verb.isascii() else "?"  # "QU\u0131T".upper() would be QUIT
         try:
             match verb:
                 case "RCPT":
