@@ -43,12 +43,16 @@ class Lenient:
     envelopes: list[Envelope] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     octets: bytearray = field(default_factory=bytearray)  # all that came, of all connections
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
+        task = asyncio.current_task()
+        assert task
+        self.tasks.add(task)
         writer.write(b"220 lenient.example ESMTP\r\n")
         inbox, mail, rcpts, in_data = bytearray(), "", list[str](), False
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, asyncio.CancelledError):
             while octets := await reader.read(65_536):
                 self.octets += octets
                 inbox += octets
@@ -66,6 +70,7 @@ class Lenient:
                     del inbox[: found.end()]
                     if in_data:
                         inbox[:0] = b"\r\n"
+        self.tasks.discard(task)
         writer.close()
 
     def _command(self, line: bytes) -> tuple[str, str]:
@@ -85,3 +90,7 @@ async def lenient() -> AsyncIterator[Lenient]:
         yield made
     finally:
         server.close()
+        tasks = tuple(made.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks)
