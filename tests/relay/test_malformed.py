@@ -15,9 +15,9 @@ from daemon.relay.access import Credentials, Policy
 from daemon.relay.protocol import Door
 from daemon.relay.server import Listening
 from daemon.relay.tls import server_context
-from tests import servers
 from tests.ledgers import Books
 from tests.relay.desk import Desk, relay, reply
+from tests.relay.doors import Pair, make_pair
 from tests.relay.faulty import ENVELOPE, HELLO, MAIL, connected, play, until
 from tests.relay.lenient import Lenient, lenient
 
@@ -100,14 +100,12 @@ async def naive() -> AsyncIterator[Lenient]:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """(certificate, key)."""
-    directory = tmp_path_factory.mktemp("tls")
-    servers._certificate(directory / "key.pem", directory / "cert.pem")
-    return directory / "cert.pem", directory / "key.pem"
+    return make_pair(tmp_path_factory.mktemp("tls"))
 
 
-def door(section: str, pair: tuple[Path, Path]) -> Door:
+def door(section: str, pair: Pair) -> Door:
     """The listener of a section."""
     policy, kind = Policy("refuse", None, "marketing", (), ""), section.partition(", ")[2]
     known = Credentials({"crm": ("secret", Policy("refuse", None, "marketing", (), "crm"))})
@@ -151,7 +149,7 @@ async def converse(desk: Desk, dialogue: Dialogue, pieces: list[bytes]) -> None:
 @pytest.mark.parametrize("in_pieces", [False, True], ids=["at once", "by line"])
 @pytest.mark.parametrize("section", SECTIONS)
 async def test_each_is_refused_or_harmless(
-    ledger: Books, naive: Lenient, pair: tuple[Path, Path], section: str, in_pieces: bool
+    ledger: Books, naive: Lenient, pair: Pair, section: str, in_pieces: bool
 ) -> None:
     async with relay(ledger, naive, listening=[Listening("127.0.0.1:0", door(section, pair))]) as desk:
         for dialogue in (d for d in ALL if d.section == section):

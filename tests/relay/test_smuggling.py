@@ -12,7 +12,6 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable
 from email import message_from_bytes
-from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -26,9 +25,9 @@ from daemon.relay.protocol import Door
 from daemon.relay.server import Listening
 from daemon.relay.stamping import Stamping
 from daemon.relay.tls import server_context
-from tests import servers
 from tests.ledgers import Books
 from tests.relay.desk import BODY, Desk, relay, reply
+from tests.relay.doors import Pair, make_pair
 from tests.relay.faulty import ENVELOPE, HELLO, connected, play, until
 from tests.relay.lenient import Lenient, lenient
 
@@ -214,11 +213,9 @@ def test_every_cut_in_two_and_in_three(end: bytes) -> None:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """(certificate, key)."""
-    directory = tmp_path_factory.mktemp("tls")
-    servers._certificate(directory / "key.pem", directory / "cert.pem")
-    return directory / "cert.pem", directory / "key.pem"
+    return make_pair(tmp_path_factory.mktemp("tls"))
 
 
 INJECTED = [
@@ -233,7 +230,7 @@ INJECTED = [
 
 @pytest.mark.parametrize("injected", INJECTED)
 async def test_what_came_in_clear_behind_starttls_is_forgotten(
-    ledger: Books, naive: Lenient, pair: tuple[Path, Path], injected: str
+    ledger: Books, naive: Lenient, pair: Pair, injected: str
 ) -> None:
     door = Door(PLAIN, server_context(*pair), credentials=Credentials({"crm": ("secret", PLAIN)}))
     async with relay(ledger, naive, listening=[Listening("127.0.0.1:0", door)]) as desk, connected(desk) as client:
@@ -247,9 +244,7 @@ async def test_what_came_in_clear_behind_starttls_is_forgotten(
     assert b"with ESMTPS\r\n" in naive.envelopes[0].data
 
 
-async def test_an_envelope_begun_in_clear_is_not_gone_on_with(
-    ledger: Books, naive: Lenient, pair: tuple[Path, Path]
-) -> None:
+async def test_an_envelope_begun_in_clear_is_not_gone_on_with(ledger: Books, naive: Lenient, pair: Pair) -> None:
     door = Door(PLAIN, server_context(*pair))
     async with relay(ledger, naive, listening=[Listening("127.0.0.1:0", door)]) as desk, connected(desk) as client:
         await play(client, HELLO + ENVELOPE + "C: STARTTLS\nS: 220")
@@ -261,7 +256,7 @@ async def test_an_envelope_begun_in_clear_is_not_gone_on_with(
 
 @pytest.mark.parametrize("instead", [b"", b"EHLO x\r\n", b"\x16\x03\x01\xff\xff" + b"\0" * 100, b"\r\n" * 10_000])
 async def test_who_speaks_no_tls_after_starttls_is_cut(
-    ledger: Books, naive: Lenient, pair: tuple[Path, Path], instead: bytes
+    ledger: Books, naive: Lenient, pair: Pair, instead: bytes
 ) -> None:
     door = Door(PLAIN, server_context(*pair))
     async with relay(ledger, naive, listening=[Listening("127.0.0.1:0", door)]) as desk:
