@@ -1,4 +1,4 @@
-"""Who may send through the relay, as whom and how much: as dialogues (see desk.py for how to read them, doors.py for the base64)."""
+"""Who may send through the relay, as whom and how much: as dialogues (see desk.py for how to read them, listeners.py for the base64)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from daemon.relay.tls import server_context
 from storage.terms import Reason
 from tests.ledgers import Books
 from tests.relay.desk import relay
-from tests.relay.doors import (
+from tests.relay.faulty import ENVELOPE, HELLO, MAIL, connected, play, reset_on_close, until
+from tests.relay.listeners import (
     CRM,
     LOG_IN,
     MESSAGE,
@@ -29,7 +30,6 @@ from tests.relay.doors import (
     received,
     secure,
 )
-from tests.relay.faulty import ENVELOPE, HELLO, MAIL, connected, play, reset_on_close, until
 from tests.relay.puppet import Puppet
 
 pytestmark = pytest.mark.usefixtures("nothing_unexpected")

@@ -17,9 +17,9 @@ from daemon.relay.server import Listening
 from daemon.relay.tls import server_context
 from tests.ledgers import Books
 from tests.relay.desk import Desk, relay, reply
-from tests.relay.doors import Pair, make_pair
 from tests.relay.faulty import ENVELOPE, HELLO, MAIL, connected, play, until
 from tests.relay.lenient import Lenient, lenient
+from tests.relay.listeners import Pair, make_pair
 
 pytestmark = pytest.mark.usefixtures("nothing_unexpected")
 

@@ -27,9 +27,9 @@ from daemon.relay.stamping import Stamping
 from daemon.relay.tls import server_context
 from tests.ledgers import Books
 from tests.relay.desk import BODY, Desk, relay, reply
-from tests.relay.doors import Pair, make_pair
 from tests.relay.faulty import ENVELOPE, HELLO, connected, play, until
 from tests.relay.lenient import Lenient, lenient
+from tests.relay.listeners import Pair, make_pair
 
 pytestmark = pytest.mark.usefixtures("nothing_unexpected")
 

@@ -20,7 +20,8 @@ from daemon.relay.tls import server_context
 from daemon.upstream import Endpoint, Pool
 from tests.ledgers import Books
 from tests.relay.desk import BODY, Desk, relay, reply
-from tests.relay.doors import (
+from tests.relay.faulty import ENVELOPE, HELLO, connected, play, until
+from tests.relay.listeners import (
     CRM,
     LOG_IN,
     MESSAGE,
@@ -34,7 +35,6 @@ from tests.relay.doors import (
     secure,
     trusting,
 )
-from tests.relay.faulty import ENVELOPE, HELLO, connected, play, until
 from tests.relay.puppet import Puppet
 
 pytestmark = pytest.mark.usefixtures("nothing_unexpected")
