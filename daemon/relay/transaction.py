@@ -78,9 +78,14 @@ class Transaction:
         found = self._read(argument)
         if isinstance(found, str):
             return found
-        answer = self._context.gate.may(found.address, self._list, self._policy.purpose)
-        reply = self._people.judge(found, answer)
-        return reply if isinstance(reply, str) else (await self._offer([reply]))[0]
+        reply = self._people.judge(found, self._context.gate.may(found.address, self._list, self._policy.purpose))
+        if isinstance(reply, str):
+            return reply
+        replies, lost = await self._delivery.rcpts((found.command,))
+        if lost is not None:
+            return self._lose(lost, 1)
+        self._people.upstream_said(reply, replies[0])
+        return str(replies[0])
 
     def _read(self, argument: str) -> envelope.Rcpt | str:
         people = self._people
