@@ -1,6 +1,6 @@
 """The daemon, put together: `run` starts every part in order, says READY, and stops them in reverse.
 
-    config -> lock -> ledger -> relay (listens) -> mailbox threads -> jobs -> READY=1 ... SIGTERM -> the same backwards
+    config -> lock -> ledger -> relay, web (listen) -> mailbox threads -> jobs -> READY=1 ... SIGTERM -> the same backwards
 
 Only this file, doctor and demo know the whole config; a part gets its own section plus house and lists.
 """
@@ -26,6 +26,8 @@ from daemon.mailbox.watcher import Means, Watcher
 from daemon.opening import Busy, now, number_lists, open_for_run, sole_owner
 from daemon.relay.server import Server
 from daemon.upstream import Lost, Pool
+from daemon.web import app as web
+from daemon.web.context import Context as WebContext
 from storage.engine import Ledger, Unavailable, Unusable
 
 _ASK_AGAIN_SECONDS = (1.0, 60.0)  # doubling from the first to the last
@@ -55,6 +57,11 @@ def build_post(config: Config, ledger: Ledger, pool: Pool) -> notices.Post:
     return notices.Post(ledger, config.house, sender, pool, notices.undo_by_mail(config.house, sender), now)
 
 
+def build_web(config: Config, ledger: Ledger, numbers: dict[str, int]) -> WebContext:
+    """What the HTTP door answers with."""
+    return WebContext(ledger, config.house, numbers, config.web.public_url, now)
+
+
 def _log_in(loaded: Loaded, settings: Mailbox) -> Session:
     """The password is read at each log-in, so that a new one counts from the next on."""
     ca_file = loaded.file(settings.ca_file) if settings.ca_file else None
@@ -77,6 +84,7 @@ class Service:
     numbers: dict[str, int]
     relay: Server | None = None
     watchers: dict[str, Watcher] = field(default_factory=dict)
+    webs: list[web.Server] = field(default_factory=list)
     writing: asyncio.Task[None] | None = None  # of notices
     bound: dict[str, list[str]] = field(default_factory=dict)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -96,6 +104,8 @@ class Service:
             _refuse_ourselves(config, self.bound["relay"])
             asking = asyncio.create_task(_ask_upstream(self.relay.pool))
             stack.callback(asking.cancel)
+        await self._open_web(stack, "web", "listen")
+        await self._open_web(stack, "public", "public_listen")
         await self._write_to_people()
         stack.push_async_callback(self._stop_writing)
         stack.push_async_callback(self._stop_watchers)
@@ -104,6 +114,18 @@ class Service:
         scheduler = jobs.schedule(jobs.Jobs(self.ledger, config.bounce, now))
         scheduler.start()
         stack.callback(scheduler.shutdown, wait=False)
+
+    async def _open_web(self, stack: AsyncExitStack, name: str, option: str) -> None:
+        """The HTTP door on the address of this option, if it has one."""
+        listen = getattr(self.loaded.config.web, option)
+        if listen:
+            server = web.Server(listen, build_web(self.loaded.config, self.ledger, self.numbers))
+            stack.push_async_callback(server.stop)
+            try:
+                self.bound[name] = await server.start()
+            except OSError as why:
+                raise Busy(f"web.{option}: {why.strerror or why}") from None
+            self.webs.append(server)
 
     async def _write_to_people(self) -> None:
         """(Re)start the sending of notices, as the config now says."""
@@ -134,8 +156,9 @@ class Service:
         """One line for `systemctl status`."""
         parts = [f"relay on {' '.join(self.bound['relay'])}"] if self.relay else []
         up = sum(w.connected for w in self.watchers.values())
+        parts += [f"web on {' '.join(self.bound[name])}" for name in ("web", "public") if name in self.bound]
         parts += [f"{up} of {len(self.watchers)} mailboxes connected"] if self.watchers else []
-        return ", ".join(parts) or "nothing to do: no [upstream], no [[mailbox]]"
+        return ", ".join(parts) or "nothing to do: no [upstream], no [[mailbox]], no [web]"
 
     async def serve(self) -> None:
         """Beat the watchdog from the event loop, reload on demand, until told to stop."""
@@ -181,6 +204,8 @@ class Service:
             context = relaying.context(fresh, self.ledger, self.numbers)
             assert context is not None
             self.relay.take_over(context, relaying.listening(fresh))
+        for server in self.webs:
+            server.take_over(build_web(new, self.ledger, self.numbers))
         await self._write_to_people()
         await self._stop_watchers()  # passwords, CA files and house are read again
         self.watchers.clear()
@@ -189,7 +214,16 @@ class Service:
         events.reloaded([name for name in type(new).model_fields if getattr(old, name) != getattr(new, name)])
 
 
-_FIXED = ("storage", "relay.listen", "relay.hostname", "upstream.host", "upstream.port", "upstream.connections")
+_FIXED = (
+    "storage",
+    "relay.listen",
+    "relay.hostname",
+    "upstream.host",
+    "upstream.port",
+    "upstream.connections",
+    "web.listen",
+    "web.public_listen",
+)
 
 
 def _needs_restart(old: Config, new: Config) -> Iterator[str]:
@@ -209,7 +243,8 @@ def _needs_restart(old: Config, new: Config) -> Iterator[str]:
 def _keep(old: Config, new: Config) -> Config:
     """The new config with what cannot change as it was."""
     relay = new.relay.model_copy(update={"listen": old.relay.listen, "hostname": old.relay.hostname})
-    return new.model_copy(update={"storage": old.storage, "upstream": old.upstream, "relay": relay})
+    web = new.web.model_copy(update={"listen": old.web.listen, "public_listen": old.web.public_listen})
+    return new.model_copy(update={"storage": old.storage, "upstream": old.upstream, "relay": relay, "web": web})
 
 
 def _refuse_ourselves(config: Config, bound: list[str]) -> None:
