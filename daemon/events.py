@@ -388,3 +388,11 @@ def policy_hung_up(reason: str) -> None:
 def upstream_changed(host: str, port: int, reason: object) -> None:
     """From now on mail goes to this server: why not to the one before."""
     _log.warning("upstream_changed", host=host, port=port, reason=masked(reason))
+
+
+# ------------------------------------------------------------------ the web
+
+
+def one_click_recorded(who: Who, scope: str, ref: int, repeated: bool) -> None:
+    """A one-click opt-out was committed; `repeated`: it stood already."""
+    _log.info("one_click_recorded", who=_who(who), scope=scope, ref=ref, repeated=repeated)

@@ -38,6 +38,10 @@ def _listen(text: str) -> str:
     return text
 
 
+def _listen_or_not(text: str) -> str:
+    return _listen(text) if text else text
+
+
 def _listen_here(text: str) -> str:
     if text and not is_loopback(host_port(text)[0]):
         raise ValueError("this protocol knows no log-in, so only a loopback address is allowed")
@@ -72,6 +76,7 @@ def as_tuple(value: object) -> object:
 Domain = Annotated[str, AfterValidator(_domain)]
 EMail = Annotated[str, AfterValidator(_address)]
 Listen = Annotated[str, AfterValidator(_listen)]
+ListenOrNot = Annotated[str, AfterValidator(_listen_or_not)]
 ListenHere = Annotated[str, AfterValidator(_listen_here)]
 PublicUrl = Annotated[str, AfterValidator(_public_url)]
 SenderId = Annotated[str, AfterValidator(_sender_id)]
@@ -309,9 +314,17 @@ class Notices(Section):
 
 
 class Web(Section):
-    """The HTTP door."""
+    """The HTTP door. Without a [web] section it does not start."""
 
+    listen: ListenOrNot = "127.0.0.1:8025"  # off loopback it serves the public paths only; "" = not there
+    public_listen: ListenOrNot = ""  # only /u /static /healthz: where a reverse proxy points
     public_url: PublicUrl = ""  # https base of one-click links; "" = no one-click stamped
+
+    @model_validator(mode="after")
+    def _two_addresses(self) -> Web:
+        if self.listen and self.listen == self.public_listen and host_port(self.listen)[1]:
+            raise ValueError("public_listen: the same as listen, which serves the public paths too")
+        return self
 
 
 class Postfix(Section):
@@ -347,7 +360,7 @@ class Config(Section):
     relay: Relay = Relay()
     upstream: Upstream | None = None
     notices: Notices = Notices()
-    web: Web = Web()
+    web: Web = Web(listen="")
     postfix: Postfix = Postfix()
     retention: Retention = Retention()
     log: Log = Log()
@@ -358,8 +371,6 @@ LATER: Final[dict[str, tuple[object, ...]]] = {
     "house.operators_mail": ("",),
     "storage.backup_dir": ("",),
     "mailbox.oauth2": (),
-    "web.listen": (),
-    "web.public_listen": ("",),
     "web.trusted_proxies": ([],),
     "web.admin_password_file": ("",),
     "web.operator": (),
