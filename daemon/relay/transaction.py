@@ -107,21 +107,22 @@ class Transaction:
             self._people.upstream_said(recipient, reply)
         said = [str(reply) for reply in replies]
         if lost is not None:
-            said += [self._lose(lost, len(passing) - len(said))] * (len(passing) - len(said))
+            said += [self._lose(lost, passing[len(said) :])] * (len(passing) - len(said))
         return said
 
-    def _lose(self, lost: Lost, unanswered: int) -> str:
+    def _lose(self, lost: Lost, unanswered: Sequence[Recipient]) -> str:
         """The upstream went away: the recipients it had taken are gone with it, so no later dot may count for them."""
         reply = told(lost)
         if self._people.taken:
             self._lost = reply
-        self._people.deferred += unanswered + len(self._people.taken)
+        self._people.defer([*self._people.taken, *unanswered])
         return reply
 
     def make_room(self) -> None:
         """The client is silent between two commands: give its place at the upstream to somebody who waits for one."""
         if self._delivery.begun and self._body is None and self._context.pool.waiting:
             self._delivery.forget()
+            self._people.defer(self._people.taken)
             self._lost = _TOO_SLOW
 
     # ---- DATA
@@ -163,12 +164,12 @@ class Transaction:
             data = await self._delivery.data()
             if data.code != 354:
                 self._delivery.forget()
-                self._people.rejected += len(self._people.taken)
+                self._people.reject(self._people.taken)
                 return str(data)
             await self._stream(self._written_on(block, head), body)
         except Lost as lost:
             self._delivery.drop()
-            self._people.deferred += len(self._people.taken)
+            self._people.defer(self._people.taken)
             return told(lost)
         return None
 
@@ -177,7 +178,7 @@ class Transaction:
         folded = block.lower()
         if folded.count(b"received:") > _MAX_HOPS and hops(folded) > _MAX_HOPS:
             return "554 5.4.6 too many Received lines: a mail loop"
-        self._people.remember(block, folded)
+        self._people.remember(block)
         if self._list is None and b"list-id" in folded:
             self._list = self._context.list_of(block)
         return None
@@ -213,6 +214,7 @@ class Transaction:
             if people.parted and people.taken:
                 replies = await self._delivery.replay([r.rcpt.command for r in people.taken])
                 if not all(r.good for r in replies):
+                    people.defer(people.taken)
                     return self._withdraw(_CHANGED)
         if people.taken:
             return None
@@ -244,7 +246,7 @@ class Transaction:
         """The last question, then the dot and the upstream's reply (DESIGN 7.1)."""
         people = self._people
         answers = self._ask([r.rcpt.address for r in people.taken])
-        if any(type(answer) is not Pass for answer in answers):
+        if any(type(answer) is not Pass or answer.despite is not None for answer in answers):
             late = people.late(answers)
             if late is not None:
                 return self._withdraw(late.reply if isinstance(late, Unknown) else _OPTED_OUT)
@@ -253,7 +255,7 @@ class Transaction:
         except Lost as lost:
             events.possibly_duplicated(lost)
             people.duplicates += 1
-            people.deferred += len(people.taken)
+            people.defer(people.taken)
             return told(lost)
         except asyncio.CancelledError:  # we are stopping, and 30 s were not enough
             events.possibly_duplicated("stopped before the next mail server answered the dot")
@@ -264,7 +266,7 @@ class Transaction:
         people = self._people
         if not reply.good:
             events.message_refused(str(reply))
-            people.rejected += len(people.taken)
+            people.reject(people.taken)
             return reply
         assert self._body is not None
         people.sent = len(people.taken)
