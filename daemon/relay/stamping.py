@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from daemon.mail import tokens
 from daemon.mail.headers import Stamped, Stamps, stamp, unsubscribe_value
 from daemon.mail.links import Links
 from storage.address import SiteKey
+
+_ODD: Final = re.compile(r"[^A-Za-z0-9.@_-]")  # a user name may be of any characters; a colon would end the part
 
 
 @dataclass(frozen=True)
@@ -52,4 +56,5 @@ class Stamping:
         """Gmail's `campaign:customer:type:sender`: it reports complaints by these, and never by person."""
         if not self.sender_id:
             return b""
-        return f"{list_id or 'all'}:{credential or 'relay'}:marketing:{self.sender_id}".encode("ascii")
+        customer = _ODD.sub("_", credential)[:64] or "relay"
+        return f"{list_id or 'all'}:{customer}:marketing:{self.sender_id}".encode("ascii")
