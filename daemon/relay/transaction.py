@@ -10,6 +10,7 @@ strip-mode message with nobody left, and the reply says so.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -27,6 +28,10 @@ from storage.address import Address
 
 _HEADER_LIMIT: Final = 262_144  # octets of header in which we look for List-Id and Received
 _MAX_HOPS: Final = 50
+_SEPARATOR: Final = re.compile(
+    rb">{0,20}From (?![ \t]*:)[^\r\n]{0,300}?(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? "
+    rb"[^\r\n]{0,40}?[0-9]{1,2}:[0-9]{2}[^\r\n]{0,60}\r\n"
+)
 _TOO_SLOW: Final = "451 4.3.2 silent for too long while others wait, start the message again"
 _CHANGED: Final = "451 4.5.0 the next mail server changed its mind, try again later"
 _OPTED_OUT: Final = "451 4.7.1 a recipient has just opted out, try again later"
@@ -138,7 +143,7 @@ class Transaction:
     async def message(self, body: Body) -> str | None:
         """Read the message to its end and pass it on, all but its last piece. A str is the reply that refuses it."""
         self._body = body
-        head = await body.head(_HEADER_LIMIT)
+        head = without_separator(await body.head(_HEADER_LIMIT))
         # The verdict first: upstream must not see one octet of a piece with a bare LF, it may take it for the end.
         reply = self._verdict_on(body) or await self._pass_on(head, body)
         if not body.ended:
@@ -291,3 +296,13 @@ _TOO_MUCH_HEADER: Final = (
 def hops(folded: bytes) -> int:
     """Received fields of a header block in small letters."""
     return (b"\n" + folded).count(b"\nreceived:")
+
+
+def without_separator(head: bytes) -> bytes:
+    """The octets of a message without the `From ann@example.com Mon Jan  1 ...` line that an mbox has before it (RFC 4155).
+
+    It is no field, and clients that send out of an mbox leave it in. Postfix copes with it as the first line only; behind
+    our Received it would be the first line of the body, and the whole header with it.
+    """
+    found = _SEPARATOR.match(head)
+    return head[found.end() :] if found else head

@@ -20,6 +20,7 @@ from daemon.mail.links import Links
 from daemon.relay.access import Policy
 from daemon.relay.context import GROWN, Client, Context
 from daemon.relay.stamping import Stamping
+from daemon.relay.transaction import without_separator
 from storage.address import SiteKey, parse, person
 from tests.ledgers import LISTS, Books
 from tests.relay.doors import doors, sender
@@ -297,6 +298,50 @@ async def test_a_header_that_comes_in_two_pieces_cut_anywhere(
             seen.add(below(upstream.messages[-1][1])[1])
     (rest,) = seen
     assert rest.endswith(message.replace(THEIRS, b"") if replace else message)
+
+
+# ------------------------------------------------------------------ the line of an mbox
+
+SEPARATORS: Final = [
+    b"From ann@example.com Mon Jan  1 00:00:00 2001\r\n",
+    b"From MAILER-DAEMON Fri Nov 27 13:24:29 2026\r\n",
+    b"From - Fri Nov 27 13:24:29 2026\r\n",
+    b"From ann@example.com Fri Nov 27 13:24:29 +0100 2026\r\n",
+    b"From ann@example.com Fri, 27 Nov 2026 13:24:29 +0000\r\n",
+    b"From ann@example.com  Fri Nov 27 13:24 MET 2026 remote from host\r\n",
+    b">From ann@example.com Fri Nov 27 13:24:29 2026\r\n",
+]
+
+
+@pytest.mark.parametrize("line", SEPARATORS)
+@pytest.mark.parametrize("rest", [HEADER + BODY, BODY, b"", b"Subject: x\r\n"])
+async def test_the_line_before_a_message_of_an_mbox_goes(
+    ledger: Books, upstream: Puppet, line: bytes, rest: bytes
+) -> None:
+    """Behind our Received line it would end the header before it began."""
+    with_it = await passed(ledger, upstream, ["ann@example.com", "bob@example.com"], line + rest)
+    assert below(with_it)[1] == GENERIC + b"List-Id: " + LIST_ID + b"\r\n" + rest
+    service = await passed(ledger, upstream, ["ann@example.com"], line + rest, rules=policy(purpose="service"))
+    assert below(service)[1] == rest
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        HEADER + SEPARATORS[0] + BODY,  # not the first line
+        b"\r\n" + SEPARATORS[0],
+        b"From: ann@example.com\r\n",
+        b"From : ann@example.com (Mon Jan  1 00:00:00 2001)\r\n",
+        b"From \t: ann@example.com (Mon Jan  1 00:00:00 2001)\r\n",
+        b"From the desk of Ann: unsubscribe at 12:00\r\n\r\nHello\r\n",
+        b"From ann@example.com Mon Jan  1 00:00:00 2001",  # no line yet
+        b"from ann@example.com Mon Jan  1 00:00:00 2001\r\n",
+        b"From\r\n",
+        b"From " + b"Mon " * 60_000 + b"12:00\r\n",
+    ],
+)
+def test_what_is_no_such_line_stays(head: bytes) -> None:
+    assert without_separator(head) == head
 
 
 # ------------------------------------------------------------------ SIZE
