@@ -62,11 +62,16 @@ class Doors:
 
 @contextlib.asynccontextmanager
 async def doors(
-    books: Books, upstream: Upstream, *policies: Policy, stamping: Stamping | None = None, **options: Any
+    books: Books,
+    upstream: Upstream,
+    *policies: Policy,
+    stamping: Stamping | None = None,
+    connections: int = 20,
+    **options: Any,
 ) -> AsyncIterator[Doors]:
     """A relay in front of `upstream`. `options`: of [relay]."""
     settings = Relay.model_validate({"hostname": "relay.quillpdf.example", **options})
-    pool = Pool([Endpoint("127.0.0.1", upstream.port)], hostname=settings.hostname, timeout=5, connections=20)
+    pool = Pool([Endpoint("127.0.0.1", upstream.port)], hostname=settings.hostname, timeout=5, connections=connections)
     await pool.probe()
     gate, record = books.gate(), Recording()
     context = Context(

@@ -478,3 +478,19 @@ async def test_a_client_that_resets_leaves_its_refusals_and_nothing_else(everybo
         assert relay.record.totals == {"refused": 1}
         ((kept,),) = relay.record.kept
         assert (kept.others, kept.list_number, kept.message_id) == (0, ledger.numbers[HERE], "")
+
+
+async def test_who_lost_his_place_at_the_upstream_was_deferred(everybody: Any, upstream: Puppet) -> None:
+    """A client that says nothing for half a minute while another waits for the only connection."""
+    ledger, _ = everybody
+    async with doors(ledger, upstream, policy("observe"), connections=1) as relay:
+        async with sender(relay.ports[0]) as silent, sender(relay.ports[0]) as waiting:
+            await silent.say("MAIL FROM:<n@x.example>", f"RCPT TO:<{CLEAR}>", "RCPT TO:<all@example.com>")
+            sending = asyncio.create_task(waiting.send([CLEAR], TO_LIST))
+            while not relay.server.pool.waiting:
+                await client_turn()
+            for client in list(relay.server._clients):
+                client._linger(31)
+            assert (await sending)[1] == TAKEN
+            assert (await silent.say("RCPT TO:<nothing@example.com>", "DATA", "RSET"))[1].startswith("451 4.3.2")
+        assert relay.record.totals == {"passed": 1, "deferred": 3}
