@@ -272,9 +272,9 @@ def rcpt_stripped(who: Who, reason: str, ref: int, list_id: str | None) -> None:
     _log.info("rcpt_stripped", rcpt=_who(who), reason=reason, ref=ref, list=list_id)
 
 
-def rcpt_deferred(who: Who, reason: object) -> None:
-    """Could not tell: 451."""
-    _log.warning("rcpt_deferred", rcpt=_who(who), reason=masked(reason))
+def rcpt_deferred(who: Who, reason: object, observed: bool = False) -> None:
+    """Could not tell: 451; `observed`: was let pass."""
+    _log.warning("rcpt_deferred", rcpt=_who(who), reason=masked(reason), observed=observed)
 
 
 def message_sent(recipients: int, left_out: int, octets: int, seconds: float, upstream: str) -> None:

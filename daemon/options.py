@@ -55,6 +55,12 @@ def _public_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _ascii(text: str) -> str:
+    if not text.isascii():
+        raise ValueError("must be ASCII: it stands in a header field that everybody reads")
+    return text
+
+
 def _sender_id(text: str) -> str:
     if text and not re.fullmatch(r"[A-Za-z0-9_-]{5,15}", text):
         raise ValueError("5 to 15 letters, digits, hyphens or underscores")
@@ -78,6 +84,7 @@ EMail = Annotated[str, AfterValidator(_address)]
 Listen = Annotated[str, AfterValidator(_listen)]
 ListenOrNot = Annotated[str, AfterValidator(_listen_or_not)]
 ListenHere = Annotated[str, AfterValidator(_listen_here)]
+PlainEMail = Annotated[str, AfterValidator(_address), AfterValidator(_ascii)]
 PublicUrl = Annotated[str, AfterValidator(_public_url)]
 SenderId = Annotated[str, AfterValidator(_sender_id)]
 Mode = Literal["refuse", "strip", "observe"]
@@ -257,7 +264,7 @@ class Relay(Section):
     stamp: bool = True  # add List-Unsubscribe fields
     existing: Literal["keep", "replace"] = "keep"  # those that came with the message
     feedback_id: SenderId = ""  # the sender part of Gmail's Feedback-ID; "" = no such field
-    cfbl_address: EMail = ""  # where complaints are reported to (RFC 9477); "" = no such field
+    cfbl_address: PlainEMail = ""  # where complaints are reported to (RFC 9477); "" = no such field
     max_size: Annotated[int, Field(ge=1024)] = 36_700_160  # octets
     max_recipients: Annotated[int, Field(ge=1)] = 1000
     max_messages: Annotated[int, Field(ge=0)] = 0  # on one connection; 0 = any number

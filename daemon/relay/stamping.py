@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +13,7 @@ from daemon.mail.headers import Stamped, Stamps, stamp, unsubscribe_value
 from daemon.mail.links import Links
 from storage.address import SiteKey
 
+_ODD: Final = re.compile(r"[^A-Za-z0-9.@_-]")  # a user name may be of any characters; a colon would end the part
 _ANY: Final = "t" * tokens.LENGTH  # stands for a token: all are of one length, so they fold alike
 
 
@@ -61,4 +63,5 @@ class Stamping:
         """Gmail's `campaign:customer:type:sender`: it reports complaints by these, and never by person."""
         if not self.sender_id:
             return b""
-        return f"{list_id or 'all'}:{credential or 'relay'}:marketing:{self.sender_id}".encode("ascii")
+        customer = _ODD.sub("_", credential)[:64] or "relay"
+        return f"{list_id or 'all'}:{customer}:marketing:{self.sender_id}".encode("ascii")
