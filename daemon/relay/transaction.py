@@ -88,7 +88,7 @@ class Transaction:
             return reply
         replies, lost = await self._delivery.rcpts((found.command,))
         if lost is not None:
-            return self._lose(lost, 1)
+            return self._lose(lost, [reply])
         self._people.upstream_said(reply, replies[0])
         return str(replies[0])
 

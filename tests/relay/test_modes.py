@@ -423,7 +423,7 @@ async def client_turn() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_doubt_at_the_last_question_defers_everybody(
+async def test_doubt_at_the_last_question_defers_everybody_but_only_an_observer(
     ledger: Books, upstream: Puppet, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger.suppress("all@example.com")
@@ -433,16 +433,29 @@ async def test_doubt_at_the_last_question_defers_everybody(
         monkeypatch.setattr(relay.gate, "may", lambda *_: unknown)
         monkeypatch.setattr(relay.gate, "may_all", lambda asked, *_: [unknown] * len(asked))
         client.write(TO_LIST + b".\r\n")
-        assert await client.heard() == unknown.reply
+        observed = mode == "observe"
+        assert await client.heard() == ("250 2.0.0 taken by puppet" if observed else unknown.reply)
         assert (
             relay.record.totals
             == {
                 "refuse": {"refused": 1, "deferred": 1},
                 "strip": {"stripped": 1, "deferred": 1},
-                "observe": {"deferred": 2},
+                "observe": {"passed": 1, "would-refuse": 1},
             }[mode]
         )
-    assert upstream.messages == []
+    assert len(upstream.messages) == observed
+
+
+async def test_an_observer_lets_pass_whom_nobody_can_tell_of(
+    ledger: Books, upstream: Puppet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What refuses nobody must not defer anybody either."""
+    async with doors(ledger, upstream, policy("observe", HERE)) as relay, sender(relay.ports[0]) as client:
+        monkeypatch.setattr(relay.gate, "may", lambda *_: Unknown("test"))
+        await client.say("MAIL FROM:<n@quillpdf.example>", f"RCPT TO:<{CLEAR}>", "DATA")
+        client.write(TO_LIST + b".\r\n")
+        assert (await client.heard()).startswith("250")
+        assert relay.record.totals == {"passed": 1}
 
 
 @pytest.mark.parametrize(
