@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from storage.address import Address, NotAnAddress, parse
 
@@ -48,8 +48,7 @@ class Mail:
         return _octets(parts)
 
 
-@dataclass(frozen=True, slots=True)
-class Rcpt:
+class Rcpt(NamedTuple):
     """A RCPT command. `path` as written, `address` parsed."""
 
     path: str

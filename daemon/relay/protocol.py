@@ -258,8 +258,9 @@ class Protocol(Wire):
     async def _rcpt(self, argument: str) -> None:
         if self.transaction is None:
             raise Syntax("503 5.5.1 need MAIL before RCPT")
-        arguments = [argument, *self._more_recipients()] if self._inbox else [argument]
-        self._out += [reply.encode("utf-8", "surrogateescape") for reply in await self.transaction.rcpt(arguments)]
+        more = self._more_recipients() if self._inbox else ()
+        for reply in await self.transaction.rcpt([argument, *more]):
+            self._say(reply)
 
     def _more_recipients(self) -> list[str]:
         """The arguments of the RCPT commands that wait in the buffer, whole (RFC 2920): one question answers them all."""

@@ -238,26 +238,26 @@ class Wire(SMTP):
         Only whole lines count as signs of life: a client that sends an octet a minute is silent.
         """
         inbox = self._inbox
-        end = inbox.find(b"\n")
-        if end < 0:
-            end = await self._end_of_line(limit)
+        if (end := inbox.find(b"\n")) < 0:
+            self._active = self.loop.time()
+            while (end := inbox.find(b"\n")) < 0:
+                await self._more_of_line(limit)
         line = bytes(inbox[:end])
         del inbox[: end + 1]
         return line.rstrip(b"\r\n") if end < limit else None
 
-    async def _end_of_line(self, limit: int) -> int:
-        """Wait for an LF and say where it is; of a line that is too long only as much is kept as shows it."""
-        self._flush()
+    async def _more_of_line(self, limit: int) -> None:
+        """Wait for the client; of a line that is too long only as much is kept as shows it."""
+        inbox = self._inbox
+        if len(inbox) > limit:
+            del inbox[limit:]
+        if self._out:
+            self._flush()
         if self._full:
             await self._send()
-        self._active = self.loop.time()
-        while (end := self._inbox.find(b"\n")) < 0:
-            if self._ended:
-                raise Gone
-            if len(self._inbox) > limit:
-                del self._inbox[limit:]
-            await self._wait()
-        return end
+        if self._ended:
+            raise Gone
+        await self._wait()
 
     def _take_line(self) -> bytes | None:
         """The next line if it is here already and not too long."""
