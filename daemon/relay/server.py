@@ -19,7 +19,7 @@ from daemon.relay.wire import Wire, template
 from daemon.upstream import Pool
 
 _STOP_SECONDS: Final = 30
-_HANDSHAKE_SECONDS: Final = 30
+_HANDSHAKE_SECONDS: Final = 10  # a client in its handshake is not counted yet, and holds a descriptor
 
 
 @dataclass(frozen=True)
