@@ -272,7 +272,7 @@ class Wire(SMTP):
 
     async def _octets(self) -> bytes:
         """What has come of a body. Raises Gone."""
-        if not self._inbox and not self._ended:
+        while not self._inbox and not self._ended:  # a client that reads its replies again wakes us, too
             self._active = self.loop.time()
             await self._wait()
         if not self._inbox:
@@ -292,13 +292,16 @@ class Wire(SMTP):
         starting = self.loop.start_tls(
             transport, self, context, server_side=True, ssl_handshake_timeout=_HANDSHAKE_SECONDS
         )
+        upgraded = None
         try:
             upgraded = await self.loop.create_task(starting)
         except (OSError, ssl.SSLError):
-            transport.abort()
-            self.transport = None  # nobody tells us any more
             raise Gone from None
-        if upgraded is None or self.session is None:  # the client has left meanwhile
+        finally:
+            if upgraded is None:
+                transport.abort()
+                self.connection_lost(None)  # asyncio tells nobody of a connection that is lost in its handshake
+        if upgraded is None or self.transport is None or self.session is None:  # the client has left meanwhile
             raise Gone
         self.transport = upgraded
         self.session.ssl = upgraded.get_extra_info("ssl_object")
