@@ -169,8 +169,9 @@ class Recipients:
         """What became of everybody: counted, and kept of those whom something stood against."""
         record, credential = self._context.record, self._policy.credential
         number = self._context.numbers.get(list_id or "", 0)
+        kept = self._passed_or_not()
         if self.sent:
-            special = sum(outcome in ("would-refuse", "service") for outcome, _ in self._kept)
+            special = sum(outcome in _PASSED for outcome, _ in kept)
             if self.sent > special:
                 record.note("passed", number, credential, 0, self.sent - special)
             if self.foreign:
@@ -181,8 +182,13 @@ class Recipients:
             record.note("deferred", number, credential, 0, self.deferred)
         if self.duplicates:
             record.note("duplicate", number, credential, 0, self.duplicates)
-        if self._kept:
-            record.keep(*(self._refusal(outcome, r, number) for outcome, r in self._kept))
+        if kept:
+            record.keep(*(self._refusal(outcome, r, number) for outcome, r in kept))
+
+    def _passed_or_not(self) -> list[tuple[Kept, Recipient]]:
+        """What is kept, less those who should have passed and did not: the upstream's refusal counts for them."""
+        got_it = {id(r) for r in self.taken} if self._kept and self.sent else set()
+        return [(outcome, r) for outcome, r in self._kept if outcome not in _PASSED or id(r) in got_it]
 
     def _refusal(self, outcome: Kept, recipient: Recipient, number: int) -> Refusal:
         refused, rcpt = recipient.refused, recipient.rcpt
@@ -201,6 +207,7 @@ class Recipients:
         )
 
 
+_PASSED: Final = ("would-refuse", "service")  # outcomes of recipients whom the message was not kept from
 _TOLD: Final = {
     "refused": events.rcpt_refused,
     "stripped": events.rcpt_stripped,

@@ -123,6 +123,7 @@ class Transaction:
         if self._delivery.begun and self._body is None and self._context.pool.waiting:
             self._delivery.forget()
             self._lost = _TOO_SLOW
+            self._people.deferred += len(self._people.taken)
 
     # ---- DATA
 
@@ -213,6 +214,7 @@ class Transaction:
             if people.parted and people.taken:
                 replies = await self._delivery.replay([r.rcpt.command for r in people.taken])
                 if not all(r.good for r in replies):
+                    people.deferred += len(people.taken)
                     return self._withdraw(_CHANGED)
         if people.taken:
             return None
@@ -251,14 +253,19 @@ class Transaction:
         try:
             reply = await self._delivery.dot(self._last)
         except Lost as lost:
-            events.possibly_duplicated(lost)
-            people.duplicates += 1
+            if lost.in_doubt:
+                self._in_doubt(lost)
             people.deferred += len(people.taken)
             return told(lost)
         except asyncio.CancelledError:  # we are stopping, and 30 s were not enough
-            events.possibly_duplicated("stopped before the next mail server answered the dot")
+            self._in_doubt("stopped before the next mail server answered the dot")
+            people.deferred += len(people.taken)
             raise
         return str(self._account(reply))
+
+    def _in_doubt(self, why: object) -> None:
+        events.possibly_duplicated(why)
+        self._people.duplicates += 1
 
     def _account(self, reply: Reply) -> Reply:
         people = self._people

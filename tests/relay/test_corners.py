@@ -14,8 +14,9 @@ from daemon.relay.tls import server_context
 from tests import servers
 from tests.ledgers import Books
 from tests.relay.desk import BODY, Desk, relay, reply
-from tests.relay.faulty import ENVELOPE, HELLO, connected, play, reset_on_close, until
-from tests.relay.puppet import Puppet
+from tests.relay.faulty import ENVELOPE, HELLO, MAIL, connected, play, reset_on_close, until
+from tests.relay.puppet import Puppet, keep_silent
+from tests.relay.trouble import Tally
 
 pytestmark = pytest.mark.usefixtures("nothing_unexpected")
 
@@ -102,3 +103,47 @@ async def test_a_client_that_leaves_as_its_handshake_ends_is_no_client_any_more(
         async with connected(desk) as client:
             await play(client, HELLO + "C: STARTTLS\nS: 220")
             await until(lambda: not desk.server._clients)
+
+
+# ------------------------------------------------------------------ the record
+
+
+async def test_observed_and_rejected_by_the_upstream_is_counted_as_rejected_and_takes_nobody_elses_place(
+    ledger: Books, upstream: Puppet
+) -> None:
+    ledger.suppress("ann@example.com")
+    upstream.says["RCPT TO:<ann@example.com>"] = b"550 5.1.1 no such user\r\n"
+    async with relay(ledger, upstream, mode="observe") as desk:
+        desk.server.context.record = tally = Tally()
+        await desk.talk(
+            HELLO + ENVELOPE + "C: RCPT TO:<ann@example.com>\nS: 550 5.1.1\nC: DATA\nS: 354\nC: ...\nS: 250"
+        )
+    assert tally.counts == {"passed": 1, "rejected": 1}
+
+
+async def test_who_had_to_make_room_is_counted_as_deferred(ledger: Books, upstream: Puppet) -> None:
+    async with relay(ledger, upstream, connections=1) as desk, connected(desk) as silent, connected(desk) as other:
+        desk.server.context.record = tally = Tally()
+        await play(silent, HELLO + ENVELOPE)
+        await play(other, HELLO + MAIL)
+        other[1].write(b"RCPT TO:<carl@example.com>\r\n")
+        await until(lambda: desk.server.pool.waiting)
+        for ours in desk.server._clients:
+            ours._linger(31)
+        await play(other, "S: 250\nC: RSET\nS: 250\n")
+        await play(silent, "C: DATA\nS: 451 4.3.2\nC: RSET\nS: 250")
+    assert tally.counts == {"deferred": 1}
+
+
+async def test_stopped_at_the_dot_is_in_the_record_too(
+    ledger: Books, upstream: Puppet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_STOP_SECONDS", 0.1)
+    upstream.does["DOT"] = keep_silent
+    async with relay(ledger, upstream) as desk, connected(desk) as (reader, writer):
+        desk.server.context.record = tally = Tally()
+        await play((reader, writer), HELLO + ENVELOPE + "C: DATA\nS: 354\nC: ...\n")
+        await until(lambda: "DATA" in upstream.commands)
+        await asyncio.sleep(0.05)
+        await desk.server.stop()
+    assert tally.counts == {"deferred": 1, "duplicate": 1}
