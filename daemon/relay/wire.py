@@ -18,7 +18,7 @@ from daemon.steps import Steps, pause
 MAX_COMMAND: Final = 4096  # octets of a command line; RFC 5321 4.5.3.1.4 asks for 512, SMTPUTF8 and ORCPT for more
 MAX_HELD: Final = 50  # replies held, and commands taken, at a time: then others get their turn
 _LINGER_SECONDS: Final = 10  # for the client to read our last words
-_FULL: Final = 262_144  # octets that a client may send ahead
+_FULL: Final = 65_536  # octets that a client may send ahead; asyncio's next piece, of up to 256 KB, may come on top
 _HANDSHAKE_SECONDS: Final = 30
 _TICK_SECONDS: Final = 10  # how often we look at a client, at least
 _PATIENCE_SECONDS: Final = 300  # for a body at any speed; then it must have come at _SLOWEST octets a second
