@@ -75,7 +75,7 @@ class Troubled(Puppet):
             case "takes it and drops":
                 self.struck.clear()
                 return await self._drop_after_taking(writer)
-        await self._misbehave(writer)
+        await self._misbehave(writer, self.trouble)
         return False
 
     def _step(self, verb: str, line: str) -> str:
@@ -89,15 +89,15 @@ class Troubled(Puppet):
         if self.trouble == "answers late":
             await asyncio.sleep(LATE)
         elif self.trouble != "answers in single octets":
-            await self._misbehave(writer)
+            await self._misbehave(writer, self.trouble)
 
-    async def _misbehave(self, writer: asyncio.StreamWriter) -> None:
-        if self.trouble == "hangs":
+    async def _misbehave(self, writer: asyncio.StreamWriter, trouble: str) -> None:
+        if trouble == "hangs":
             while await self.readers[writer].read(65_536):
                 pass
-        if self.trouble in ("hangs", "drops"):
+        if trouble in ("hangs", "drops"):
             raise ConnectionResetError
-        writer.write(b"\x00\xff what?\r\n" if self.trouble == "garbage" else WORDS[self.trouble].encode() + b"\r\n")
+        writer.write(b"\x00\xff what?\r\n" if trouble == "garbage" else WORDS[trouble].encode() + b"\r\n")
 
     @staticmethod
     async def _spell(said: bytes, writer: asyncio.StreamWriter) -> None:
