@@ -23,6 +23,7 @@ class Lost(Exception):
     def __init__(self, step: str, why: object):
         super().__init__(f"{step}: {why}")
         self.step = step
+        self.in_doubt = step == "dot" and not (isinstance(why, Reply) and why.code >= 400)  # may it have the message?
 
 
 class Reply(NamedTuple):

@@ -141,11 +141,11 @@ class Delivery:
     async def dot(self, octets: bytes = b"") -> Reply:
         """The last piece and the end of the message, in one write, and the upstream's word on it.
 
-        Raises Lost("dot"): it may or may not have the message.
+        Raises Lost("dot"): it may or may not have the message. Lost("body"): it was gone before its dot.
         """
         assert self._connection is not None
         self._connection.send(octets + b".\r\n", 1)
-        reply = await self._reply(self._connection, "dot", DOT_SECONDS)
+        reply = await self._reply(self._connection, "body" if self._connection.gone else "dot", DOT_SECONDS)
         if reply.good:
             self._connection.delivered()
         self._pool.give_back(self._connection)

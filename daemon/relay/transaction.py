@@ -263,14 +263,19 @@ class Transaction:
         try:
             reply = await self._delivery.dot(self._last)
         except Lost as lost:
-            events.possibly_duplicated(lost)
-            people.duplicates += 1
+            if lost.in_doubt:
+                self._in_doubt(lost)
             people.defer(people.taken)
             return told(lost)
         except asyncio.CancelledError:  # we are stopping, and 30 s were not enough
-            events.possibly_duplicated("stopped before the next mail server answered the dot")
+            self._in_doubt("stopped before the next mail server answered the dot")
+            people.defer(people.taken)
             raise
         return str(self._account(reply))
+
+    def _in_doubt(self, why: object) -> None:
+        events.possibly_duplicated(why)
+        self._people.duplicates += 1
 
     def _account(self, reply: Reply) -> Reply:
         people = self._people

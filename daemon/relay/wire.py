@@ -18,7 +18,7 @@ from daemon.steps import Steps, pause
 MAX_COMMAND: Final = 4096  # octets of a command line; RFC 5321 4.5.3.1.4 asks for 512, SMTPUTF8 and ORCPT for more
 MAX_HELD: Final = 50  # replies held, and commands taken, at a time: then others get their turn
 _LINGER_SECONDS: Final = 10  # for the client to read our last words
-_FULL: Final = 262_144  # octets that a client may send ahead
+_FULL: Final = 65_536  # octets that a client may send ahead; asyncio's next piece, of up to 256 KB, may come on top
 _HANDSHAKE_SECONDS: Final = 30
 _TICK_SECONDS: Final = 10  # how often we look at a client, at least
 _PATIENCE_SECONDS: Final = 300  # for a body at any speed; then it must have come at _SLOWEST octets a second
@@ -274,7 +274,7 @@ class Wire(SMTP):
 
     async def _octets(self) -> bytes:
         """What has come of a body. Raises Gone."""
-        if not self._inbox and not self._ended:
+        while not self._inbox and not self._ended:  # a client that reads its replies again wakes us, too
             self._active = self.loop.time()
             await self._wait()
         if not self._inbox:
@@ -295,13 +295,16 @@ class Wire(SMTP):
         starting = self.loop.start_tls(
             transport, self, context, server_side=True, ssl_handshake_timeout=_HANDSHAKE_SECONDS
         )
+        upgraded = None
         try:
             upgraded = await self.loop.create_task(starting)
         except (OSError, ssl.SSLError):
-            transport.abort()
-            self.transport = None  # nobody tells us any more
             raise Gone from None
-        if upgraded is None or self.session is None or self.transport is None:  # the client has left meanwhile
+        finally:
+            if upgraded is None:
+                transport.abort()
+                self.connection_lost(None)  # asyncio tells nobody of a connection that is lost in its handshake
+        if upgraded is None or self.transport is None or self.session is None:  # the client has left meanwhile
             raise Gone
         self.transport = upgraded
         self.session.ssl = upgraded.get_extra_info("ssl_object")

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 USUAL = {
     "GREETING": b"220 puppet.example ESMTP\r\n",
@@ -22,6 +23,7 @@ USUAL = {
     "QUIT": b"221 2.0.0 bye\r\n",
 }
 Act = Callable[[asyncio.StreamWriter], Awaitable[None]]
+P = TypeVar("P", bound="Puppet")
 
 
 @dataclass
@@ -38,6 +40,7 @@ class Puppet:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     connections: int = 0
     keeps: bool = True  # the octets of messages
+    bite: int = 65_536  # octets of a body that it reads at a time
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
@@ -83,7 +86,7 @@ class Puppet:
             await self.does["BODY"](writer)
         try:
             while not data.endswith(b"\r\n.\r\n"):  # the relay sends nothing behind its dot before our answer
-                piece = await reader.read(65_536)
+                piece = await reader.read(self.bite)
                 if not piece:
                     raise ConnectionResetError
                 data += piece
@@ -107,10 +110,9 @@ class Puppet:
 
 
 @contextlib.asynccontextmanager
-async def puppet() -> AsyncIterator[Puppet]:
-    """One that behaves, so far."""
-    made = Puppet()
-    server = await asyncio.start_server(made.converse, "127.0.0.1", 0, limit=1 << 20)
+async def listening(made: P) -> AsyncIterator[P]:
+    """Have it listen."""
+    server = await asyncio.start_server(made.converse, "127.0.0.1", made.port, limit=1 << 20)
     made.port = server.sockets[0].getsockname()[1]
     try:
         yield made
@@ -120,6 +122,13 @@ async def puppet() -> AsyncIterator[Puppet]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def puppet() -> AsyncIterator[Puppet]:
+    """One that behaves, so far."""
+    async with listening(Puppet()) as made:
+        yield made
 
 
 async def hang_up(writer: asyncio.StreamWriter) -> None:
