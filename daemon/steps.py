@@ -1,9 +1,9 @@
 """A coroutine that is resumed at once by whoever has what it waits for.
 
-A task waits on a future: whoever has its octets sets the future, the loop calls the task back one turn later. That is a
-future, two handles and a turn of the loop for every reply; a message through the relay waits about nine times, and the
-relay spent an eighth of its time on that alone (bench/relay.py). `Steps` runs a coroutine as far as it gets; `resume`
-goes on with it from the very callback that brought the octets.
+A task waits on a future: whoever has its octets sets the future, the loop calls the task back one turn later, when all
+others that are ready have had theirs. A message through the relay waits about nine times. `Steps` runs a coroutine as
+far as it gets; `resume` goes on with it from the very callback that brought the octets: 0.8 us less for each wait
+(1.7 against 2.5 us, the callback included), and no message waits for a turn of the loop it does not need.
 
 Inside, `await pause()` waits for `resume`. Futures of asyncio may be awaited as well (a sleep, a task), but not what
 asks for the current task, such as asyncio.timeout: there is none.

@@ -263,7 +263,7 @@ def keys_of(site_key: SiteKey, address: Address) -> Sequence[tuple[bytes, FormKi
     return found
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16384)
 def _domain_keys(site_key: SiteKey, domain: str) -> Sequence[tuple[bytes, FormKind]]:
     """A campaign goes to few domains. The keys are remembered, never an answer."""
     return _keyed(site_key, _domains(domain))
