@@ -117,8 +117,6 @@ def _upstreams(data: Table) -> Found:
             yield f"{at}.username", "username and password_file belong together"
         if isinstance(host, str) and any(port == p and (host == h or is_loopback(host)) for h, p in ours):
             yield f"{at}.port", _SAME_AS
-    if isinstance(data.get("relay"), dict) and "upstream" not in data:
-        yield "relay", "the relay does not start without an [upstream] to pass mail on to"
 
 
 def _unknown_lists(data: Table) -> Found:

@@ -61,7 +61,10 @@ class Delivery:
             return [self._refusal] * len(commands), None
         replies: list[Reply] = []
         try:
-            if self._connection is None:
+            if len(commands) == 1 and self._connection is not None:  # as most come: nothing to put together
+                self._connection.send(commands[0], 1)
+                replies.append(await self._reply(self._connection, "rcpt"))
+            elif self._connection is None:
                 await self._begin(commands, replies)
             else:
                 await self._offer(self._connection, commands, replies)

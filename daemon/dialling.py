@@ -94,10 +94,13 @@ async def dial(endpoint: Endpoint, hostname: str, timeout: float) -> Connection:
 async def _connect(endpoint: Endpoint) -> tuple[Connection, bool]:
     """A connection on which nothing was said, and whether its other end is on this machine."""
     loop = asyncio.get_running_loop()
+    delay = (
+        None if _is_literal(endpoint.host) else _NEXT_ADDRESS_SECONDS
+    )  # one address: nothing to race, or to leave open
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             transport, connection = await loop.create_connection(
-                Connection, endpoint.host, endpoint.port, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS
+                Connection, endpoint.host, endpoint.port, happy_eyeballs_delay=delay
             )
     except TimeoutError:
         raise Lost("connect", "timed out") from None
@@ -107,6 +110,14 @@ async def _connect(endpoint: Endpoint) -> tuple[Connection, bool]:
         raise Lost("connect", str(why)) from None
     peer = transport.get_extra_info("peername")  # None: it has gone again
     return connection, peer is not None and ipaddress.ip_address(peer[0]).is_loopback
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 async def _greeting(connection: Connection, seconds: float) -> None:

@@ -272,9 +272,9 @@ def rcpt_stripped(who: Who, reason: str, ref: int, list_id: str | None) -> None:
     _log.info("rcpt_stripped", rcpt=_who(who), reason=reason, ref=ref, list=list_id)
 
 
-def rcpt_deferred(who: Who, reason: object) -> None:
-    """Could not tell: 451."""
-    _log.warning("rcpt_deferred", rcpt=_who(who), reason=masked(reason))
+def rcpt_deferred(who: Who, reason: object, observed: bool = False) -> None:
+    """Could not tell: 451; `observed`: was let pass."""
+    _log.warning("rcpt_deferred", rcpt=_who(who), reason=masked(reason), observed=observed)
 
 
 def message_sent(recipients: int, left_out: int, octets: int, seconds: float, upstream: str) -> None:
@@ -388,3 +388,11 @@ def policy_hung_up(reason: str) -> None:
 def upstream_changed(host: str, port: int, reason: object) -> None:
     """From now on mail goes to this server: why not to the one before."""
     _log.warning("upstream_changed", host=host, port=port, reason=masked(reason))
+
+
+# ------------------------------------------------------------------ the web
+
+
+def one_click_recorded(who: Who, scope: str, ref: int, repeated: bool) -> None:
+    """A one-click opt-out was committed; `repeated`: it stood already."""
+    _log.info("one_click_recorded", who=_who(who), scope=scope, ref=ref, repeated=repeated)

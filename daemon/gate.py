@@ -94,7 +94,7 @@ class Gate:
         return [self.judge(r, list_id, purpose) if r else _PASS for r in rows]
 
     def _routed(self, rcpt_to: Address, list_id: str | None, purpose: Purpose) -> Answer:
-        """Of an address that a mail server may read as another one: the first answer that is no plain yes."""
+        """Of an address that a mail server may read as another one: the first refusal, else what is to be told."""
         try:
             rows = self._lookup.rows_of_all(meant(f"{rcpt_to.local}@{rcpt_to.domain}"))
         except NotAnAddress as why:
@@ -102,7 +102,8 @@ class Gate:
         except (Unavailable, Unusable) as why:
             return Unknown(str(why))
         answers = [self.judge(r, list_id, purpose) for r in rows]
-        return next((answer for answer in answers if answer != _PASS), _PASS)
+        refusals = [answer for answer in answers if isinstance(answer, Refused)]
+        return next((answer for answer in (*refusals, *answers) if answer != _PASS), _PASS)
 
     def rows(self, rcpt_to: Address) -> list[Row]:
         """All that stands against it, whatever the list. Raises Unavailable, Unusable."""

@@ -38,6 +38,10 @@ def _listen(text: str) -> str:
     return text
 
 
+def _listen_or_not(text: str) -> str:
+    return _listen(text) if text else text
+
+
 def _listen_here(text: str) -> str:
     if text and not is_loopback(host_port(text)[0]):
         raise ValueError("this protocol knows no log-in, so only a loopback address is allowed")
@@ -49,6 +53,12 @@ def _public_url(url: str) -> str:
     if url and not re.fullmatch(r"https://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]{0,200})?", url):
         raise ValueError("must be an https URL without query, such as https://mail.example.com")
     return url.rstrip("/")
+
+
+def _ascii(text: str) -> str:
+    if not text.isascii():
+        raise ValueError("must be ASCII: it stands in a header field that everybody reads")
+    return text
 
 
 def _sender_id(text: str) -> str:
@@ -72,7 +82,9 @@ def as_tuple(value: object) -> object:
 Domain = Annotated[str, AfterValidator(_domain)]
 EMail = Annotated[str, AfterValidator(_address)]
 Listen = Annotated[str, AfterValidator(_listen)]
+ListenOrNot = Annotated[str, AfterValidator(_listen_or_not)]
 ListenHere = Annotated[str, AfterValidator(_listen_here)]
+PlainEMail = Annotated[str, AfterValidator(_address), AfterValidator(_ascii)]
 PublicUrl = Annotated[str, AfterValidator(_public_url)]
 SenderId = Annotated[str, AfterValidator(_sender_id)]
 Mode = Literal["refuse", "strip", "observe"]
@@ -252,7 +264,7 @@ class Relay(Section):
     stamp: bool = True  # add List-Unsubscribe fields
     existing: Literal["keep", "replace"] = "keep"  # those that came with the message
     feedback_id: SenderId = ""  # the sender part of Gmail's Feedback-ID; "" = no such field
-    cfbl_address: EMail = ""  # where complaints are reported to (RFC 9477); "" = no such field
+    cfbl_address: PlainEMail = ""  # where complaints are reported to (RFC 9477); "" = no such field
     max_size: Annotated[int, Field(ge=1024)] = 36_700_160  # octets
     max_recipients: Annotated[int, Field(ge=1)] = 1000
     max_messages: Annotated[int, Field(ge=0)] = 0  # on one connection; 0 = any number
@@ -309,9 +321,17 @@ class Notices(Section):
 
 
 class Web(Section):
-    """The HTTP door."""
+    """The HTTP door. Without a [web] section it does not start."""
 
+    listen: ListenOrNot = "127.0.0.1:8025"  # off loopback it serves the public paths only; "" = not there
+    public_listen: ListenOrNot = ""  # only /u /static /healthz: where a reverse proxy points
     public_url: PublicUrl = ""  # https base of one-click links; "" = no one-click stamped
+
+    @model_validator(mode="after")
+    def _two_addresses(self) -> Web:
+        if self.listen and self.listen == self.public_listen and host_port(self.listen)[1]:
+            raise ValueError("public_listen: the same as listen, which serves the public paths too")
+        return self
 
 
 class Postfix(Section):
@@ -347,7 +367,7 @@ class Config(Section):
     relay: Relay = Relay()
     upstream: Upstream | None = None
     notices: Notices = Notices()
-    web: Web = Web()
+    web: Web = Web(listen="")
     postfix: Postfix = Postfix()
     retention: Retention = Retention()
     log: Log = Log()
@@ -358,8 +378,6 @@ LATER: Final[dict[str, tuple[object, ...]]] = {
     "house.operators_mail": ("",),
     "storage.backup_dir": ("",),
     "mailbox.oauth2": (),
-    "web.listen": (),
-    "web.public_listen": ("",),
     "web.trusted_proxies": ([],),
     "web.admin_password_file": ("",),
     "web.operator": (),

@@ -1,6 +1,6 @@
 """The daemon, put together: `run` starts every part in order, says READY, and stops them in reverse.
 
-    config -> lock -> ledger -> relay (listens) -> mailbox threads -> jobs -> READY=1 ... SIGTERM -> the same backwards
+    config -> lock -> ledger -> relay, web (listen) -> mailbox threads -> jobs -> READY=1 ... SIGTERM -> the same backwards
 
 Only this file, doctor and demo know the whole config; a part gets its own section plus house and lists.
 """
@@ -27,6 +27,8 @@ from daemon.opening import Busy, now, number_lists, open_for_run, sole_owner
 from daemon.register import Register
 from daemon.relay.server import Server
 from daemon.upstream import Lost, Pool
+from daemon.web import app as web
+from daemon.web.context import Context as WebContext
 from storage.engine import Ledger, Unavailable, Unusable
 
 _ASK_AGAIN_SECONDS = (1.0, 60.0)  # doubling from the first to the last
@@ -56,6 +58,11 @@ def build_post(config: Config, ledger: Ledger, pool: Pool) -> notices.Post:
     return notices.Post(ledger, config.house, sender, pool, notices.undo_by_mail(config.house, sender), now)
 
 
+def build_web(config: Config, ledger: Ledger, numbers: dict[str, int]) -> WebContext:
+    """What the HTTP door answers with."""
+    return WebContext(ledger, config.house, numbers, config.web.public_url, now)
+
+
 def _log_in(loaded: Loaded, settings: Mailbox) -> Session:
     """The password is read at each log-in, so that a new one counts from the next on."""
     ca_file = loaded.file(settings.ca_file) if settings.ca_file else None
@@ -81,6 +88,7 @@ class Service:
     policy: postfix.Server | None = None
     asking: asyncio.Task[None] | None = None  # what the upstream offers
     watchers: dict[str, Watcher] = field(default_factory=dict)
+    webs: list[web.Server] = field(default_factory=list)
     writing: asyncio.Task[None] | None = None  # of notices
     bound: dict[str, list[str]] = field(default_factory=dict)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -94,6 +102,8 @@ class Service:
         stack.push_async_callback(self.register.stop)
         await self._open_relay(stack)
         await self._open_policy(stack)
+        await self._open_web(stack, "web", "listen")
+        await self._open_web(stack, "public", "public_listen")
         await self._write_to_people()
         stack.push_async_callback(self._stop_writing)
         stack.push_async_callback(self._stop_watchers)
@@ -140,6 +150,18 @@ class Service:
     def _policy_context(self) -> postfix.Context:
         return relaying.policy_context(self.loaded.config, self.ledger, self.numbers, self.register)
 
+    async def _open_web(self, stack: AsyncExitStack, name: str, option: str) -> None:
+        """The HTTP door on the address of this option, if it has one."""
+        listen = getattr(self.loaded.config.web, option)
+        if listen:
+            server = web.Server(listen, build_web(self.loaded.config, self.ledger, self.numbers))
+            stack.push_async_callback(server.stop)
+            try:
+                self.bound[name] = await server.start()
+            except OSError as why:
+                raise Busy(f"web.{option}: {why.strerror or why}") from None
+            self.webs.append(server)
+
     async def _write_to_people(self) -> None:
         """(Re)start the sending of notices, as the config now says."""
         await self._stop_writing()
@@ -169,8 +191,9 @@ class Service:
         """One line for `systemctl status`."""
         parts = [f"relay on {' '.join(self.bound['relay'])}"] if self.relay else []
         up = sum(w.connected for w in self.watchers.values())
+        parts += [f"web on {' '.join(self.bound[name])}" for name in ("web", "public") if name in self.bound]
         parts += [f"{up} of {len(self.watchers)} mailboxes connected"] if self.watchers else []
-        return ", ".join(parts) or "nothing to do: no [upstream], no [[mailbox]]"
+        return ", ".join(parts) or "nothing to do: no [upstream], no [[mailbox]], no [web]"
 
     async def serve(self) -> None:
         """Beat the watchdog from the event loop, reload on demand, until told to stop."""
@@ -221,6 +244,8 @@ class Service:
             self._ask_upstream()
         if self.policy is not None:
             self.policy.take_over(self._policy_context())
+        for server in self.webs:
+            server.take_over(build_web(new, self.ledger, self.numbers))
         await self._write_to_people()
         await self._stop_watchers()  # passwords, CA files and house are read again
         self.watchers.clear()
@@ -239,6 +264,9 @@ def _needs_restart(old: Config, new: Config) -> Iterator[str]:
         yield "relay.listener" if old.relay.listener or new.relay.listener else "relay.listen"
     if old.postfix.policy != new.postfix.policy:
         yield "postfix.policy"
+    for option in ("listen", "public_listen"):
+        if getattr(old.web, option) != getattr(new.web, option):
+            yield f"web.{option}"
 
 
 def _sockets(config: Config) -> list[tuple[str, bool]]:
@@ -253,6 +281,8 @@ def _keep(old: Config, new: Config) -> Config:
     if _sockets(old) != _sockets(new):
         kept["relay"] = old.relay
     kept["postfix"] = new.postfix.model_copy(update={"policy": old.postfix.policy})
+    listening = {"listen": old.web.listen, "public_listen": old.web.public_listen}
+    kept["web"] = new.web.model_copy(update=listening)
     return new.model_copy(update=kept)
 
 

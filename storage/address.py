@@ -248,17 +248,26 @@ class Who:
     plain: str = field(repr=False)
 
 
-@lru_cache(maxsize=8192)
 def keys_of(site_key: SiteKey, address: Address) -> Sequence[tuple[bytes, FormKind]]:
-    """Every key that may suppress this address, narrow to wide: what a lookup asks for.
-
-    Remembered for a while: a recipient is asked about at RCPT and again before the dot. Only the key, never the answer.
-    """
+    """Every key that may suppress this address, narrow to wide: what a lookup asks for."""
+    local, domain = address.local, address.domain
+    if "+" in local or domain in _ALIASES or not local or not local.isascii():
+        return _keyed(site_key, forms(address))
+    octets = f"{local.lower()}@{domain}".encode()
     found: list[tuple[bytes, FormKind]] = []
-    for kind, form in forms(address):
-        octets = form.encode()
-        for hasher in site_key.hashers:  # written out: this is asked for every recipient
-            keyed = hasher.copy()
-            keyed.update(octets)
-            found.append((keyed.digest(), kind))
+    for hasher in site_key.hashers:  # written out: this is asked for every recipient
+        keyed = hasher.copy()
+        keyed.update(octets)
+        found.append((keyed.digest(), "exact"))
+    found += _domain_keys(site_key, domain)
     return found
+
+
+@lru_cache(maxsize=4096)
+def _domain_keys(site_key: SiteKey, domain: str) -> Sequence[tuple[bytes, FormKind]]:
+    """A campaign goes to few domains. The keys are remembered, never an answer."""
+    return _keyed(site_key, _domains(domain))
+
+
+def _keyed(site_key: SiteKey, named: Iterable[tuple[FormKind, str]]) -> list[tuple[bytes, FormKind]]:
+    return [(site_key._digest(hasher, form), kind) for kind, form in named for hasher in site_key.hashers]

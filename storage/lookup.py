@@ -20,7 +20,9 @@ from storage.engine import Unavailable, Unusable, verify_identity
 from storage.terms import ALL, Reason
 
 BUSY_MILLISECONDS = 250  # SQLite readers do not wait for writers; this is for a checkpoint that resets the log
-_CACHE_KIB = 16_384  # of pages: SQLite's own 2 MB are read from the kernel again and again
+# Octets of the file that are mapped into memory: a page that is not in SQLite's small cache costs two system calls
+# otherwise, and a campaign asks all over the list. 41 % of a question at 1 M rows.
+_MAPPED = 1 << 30
 _AT_ONCE = 500  # keys a statement: measured best for scrubbing, and far below SQLite's limit
 
 
@@ -146,7 +148,7 @@ class Lookup:
         )
         try:
             db.execute("PRAGMA query_only = ON")
-            db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            db.execute(f"PRAGMA mmap_size = {_MAPPED}")
             verify_identity(lambda sql: (db.execute(sql).fetchone() or [None])[0], self.site_key)
         except BaseException:
             db.close()

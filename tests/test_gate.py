@@ -175,3 +175,12 @@ def test_an_address_that_a_mail_server_may_read_as_another_one_is_asked_about_as
     gate = ledger.gate()
     assert isinstance(gate.may(parse(routed)), Refused)
     assert [type(a) for a in gate.may_all([parse("bob@example.com"), parse(routed)])] == [Pass, Refused]
+
+
+def test_of_a_routed_address_a_refusal_counts_before_what_is_only_told(ledger: Books) -> None:
+    """Service mail: the address as it stands has opted out, which does not stop it; the mailbox it leads to is dead."""
+    ledger.suppress("gone%example.net@example.com")
+    ref = ledger.suppress("gone@example.net", reason=Reason.HARD_BOUNCE).evidence
+    answer = ledger.gate().may(parse("gone%example.net@example.com"), None, "service")
+    assert isinstance(answer, Refused)
+    assert answer.verdict.evidence == ref

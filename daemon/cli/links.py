@@ -53,8 +53,8 @@ def token(
         undo = tokens.make(ledger.site_key, "undo", key, number, day=day)
         fact: dict[str, Any] = {"address": text, "list": list_id, "token": link}
         fact |= {"one_click": links.one_click(link), "mailto": links.mailto(link), "undo": by_mail.undo(undo)}
-        undone = f"\n{' ' * len(text)}  {fact['undo']} (30 days)" if fact["undo"] else ""
-        tell(fact, as_json, f"{text}  {fact['mailto'] or link}{undone}")
+        lines = [x for x in (fact["one_click"], fact["mailto"], fact["undo"] and f"{fact['undo']} (30 days)") if x]
+        tell(fact, as_json, f"{text}  " + f"\n{' ' * len(text)}  ".join(lines or [link]))
     if failed:
         raise typer.Exit(DATAERR)
 

@@ -19,6 +19,8 @@ MAX_NETWORKS: Final = 10_000  # whose failures are remembered
 MAX_FAILURES: Final = 50  # of one network in WINDOW: then it is blocked
 WINDOW: Final = 600.0  # seconds for which a failure counts
 
+BLOCKED: Final = "421 4.7.0 too many wrong log-ins from your network, come back later"
+
 _MOST: Final = 30.0  # seconds that a wrong answer waits, at most
 _MOST_RIGHT: Final = 4.0  # seconds that any AUTH waits before it is looked at
 _MOST_RIGHT_HERE: Final = 1.0  # the same, for this machine's own clients

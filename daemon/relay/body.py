@@ -9,7 +9,9 @@ from typing import Final
 _END: Final = b"\r\n.\r\n"
 _CR: Final = bytes(c == 13 for c in range(256))  # for bytes.translate: where the CRs are
 _LF: Final = bytes(c == 10 for c in range(256))
-_BARE: Final = re.compile(rb"\r(?!\n)\.?|(?<!\r)\n\.?")  # with the dot behind it, which then begins a line
+# A CR or LF that stands alone, with the dot behind it, which then begins a line; and first a dot that is about to stand
+# alone between a CRLF and what becomes one: no dot that is alone on its line may come of this but the last.
+_BARE: Final = re.compile(rb"(?<=\r\n)\.(?=\r(?!\n)|\n)|\r(?!\n)\.?|(?<!\r)\n\.?")
 
 
 class Gone(Exception):
@@ -83,21 +85,30 @@ class Body:
         else:  # hold back what could be the beginning of the end; so no CR LF is ever cut in two
             keep = next(n for n in (4, 3, 2, 1, 0) if data.endswith(_END[:n]))
             piece, self._held = data[: len(data) - keep], data[len(data) - keep :]
-        if _has_bare(piece):
-            if self._normalise:
-                piece = self._normalised(piece)
-            else:
-                self.bare = True
+        bare = _has_bare(piece)
+        if self._normalise and (bare or self._line_begins):
+            piece = self._normalised(piece)
+        elif bare:
+            self.bare = True
         if self._first and piece:
             piece, self._first = piece[2:], False
         self.octets += len(piece)
         return piece
 
     def _normalised(self, piece: bytes) -> bytes:
+        """A piece with a CRLF for each CR or LF alone. A dot that begins a line by it is text, and so is stuffed."""
+        if not piece:  # all that came is held back: the line is still to begin
+            return piece
         if self._line_begins and piece.startswith(b"."):
             piece = b"." + piece
         self._line_begins = piece.endswith(b"\n") and not piece.endswith(b"\r\n")
-        return _BARE.sub(lambda found: b"\r\n.." if found[0].endswith(b".") else b"\r\n", piece)
+        return _BARE.sub(_stuffed, piece)
+
+
+def _stuffed(found: re.Match[bytes]) -> bytes:
+    if found[0] == b".":
+        return b".."
+    return b"\r\n.." if found[0].endswith(b".") else b"\r\n"
 
 
 def _has_bare(piece: bytes) -> bool:

@@ -17,8 +17,11 @@ from daemon.upstream import Pool
 from storage.address import SiteKey
 from storage.refusals import Outcome, Refusal
 
-GROWN: Final = 2048  # octets: a generous measure of the lines that we write on a message, for SIZE
-_LIST_ID: Final = re.compile(rb"^List-Id[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*){0,20})", re.IGNORECASE | re.MULTILINE)
+GROWN: Final = 4096  # octets: more than the longest names and links make of the lines that we write, for SIZE
+# As on the wire, where a line may have a dot before it that the next server takes off.
+_LIST_ID: Final = re.compile(
+    rb"^\.?List-Id[ \t]*:([^\r\n]*(?:\r\n\.?[ \t][^\r\n]*){0,20})", re.IGNORECASE | re.MULTILINE
+)
 _HELO_ODD: Final = re.compile(r"[^A-Za-z0-9.:_\[\]-]")  # what a client calls itself must not break our own line
 
 

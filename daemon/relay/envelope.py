@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from storage.address import Address, NotAnAddress, parse
 
@@ -48,8 +48,7 @@ class Mail:
         return _octets(parts)
 
 
-@dataclass(frozen=True, slots=True)
-class Rcpt:
+class Rcpt(NamedTuple):
     """A RCPT command. `path` as written, `address` parsed."""
 
     path: str
@@ -89,7 +88,9 @@ def mail(argument: str, offered: dict[str, str], max_size: int) -> Mail:
             case "ENVID" if "DSN" in offered and value and len(value) <= 100 and _XTEXT.match(value):
                 passed.append(word)
                 needs.add("DSN")
-            case "SIZE" | "BODY" | "SMTPUTF8" | "RET" | "ENVID":
+            case "AUTH" if value == "<>" or (value and _XTEXT.match(value)):
+                pass  # RFC 4954 5: we vouch for nobody, so it is not passed on; Postfix says `AUTH=<>` wherever AUTH is offered
+            case "SIZE" | "BODY" | "SMTPUTF8" | "RET" | "ENVID" | "AUTH":
                 raise Syntax(f"501 5.5.4 bad or unsupported parameter {_shown(keyword)}")
             case _:
                 raise Syntax(f"555 5.5.4 parameter not supported: {_shown(keyword)}")

@@ -13,7 +13,7 @@ from typing import Protocol as Interface
 
 from daemon import events
 from daemon.relay import sasl
-from daemon.relay.access import Brake, Credentials, Policy
+from daemon.relay.access import BLOCKED, Brake, Credentials, Policy
 from daemon.relay.body import Body, Gone
 from daemon.relay.context import Client, Context
 from daemon.relay.envelope import Syntax
@@ -118,7 +118,7 @@ class Protocol(Wire):
     async def _obey(self, line: bytes) -> bool:
         """Carry out one command. False: the session is over."""
         verb, _, argument = line.decode("utf-8", "surrogateescape").partition(" ")
-        verb = verb.upper()
+        verb = verb.upper() if verb.isascii() else "?"  # "QU\u0131T".upper() would be QUIT
         try:
             match verb:
                 case "RCPT":
@@ -217,6 +217,10 @@ class Protocol(Wire):
         brake = self.server.brake
         if waits := brake.delay(self.peer, self.loop.time()):
             await asyncio.sleep(waits)
+        if brake.blocked(self.peer, self.loop.time()):  # it may have opened this connection before it was
+            events.login_refused(self.peer)
+            self._say(BLOCKED)
+            return False
         found = self.door.credentials.check(claim.username, claim.password) if isinstance(claim, sasl.Proof) else None
         if found is not None:
             self.policy = found
@@ -254,8 +258,9 @@ class Protocol(Wire):
     async def _rcpt(self, argument: str) -> None:
         if self.transaction is None:
             raise Syntax("503 5.5.1 need MAIL before RCPT")
-        arguments = [argument, *self._more_recipients()] if self._inbox else [argument]
-        self._out += [reply.encode("utf-8", "surrogateescape") for reply in await self.transaction.rcpt(arguments)]
+        more = self._more_recipients() if self._inbox else ()
+        for reply in await self.transaction.rcpt([argument, *more]):
+            self._say(reply)
 
     def _more_recipients(self) -> list[str]:
         """The arguments of the RCPT commands that wait in the buffer, whole (RFC 2920): one question answers them all."""

@@ -16,15 +16,22 @@ from daemon.relay.context import Context
 from storage.address import person
 from storage.refusals import Kept, Refusal
 
-_MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*:\s{0,5}([^\r\n]{1,300})", re.IGNORECASE | re.MULTILINE)
+_MESSAGE_ID: Final = re.compile(
+    rb"^message-id[ \t]*:[ \t]{0,5}(?:\r\n[ \t]{1,5})?([^ \t\r\n][^\r\n]{0,299})", re.IGNORECASE | re.MULTILINE
+)
+_PASSED: Final = ("would-refuse", "service")  # kept of those who get the message all the same
 
 
 @dataclass(slots=True)
 class Recipient:
-    """A recipient whom nothing stands against, or who was left out; `refused` says why, in observe mode of one who passes."""
+    """A recipient whom nothing stands against, or who was left out; `refused` says why, in observe mode of one who passes.
+
+    `outcome`: as what it is kept, so that it is counted once; None: as nothing, or it was deferred or rejected since.
+    """
 
     rcpt: envelope.Rcpt
     refused: Refused | None = None
+    outcome: Kept | None = None
 
 
 class Recipients:
@@ -38,8 +45,13 @@ class Recipients:
         self.parted = False  # some were left out when the list was known
         self.foreign = False  # the message carries somebody else's unsubscribe link
         self.sent = self.deferred = self.rejected = self.duplicates = 0
-        self._kept: list[tuple[Kept, Recipient]] = []
-        self._message_id = ""
+        self._kept: list[Recipient] = []
+        self._block = b""  # the message's header
+
+    @property
+    def _observes(self) -> bool:
+        """Does everything pass, whatever the gate says or cannot say? What it says is told all the same."""
+        return self._policy.mode == "observe"
 
     @property
     def count(self) -> int:
@@ -57,10 +69,13 @@ class Recipients:
                 self._keep("service", recipient)
             return recipient
         if isinstance(answer, Unknown):
-            self._defer(found, answer)
+            self._tell_doubt(found, answer)
+            if self._observes:
+                return Recipient(found)
+            self.deferred += 1
             return answer.reply
         recipient = Recipient(found, answer)
-        if self._policy.mode == "observe":
+        if self._observes:
             self._keep("would-refuse", recipient)
             return recipient
         if self._policy.mode == "strip":
@@ -75,7 +90,7 @@ class Recipients:
         if reply.good:
             self.taken.append(recipient)
         else:
-            self.rejected += 1
+            self.reject([recipient])
 
     def part(self, answers: Sequence[Answer]) -> Unknown | None:
         """Leave out of `taken` whoever has left the list, which is known only now. Doubt about one is doubt about all."""
@@ -83,8 +98,11 @@ class Recipients:
         out: list[Recipient] = []
         for recipient, answer in zip(self.taken, answers, strict=True):
             if isinstance(answer, Unknown):
-                self._defer(recipient.rcpt, answer)
-                self.deferred += len(self.taken) - 1
+                self._tell_doubt(recipient.rcpt, answer)
+                if self._observes:
+                    stay.append(recipient)
+                    continue
+                self.defer(self.taken)
                 return answer
             (out if self._stands_against(recipient, answer) else stay).append(recipient)
         for recipient in out:
@@ -96,30 +114,46 @@ class Recipients:
     def late(self, answers: Sequence[Answer]) -> Refused | Unknown | None:
         """The last question: what keeps the message from being sent at all."""
         found: Refused | Unknown | None = None
-        untold = len(self.taken)
+        others: list[Recipient] = []
         for recipient, answer in zip(self.taken, answers, strict=True):
-            if isinstance(answer, Unknown):
-                self._defer(recipient.rcpt, answer)
-                found = answer
-                untold -= 1
-            elif self._stands_against(recipient, answer):
+            if not isinstance(answer, Unknown) and self._stands_against(recipient, answer):
                 self._keep("withdrawn", recipient)
                 found = found or recipient.refused
-                untold -= 1
+                continue
+            others.append(recipient)
+            if isinstance(answer, Unknown):
+                self._tell_doubt(recipient.rcpt, answer)
+                found = found if self._observes else answer
         if found is not None:
-            self.deferred += untold
+            self.defer(others)
         return found
 
-    def _stands_against(self, recipient: Recipient, answer: Answer) -> bool:
-        """Is this recipient refused, by an answer that came after RCPT? In observe mode nobody is, but it is told."""
-        if not isinstance(answer, Refused):
+    def _stands_against(self, recipient: Recipient, answer: Pass | Refused) -> bool:
+        """Is this recipient refused, by an answer that came after RCPT?
+
+        In observe mode nobody is, nor is service mail by an opt-out; but it is told, unless it was at RCPT.
+        """
+        against = answer.despite if isinstance(answer, Pass) else answer
+        if against is None:
             return False
-        known, recipient.refused = recipient.refused, answer
-        if self._policy.mode != "observe":
-            return True
-        if known is None:
-            self._keep("would-refuse", recipient)
-        return False
+        refused = isinstance(answer, Refused) and not self._observes
+        if refused or recipient.outcome is None:  # else the record says what was told at RCPT
+            recipient.refused = against
+        if not refused and recipient.outcome is None:
+            self._keep("would-refuse" if isinstance(answer, Refused) else "service", recipient)
+        return refused
+
+    # ---- who does not get it for another reason
+
+    def defer(self, recipients: Sequence[Recipient]) -> None:
+        """They had our 451, or will have it."""
+        self.deferred += len(recipients)
+        _did_not_pass(recipients)
+
+    def reject(self, recipients: Sequence[Recipient]) -> None:
+        """The upstream refused them, or the message."""
+        self.rejected += len(recipients)
+        _did_not_pass(recipients)
 
     # ---- replies
 
@@ -149,33 +183,32 @@ class Recipients:
 
     # ---- the record
 
-    def remember(self, block: bytes, folded: bytes) -> None:
-        """The message's id, for the record of its refusals. `folded`: the block in small letters."""
-        if self._kept and b"message-id" in folded and (found := _MESSAGE_ID.search(block)):
-            self._message_id = found[1].decode("ascii", "replace").strip()
+    def remember(self, block: bytes) -> None:
+        """The header of the message: its Message-ID is looked for if somebody is refused, which few messages have."""
+        self._block = block
 
-    def _defer(self, rcpt: envelope.Rcpt, answer: Unknown) -> None:
-        events.rcpt_deferred(self._context.site_key.who(rcpt.address), answer.why)
-        self.deferred += 1
+    def _tell_doubt(self, rcpt: envelope.Rcpt, answer: Unknown) -> None:
+        events.rcpt_deferred(self._context.site_key.who(rcpt.address), answer.why, observed=self._observes)
 
     def _keep(self, outcome: Kept, recipient: Recipient) -> None:
         refused = recipient.refused
         assert refused is not None
         tell = _TOLD[outcome]
         tell(self._context.site_key.who(recipient.rcpt.address), refused.text, refused.verdict.evidence, refused.of)
-        self._kept.append((outcome, recipient))
+        if recipient.outcome is None:
+            self._kept.append(recipient)
+        recipient.outcome = outcome
 
     def write_down(self, list_id: str | None) -> None:
-        """What became of everybody: counted, and kept of those whom something stood against."""
+        """What became of everybody: counted once each, and kept of those whom something stood against."""
         record, credential = self._context.record, self._policy.credential
         number = self._context.numbers.get(list_id or "", 0)
-        kept = self._passed_or_not()
-        if self.sent:
-            special = sum(outcome in _PASSED for outcome, _ in kept)
-            if self.sent > special:
-                record.note("passed", number, credential, 0, self.sent - special)
-            if self.foreign:
-                record.note("foreign", number, credential, 0)
+        kept = [r for r in self._kept if r.outcome is not None]
+        passed = self.sent and self.sent - sum(r.outcome in _PASSED for r in kept)
+        if passed:
+            record.note("passed", number, credential, 0, passed)
+        if self.sent and self.foreign:
+            record.note("foreign", number, credential, 0)
         if self.rejected:
             record.note("rejected", number, credential, 0, self.rejected)
         if self.deferred:
@@ -183,16 +216,14 @@ class Recipients:
         if self.duplicates:
             record.note("duplicate", number, credential, 0, self.duplicates)
         if kept:
-            record.keep(*(self._refusal(outcome, r, number) for outcome, r in kept))
+            found = _MESSAGE_ID.search(self._block)
+            message_id = found[1].decode("ascii", "replace").strip() if found else ""
+            record.keep(*(self._refusal(r, number, message_id, passed) for r in kept))
 
-    def _passed_or_not(self) -> list[tuple[Kept, Recipient]]:
-        """What is kept, less those who should have passed and did not: the upstream's refusal counts for them."""
-        got_it = {id(r) for r in self.taken} if self._kept and self.sent else set()
-        return [(outcome, r) for outcome, r in self._kept if outcome not in _PASSED or id(r) in got_it]
-
-    def _refusal(self, outcome: Kept, recipient: Recipient, number: int) -> Refusal:
-        refused, rcpt = recipient.refused, recipient.rcpt
+    def _refusal(self, recipient: Recipient, number: int, message_id: str, others: int) -> Refusal:
+        refused, rcpt, outcome = recipient.refused, recipient.rcpt, recipient.outcome
         assert refused is not None
+        assert outcome is not None
         return Refusal(
             self._context.now(),
             outcome,
@@ -200,14 +231,20 @@ class Recipients:
             number,
             refused.verdict.reason,
             self._policy.credential,
-            self._message_id,
+            message_id,
             refused.verdict.evidence,
-            self.sent,
+            others,
             rcpt.path,
         )
 
 
-_PASSED: Final = ("would-refuse", "service")  # outcomes of recipients whom the message was not kept from
+def _did_not_pass(recipients: Sequence[Recipient]) -> None:
+    """Counted as what happened to them instead."""
+    for recipient in recipients:
+        if recipient.outcome in _PASSED:
+            recipient.outcome = None
+
+
 _TOLD: Final = {
     "refused": events.rcpt_refused,
     "stripped": events.rcpt_stripped,

@@ -12,14 +12,14 @@ from typing import Any, Final
 
 from daemon import events
 from daemon.config import host_port
-from daemon.relay.access import Brake, Policy
+from daemon.relay.access import BLOCKED, Brake, Policy
 from daemon.relay.context import Context
 from daemon.relay.protocol import Door, Protocol
 from daemon.relay.wire import Wire, template
 from daemon.upstream import Pool
 
 _STOP_SECONDS: Final = 30
-_HANDSHAKE_SECONDS: Final = 30
+_HANDSHAKE_SECONDS: Final = 10  # a client in its handshake is not counted yet, and holds a descriptor
 
 
 @dataclass(frozen=True)
@@ -109,14 +109,14 @@ class Server:
         `listening`: the same addresses in the same order. A new certificate for implicit TLS is loaded into the
         context that is there, for the sockets keep that.
         """
+        self._listening = [
+            replace(new, tls=_renewed(old.tls, new.files))
+            for old, new in zip(self._listening, plain(fresh) if listening is None else listening, strict=True)
+        ]  # first: a file may have gone since it was looked at, and then nothing is taken over
         fresh.pool.features = self.pool.features  # until it has asked for itself
         self.pool.close()
         self.context = fresh
         self.brake.per_client = fresh.settings.max_per_client
-        self._listening = [
-            replace(new, tls=_renewed(old.tls, new.files))
-            for old, new in zip(self._listening, plain(fresh) if listening is None else listening, strict=True)
-        ]
         self._make_template(asyncio.get_running_loop())
 
     # ---- what a client's protocol asks
@@ -148,7 +148,7 @@ class Server:
         if client in self._turned_away:
             return self._turn_away(client, "421 4.3.2 too many connections from your network")
         if self.brake.blocked(client.peer, asyncio.get_running_loop().time()):
-            return self._turn_away(client, "421 4.7.0 too many wrong log-ins from your network, come back later")
+            return self._turn_away(client, BLOCKED)
         return None
 
     def _turn_away(self, client: Wire, reply: str) -> str:

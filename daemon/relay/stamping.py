@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 
 from daemon.mail import tokens
 from daemon.mail.headers import Stamped, Stamps, stamp, unsubscribe_value
 from daemon.mail.links import Links
 from storage.address import SiteKey
+
+_ODD: Final = re.compile(r"[^A-Za-z0-9.@_-]")  # a user name may be of any characters; a colon would end the part
+_ANY: Final = "t" * tokens.LENGTH  # stands for a token: all are of one length, so they fold alike
+
+
+@lru_cache(maxsize=16)
+def _value(links: Links, token: str | None) -> bytes:
+    one_click = links.one_click(token) if token else None
+    return unsubscribe_value(one_click, links.mailto(token))
 
 
 @dataclass(frozen=True)
@@ -33,15 +45,14 @@ class Stamping:
         `person`: the address key of its one recipient; None: it has several, and a personal link in the header of
         somebody else's copy would let them opt each other out, so there is no one-click, only a mail to us.
         """
-        one_click = mailto = None
         if person is None:
-            mailto = self.links.mailto(None)
+            unsubscribe = _value(self.links, None)
         else:
             token = tokens.make(self.site_key, "link", person, self.numbers.get(list_id or "", 0))
-            one_click, mailto = self.links.one_click(token), self.links.mailto(token)
+            unsubscribe = _value(self.links, _ANY).replace(_ANY.encode(), token.encode())
         stamps = Stamps(
-            unsubscribe=unsubscribe_value(one_click, mailto),
-            one_click=one_click is not None,
+            unsubscribe=unsubscribe,
+            one_click=person is not None and bool(self.links.public_url),
             list_id=self.list_ids.get(list_id or "", b""),
             feedback_id=self._feedback_id(list_id, credential),
             cfbl_address=self.cfbl_address,
@@ -52,4 +63,5 @@ class Stamping:
         """Gmail's `campaign:customer:type:sender`: it reports complaints by these, and never by person."""
         if not self.sender_id:
             return b""
-        return f"{list_id or 'all'}:{credential or 'relay'}:marketing:{self.sender_id}".encode("ascii")
+        customer = _ODD.sub("_", credential)[:64] or "relay"
+        return f"{list_id or 'all'}:{customer}:marketing:{self.sender_id}".encode("ascii")

@@ -10,6 +10,7 @@ strip-mode message with nobody left, and the reply says so.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -27,6 +28,10 @@ from storage.address import Address
 
 _HEADER_LIMIT: Final = 262_144  # octets of header in which we look for List-Id and Received
 _MAX_HOPS: Final = 50
+_SEPARATOR: Final = re.compile(
+    rb">{0,20}From (?![ \t]*:)[^\r\n]{0,300}?(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? "
+    rb"[^\r\n]{0,40}?[0-9]{1,2}:[0-9]{2}[^\r\n]{0,60}\r\n"
+)
 _TOO_SLOW: Final = "451 4.3.2 silent for too long while others wait, start the message again"
 _CHANGED: Final = "451 4.5.0 the next mail server changed its mind, try again later"
 _OPTED_OUT: Final = "451 4.7.1 a recipient has just opted out, try again later"
@@ -78,9 +83,14 @@ class Transaction:
         found = self._read(argument)
         if isinstance(found, str):
             return found
-        answer = self._context.gate.may(found.address, self._list, self._policy.purpose)
-        reply = self._people.judge(found, answer)
-        return reply if isinstance(reply, str) else (await self._offer([reply]))[0]
+        reply = self._people.judge(found, self._context.gate.may(found.address, self._list, self._policy.purpose))
+        if isinstance(reply, str):
+            return reply
+        replies, lost = await self._delivery.rcpts((found.command,))
+        if lost is not None:
+            return self._lose(lost, [reply])
+        self._people.upstream_said(reply, replies[0])
+        return str(replies[0])
 
     def _read(self, argument: str) -> envelope.Rcpt | str:
         people = self._people
@@ -107,23 +117,23 @@ class Transaction:
             self._people.upstream_said(recipient, reply)
         said = [str(reply) for reply in replies]
         if lost is not None:
-            said += [self._lose(lost, len(passing) - len(said))] * (len(passing) - len(said))
+            said += [self._lose(lost, passing[len(said) :])] * (len(passing) - len(said))
         return said
 
-    def _lose(self, lost: Lost, unanswered: int) -> str:
+    def _lose(self, lost: Lost, unanswered: Sequence[Recipient]) -> str:
         """The upstream went away: the recipients it had taken are gone with it, so no later dot may count for them."""
         reply = told(lost)
         if self._people.taken:
             self._lost = reply
-        self._people.deferred += unanswered + len(self._people.taken)
+        self._people.defer([*self._people.taken, *unanswered])
         return reply
 
     def make_room(self) -> None:
         """The client is silent between two commands: give its place at the upstream to somebody who waits for one."""
         if self._delivery.begun and self._body is None and self._context.pool.waiting:
             self._delivery.forget()
+            self._people.defer(self._people.taken)
             self._lost = _TOO_SLOW
-            self._people.deferred += len(self._people.taken)
 
     # ---- DATA
 
@@ -138,7 +148,7 @@ class Transaction:
     async def message(self, body: Body) -> str | None:
         """Read the message to its end and pass it on, all but its last piece. A str is the reply that refuses it."""
         self._body = body
-        head = await body.head(_HEADER_LIMIT)
+        head = without_separator(await body.head(_HEADER_LIMIT))
         # The verdict first: upstream must not see one octet of a piece with a bare LF, it may take it for the end.
         reply = self._verdict_on(body) or await self._pass_on(head, body)
         if not body.ended:
@@ -164,12 +174,12 @@ class Transaction:
             data = await self._delivery.data()
             if data.code != 354:
                 self._delivery.forget()
-                self._people.rejected += len(self._people.taken)
+                self._people.reject(self._people.taken)
                 return str(data)
             await self._stream(self._written_on(block, head), body)
         except Lost as lost:
             self._delivery.drop()
-            self._people.deferred += len(self._people.taken)
+            self._people.defer(self._people.taken)
             return told(lost)
         return None
 
@@ -178,7 +188,7 @@ class Transaction:
         folded = block.lower()
         if folded.count(b"received:") > _MAX_HOPS and hops(folded) > _MAX_HOPS:
             return "554 5.4.6 too many Received lines: a mail loop"
-        self._people.remember(block, folded)
+        self._people.remember(block)
         if self._list is None and b"list-id" in folded:
             self._list = self._context.list_of(block)
         return None
@@ -214,7 +224,7 @@ class Transaction:
             if people.parted and people.taken:
                 replies = await self._delivery.replay([r.rcpt.command for r in people.taken])
                 if not all(r.good for r in replies):
-                    people.deferred += len(people.taken)
+                    people.defer(people.taken)
                     return self._withdraw(_CHANGED)
         if people.taken:
             return None
@@ -246,7 +256,7 @@ class Transaction:
         """The last question, then the dot and the upstream's reply (DESIGN 7.1)."""
         people = self._people
         answers = self._ask([r.rcpt.address for r in people.taken])
-        if any(type(answer) is not Pass for answer in answers):
+        if any(type(answer) is not Pass or answer.despite is not None for answer in answers):
             late = people.late(answers)
             if late is not None:
                 return self._withdraw(late.reply if isinstance(late, Unknown) else _OPTED_OUT)
@@ -255,11 +265,11 @@ class Transaction:
         except Lost as lost:
             if lost.in_doubt:
                 self._in_doubt(lost)
-            people.deferred += len(people.taken)
+            people.defer(people.taken)
             return told(lost)
         except asyncio.CancelledError:  # we are stopping, and 30 s were not enough
             self._in_doubt("stopped before the next mail server answered the dot")
-            people.deferred += len(people.taken)
+            people.defer(people.taken)
             raise
         return str(self._account(reply))
 
@@ -271,7 +281,7 @@ class Transaction:
         people = self._people
         if not reply.good:
             events.message_refused(str(reply))
-            people.rejected += len(people.taken)
+            people.reject(people.taken)
             return reply
         assert self._body is not None
         people.sent = len(people.taken)
@@ -296,3 +306,13 @@ _TOO_MUCH_HEADER: Final = (
 def hops(folded: bytes) -> int:
     """Received fields of a header block in small letters."""
     return (b"\n" + folded).count(b"\nreceived:")
+
+
+def without_separator(head: bytes) -> bytes:
+    """The octets of a message without the `From ann@example.com Mon Jan  1 ...` line that an mbox has before it (RFC 4155).
+
+    It is no field, and clients that send out of an mbox leave it in. Postfix copes with it as the first line only; behind
+    our Received it would be the first line of the body, and the whole header with it.
+    """
+    found = _SEPARATOR.match(head)
+    return head[found.end() :] if found else head

@@ -69,6 +69,7 @@ class Wire(SMTP):
         self._held_up = False  # it sends more than we take
         self._ended = False  # it has shut its sending side
         self._closing = False
+        self._half_open = True  # may it shut its sending side and still hear us? Not under TLS, nor on the way there
         self._active = 0.0
         self._began = 0.0  # when it began to send a body
         self._came = 0  # octets of that body
@@ -81,6 +82,7 @@ class Wire(SMTP):
         self.session = self._create_session()
         self.session.peer = transport.get_extra_info("peername")
         self.session.ssl = transport.get_extra_info("ssl_object")
+        self._half_open = self.session.ssl is None
         self.peer = str(self.session.peer[0]) if isinstance(self.session.peer, tuple) else ""
         self._active = self.loop.time()
         self._timeout_handle = self.loop.call_later(min(self._timeout_duration, _TICK_SECONDS), self._timeout_cb)
@@ -108,7 +110,7 @@ class Wire(SMTP):
         self._ended = True
         if self._waiting:
             self._steps.resume()
-        return self.session is None or self.session.ssl is None  # TLS has no half-open connections
+        return self._half_open
 
     def data_received(self, data: bytes) -> None:
         """aiosmtpd's timer is not set again while DATA flows: a steady upload was cut after 300 s."""
@@ -236,26 +238,26 @@ class Wire(SMTP):
         Only whole lines count as signs of life: a client that sends an octet a minute is silent.
         """
         inbox = self._inbox
-        end = inbox.find(b"\n")
-        if end < 0:
-            end = await self._end_of_line(limit)
+        if (end := inbox.find(b"\n")) < 0:
+            self._active = self.loop.time()
+            while (end := inbox.find(b"\n")) < 0:
+                await self._more_of_line(limit)
         line = bytes(inbox[:end])
         del inbox[: end + 1]
         return line.rstrip(b"\r\n") if end < limit else None
 
-    async def _end_of_line(self, limit: int) -> int:
-        """Wait for an LF and say where it is; of a line that is too long only as much is kept as shows it."""
-        self._flush()
+    async def _more_of_line(self, limit: int) -> None:
+        """Wait for the client; of a line that is too long only as much is kept as shows it."""
+        inbox = self._inbox
+        if len(inbox) > limit:
+            del inbox[limit:]
+        if self._out:
+            self._flush()
         if self._full:
             await self._send()
-        self._active = self.loop.time()
-        while (end := self._inbox.find(b"\n")) < 0:
-            if self._ended:
-                raise Gone
-            if len(self._inbox) > limit:
-                del self._inbox[limit:]
-            await self._wait()
-        return end
+        if self._ended:
+            raise Gone
+        await self._wait()
 
     def _take_line(self) -> bytes | None:
         """The next line if it is here already and not too long."""
@@ -286,6 +288,7 @@ class Wire(SMTP):
     async def _start_tls(self, context: ssl.SSLContext) -> None:
         """Switch to TLS (RFC 3207). What came in clear behind STARTTLS is forgotten, never obeyed. Raises Gone."""
         transport = self._of_socket()
+        self._half_open = False
         transport.pause_reading()  # what comes now is the handshake's
         self._flush()
         self._inbox.clear()
@@ -301,7 +304,7 @@ class Wire(SMTP):
             if upgraded is None:
                 transport.abort()
                 self.connection_lost(None)  # asyncio tells nobody of a connection that is lost in its handshake
-        if upgraded is None or self.transport is None or self.session is None:  # the client has left meanwhile
+        if upgraded is None or self.session is None or self.transport is None:  # the client has left meanwhile
             raise Gone
         self.transport = upgraded
         self.session.ssl = upgraded.get_extra_info("ssl_object")

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from daemon.config import Relay
 from daemon.relay.context import Context
-from daemon.relay.server import Server
+from daemon.relay.server import Listening, Server
 from daemon.upstream import Endpoint, Lost, Pool
 from tests.ledgers import LISTS, Books
 
@@ -72,9 +72,15 @@ async def reply(reader: asyncio.StreamReader) -> str:
 
 @contextlib.asynccontextmanager
 async def relay(
-    books: Books, upstream: Upstream, *, timeout: float = 5, connections: int = 20, **options: Any
+    books: Books,
+    upstream: Upstream,
+    *,
+    timeout: float = 5,
+    connections: int = 20,
+    listening: Sequence[Listening] | None = None,
+    **options: Any,
 ) -> AsyncIterator[Desk]:
-    """A relay with these options of [relay], in front of `upstream`."""
+    """A relay with these options of [relay], in front of `upstream`; `listening`: its listeners, if it has others."""
     settings = Relay.model_validate({"listen": ("127.0.0.1:0",), "hostname": "relay.quillpdf.example", **options})
     pool = Pool(
         [Endpoint("127.0.0.1", upstream.port)], hostname=settings.hostname, timeout=timeout, connections=connections
@@ -82,7 +88,7 @@ async def relay(
     with contextlib.suppress(Lost):
         await pool.probe()
     lists = {value: list_id for list_id, value in LISTS.items()}
-    server = Server(Context(settings, books.gate(), pool, books.ledger.site_key, lists, books.numbers))
+    server = Server(Context(settings, books.gate(), pool, books.ledger.site_key, lists, books.numbers), listening)
     bound = await server.start()
     try:
         yield Desk(server, int(bound[0].rpartition(":")[2]), books)

@@ -34,12 +34,11 @@ def home() -> Iterator[Path]:
 
 
 def below_our_received(data: bytes) -> bytes:
-    """What the sink got, from the first original octet on: below Postfix's and our own Received."""
-    ours = data.index(b"(optoutd)")
-    rest = data[ours:]
-    end = re.search(rb"\r\n(?![ \t])", rest)
-    assert end
-    return rest[end.end() :]
+    """What the sink got, from the first original octet on: below Postfix's and our own Received, and our stamp."""
+    _, _, rest = data.partition(b"(optoutd)")
+    ours = re.match(rb"[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*List-Unsubscribe: <mailto:[^\r\n]*>\r\n", rest)
+    assert ours
+    return rest[ours.end() :]
 
 
 def test_a_customer_says_stop_and_the_next_campaign_is_refused(

@@ -1,0 +1,28 @@
+"""What the door's tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon import events
+from tests.ledgers import Books, books
+from tests.web.support import Door, door
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Books:
+    """A new one, with two lists."""
+    return books(tmp_path / "ledger")
+
+
+@pytest.fixture
+def web(ledger: Books, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
+    """A door before it. Nothing may reach its outermost loop."""
+    failed: list[BaseException] = []
+    monkeypatch.setattr(events, "failed", lambda _, error: failed.append(error))
+    with door(ledger) as opened:
+        yield opened
+    assert failed == []

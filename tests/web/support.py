@@ -1,0 +1,140 @@
+"""The HTTP door in a thread of its own, and a client that says octet for octet what a test wants said."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from daemon.config import House
+from daemon.mail import tokens
+from daemon.options import MailingList
+from daemon.web.app import Server
+from daemon.web.context import Context
+from storage import suppressions
+from storage.address import parse, person
+from storage.terms import Reason
+from tests.ledgers import Books
+from tests.loopback import HOST
+
+ANN = "ann@customer.example"
+FORM = "application/x-www-form-urlencoded"
+ONE_CLICK = b"List-Unsubscribe=One-Click"
+PATIENCE = 30.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response. Names of header fields are in small letters."""
+
+    status: int
+    headers: dict[str, str]
+    body: str
+
+
+def read_answer(raw: bytes) -> Answer:
+    """The first response in these octets, whose end is where they end."""
+    head, _, body = raw.partition(b"\r\n\r\n")
+    status, *lines = head.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return Answer(int(status.split()[1]), headers, body.decode("utf-8", "replace"))
+
+
+def house(*lists: str, **other: Any) -> House:
+    """Quill PDF, with these lists."""
+    facts: dict[str, Any] = {"name": "Quill & <PDF>", "addresses": ("support@quillpdf.example",), **other}
+    made = House.model_validate(facts)
+    return made.model_copy(update={"lists": tuple(MailingList(id=i, title=f"The {i}") for i in lists)})
+
+
+@dataclass
+class Door:
+    """A running door, and the ledger behind it."""
+
+    books: Books
+    context: Context
+    server: Server
+    loop: asyncio.AbstractEventLoop
+    port: int = 0
+
+    def stopping(self) -> Future[None]:
+        """Begin to stop it."""
+        return asyncio.run_coroutine_threadsafe(self.server.stop(), self.loop)
+
+    def raw(self, octets: bytes) -> bytes:
+        """Say this on a connection of its own; all that comes back until the door hangs up."""
+        with socket.create_connection((HOST, self.port), timeout=PATIENCE) as client:
+            client.sendall(octets)
+            heard = b""
+            with contextlib.suppress(ConnectionResetError):
+                while piece := client.recv(65536):
+                    heard += piece
+            return heard
+
+    def ask(self, method: str, path: str, *headers: str, body: bytes = b"") -> Answer:
+        """One request."""
+        length = [f"Content-Length: {len(body)}"] if body else []
+        lines = [f"{method} {path} HTTP/1.1", "Host: mail.quillpdf.example", "Connection: close", *length, *headers]
+        return read_answer(self.raw("\r\n".join([*lines, "", ""]).encode("latin-1") + body))
+
+    def post(self, token: str, body: bytes = ONE_CLICK, content_type: str = FORM) -> Answer:
+        """As a mail program does."""
+        return self.ask("POST", f"/u/{token}", f"Content-Type: {content_type}", body=body)
+
+    def token(self, list_id: str | None = None, address: str = ANN) -> str:
+        """As the relay stamps it."""
+        number = self.books.numbers[list_id] if list_id else 0
+        return tokens.make(self.books.ledger.site_key, "link", self.key(address), number)
+
+    def key(self, address: str = ANN) -> bytes:
+        """The address key."""
+        ledger = self.books.ledger
+        return ledger.site_key.address_key(person(parse(address), ledger.same_person))
+
+    def standing(self, address: str = ANN) -> list[tuple[int, Reason]]:
+        """(scope, reason) of what stands against an address."""
+        with self.books.ledger.connect() as db:
+            rows = suppressions.standing(db, self.books.ledger.site_key, parse(address))
+        return sorted((row[1], Reason(row[2])) for row in rows)
+
+    def audit_rows(self) -> int:
+        """How much was ever written."""
+        with self.books.ledger.connect() as db:
+            return int(db.exec_driver_sql("SELECT count(*) FROM audit").scalar_one())
+
+
+def context(books: Books, *lists: str, public_url: str = "https://mail.quillpdf.example", **other: Any) -> Context:
+    """What a door answers with."""
+    made = house(*(lists or tuple(books.numbers)), **other)
+    return Context(books.ledger, made, books.numbers, public_url, lambda: datetime.now(UTC))
+
+
+@contextlib.contextmanager
+def door(books: Books, of: Context | None = None) -> Iterator[Door]:
+    """A door that listens on a free port."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="door")
+    thread.start()
+
+    def wait(coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(PATIENCE)
+
+    try:
+        made = of or context(books)
+        server = Server(f"{HOST}:0", made)
+        bound = wait(server.start())
+        try:
+            yield Door(books, made, server, loop, int(bound[0].rpartition(":")[2]))
+        finally:
+            wait(server.stop())
+    finally:
+        wait(loop.shutdown_default_executor())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(PATIENCE)
+        loop.close()
