@@ -216,7 +216,16 @@ class Connection(asyncio.Protocol):
             while not self._replies:
                 if self._gone:
                     raise Lost(step, self._gone)
-                await self._wait(seconds)
+                steps = running()
+                if steps is None:
+                    await self._wait(seconds)
+                    continue
+                self._expect(seconds)  # as _wait does, a coroutine less: nearly every wait is this one
+                self._waiter = steps
+                try:
+                    await pause()
+                finally:
+                    self._waiter = None
             self._owed -= 1
             found = self._replies.popleft()
             if not self._ignored:

@@ -63,7 +63,9 @@ class Delivery:
         try:
             if len(commands) == 1 and self._connection is not None:  # as most come: nothing to put together
                 self._connection.send(commands[0], 1)
-                replies.append(await self._reply(self._connection, "rcpt"))
+                replies.append(
+                    _in_step(self._connection, await self._connection.reply(self._pool.timeout, "rcpt"), "rcpt")
+                )
             elif self._connection is None:
                 await self._begin(commands, replies)
             else:
@@ -93,13 +95,15 @@ class Delivery:
             raise Lost("connect", f"no longer offers {' '.join(sorted(missing))}")
         if "PIPELINING" not in connection.features:
             connection.send(self._mail, 1)
-            mail = await self._reply(connection, "mail")
+            mail = _in_step(connection, await connection.reply(self._pool.timeout, "mail"), "mail")
             if mail.good:
                 return await self._offer(connection, commands, replies)
         else:
             connection.send(self._mail + b"".join(commands), 1 + len(commands))
-            mail = await self._reply(connection, "mail")
-            answers = [await self._reply(connection, "rcpt") for _ in commands]  # 503 if there was no MAIL
+            mail = _in_step(connection, await connection.reply(self._pool.timeout, "mail"), "mail")
+            answers = [
+                _in_step(connection, await connection.reply(self._pool.timeout, "rcpt"), "rcpt") for _ in commands
+            ]  # 503 if there was no MAIL
             if mail.good:
                 replies += answers
                 return None
@@ -111,11 +115,11 @@ class Delivery:
         if "PIPELINING" in connection.features:
             connection.send(b"".join(commands), len(commands))
             for _ in commands:
-                replies.append(await self._reply(connection, "rcpt"))  # noqa: PERF401 - a Lost keeps what came before
+                replies.append(_in_step(connection, await connection.reply(self._pool.timeout, "rcpt"), "rcpt"))  # noqa: PERF401 - a Lost keeps what came before
         else:
             for command in commands:
                 connection.send(command, 1)
-                replies.append(await self._reply(connection, "rcpt"))
+                replies.append(_in_step(connection, await connection.reply(self._pool.timeout, "rcpt"), "rcpt"))
 
     async def replay(self, commands: Sequence[bytes]) -> list[Reply]:
         """RSET, then the same message to these recipients only. Returns a reply each. Raises Lost."""
@@ -130,7 +134,7 @@ class Delivery:
         """DATA. Raises Lost."""
         assert self._connection is not None
         self._connection.send(b"DATA\r\n", 1)
-        return await self._reply(self._connection, "data")
+        return _in_step(self._connection, await self._connection.reply(self._pool.timeout, "data"), "data")
 
     async def body(self, octets: bytes) -> None:
         """A piece of the message, still dot-stuffed. Raises Lost."""
@@ -145,21 +149,12 @@ class Delivery:
         """
         assert self._connection is not None
         self._connection.send(octets + b".\r\n", 1)
-        reply = await self._reply(self._connection, "body" if self._connection.gone else "dot", DOT_SECONDS)
+        step = "body" if self._connection.gone else "dot"
+        reply = _in_step(self._connection, await self._connection.reply(DOT_SECONDS, step), step)
         if reply.good:
             self._connection.delivered()
         self._pool.give_back(self._connection)
         self._connection = None
-        return reply
-
-    async def _reply(self, connection: Connection, step: str, seconds: float | None = None) -> Reply:
-        """The reply to the command of that step. Raises Lost."""
-        reply = await connection.reply(seconds or self._pool.timeout, step)
-        code = reply.code
-        if code == 421 or (code < 400 and (code == 354) != (step == "data")):
-            # 421: it is going away; that is its trouble, not the recipient's
-            connection.drop("421" if code == 421 else "out of step")
-            raise Lost(step, reply)
         return reply
 
     def forget(self) -> None:
@@ -173,3 +168,13 @@ class Delivery:
         if self._connection is not None:
             self._pool.discard(self._connection)
             self._connection = None
+
+
+def _in_step(connection: Connection, reply: Reply, step: str) -> Reply:
+    """The reply to the command of that step, if it can be one. Raises Lost."""
+    code = reply.code
+    if code == 421 or (code < 400 and (code == 354) != (step == "data")):
+        # 421: it is going away; that is its trouble, not the recipient's
+        connection.drop("421" if code == 421 else "out of step")
+        raise Lost(step, reply)
+    return reply

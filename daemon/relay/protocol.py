@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Any, Final
 from typing import Protocol as Interface
@@ -95,10 +96,14 @@ class Protocol(Wire):
                 await self._send()
                 await asyncio.sleep(0)
             line = await self._line()
+            try:
+                done = line is None or self._obey(line)
+                if done is not True and not (done and await done):
+                    return
+            except Syntax as problem:
+                self._complain(str(problem))
             if line is None:
                 self._complain("500 5.5.2 command line too long")
-            elif not await self._obey(line):
-                return
             if self._bad >= MAX_ERRORS:
                 self._say("421 4.7.0 too many errors")
                 return
@@ -115,34 +120,34 @@ class Protocol(Wire):
         self._bad += 1
         self._say(reply)
 
-    async def _obey(self, line: bytes) -> bool:
-        """Carry out one command. False: the session is over."""
+    def _obey(self, line: bytes) -> bool | Awaitable[bool]:
+        """Carry out one command, at once or, where it has to wait, as what is awaited. False: the session is over.
+
+        Raises Syntax, at once or then.
+        """
         verb, _, argument = line.decode("utf-8", "surrogateescape").partition(" ")
         verb = verb.upper() if verb.isascii() else "?"  # "QU\u0131T".upper() would be QUIT
-        try:
-            match verb:
-                case "RCPT":
-                    await self._rcpt(argument)
-                case "MAIL":
-                    return self._mail(argument.strip())
-                case "DATA":
-                    await self._data(argument)
-                case "QUIT":
-                    self._say("221 2.0.0 bye")
-                    return False
-                case "RSET":
-                    self._end_transaction()
-                    self._say("250 2.0.0 ok")
-                case "EHLO" | "HELO":
-                    self._hello(verb, argument.strip())
-                case "STARTTLS":
-                    await self._starttls(argument)
-                case "AUTH":
-                    return await self._auth(argument)
-                case _:
-                    self._other(verb)
-        except Syntax as problem:
-            self._complain(str(problem))
+        match verb:
+            case "RCPT":
+                return self._rcpt(argument)
+            case "MAIL":
+                return self._mail(argument.strip())
+            case "DATA":
+                return self._data(argument)
+            case "QUIT":
+                self._say("221 2.0.0 bye")
+                return False
+            case "RSET":
+                self._end_transaction()
+                self._say("250 2.0.0 ok")
+            case "EHLO" | "HELO":
+                self._hello(verb, argument.strip())
+            case "STARTTLS":
+                return self._starttls(argument)
+            case "AUTH":
+                return self._auth(argument)
+            case _:
+                self._other(verb)
         return True
 
     def _hello(self, verb: str, name: str) -> None:
@@ -182,7 +187,7 @@ class Protocol(Wire):
 
     # ------------------------------------------------------------ TLS and AUTH
 
-    async def _starttls(self, argument: str) -> None:
+    async def _starttls(self, argument: str) -> bool:
         if self.door.tls is None:
             raise Syntax("502 5.5.1 command not implemented")
         if self.encrypted:
@@ -193,6 +198,7 @@ class Protocol(Wire):
         self._say("220 2.0.0 ready to start TLS")
         await self._start_tls(self.door.tls)
         self.client, self.policy = None, self.door.policy  # RFC 3207 4.2: what was said in clear counts no more
+        return True
 
     async def _auth(self, argument: str) -> bool:
         """AUTH (RFC 4954). False: too many wrong ones, the session is over."""
@@ -255,12 +261,16 @@ class Protocol(Wire):
         self._say("250 2.1.0 ok")
         return True
 
-    async def _rcpt(self, argument: str) -> None:
+    async def _rcpt(self, argument: str) -> bool:
         if self.transaction is None:
             raise Syntax("503 5.5.1 need MAIL before RCPT")
-        more = self._more_recipients() if self._inbox else ()
-        for reply in await self.transaction.rcpt([argument, *more]):
-            self._say(reply)
+        more = self._more_recipients() if self._inbox else None
+        if more:
+            for reply in await self.transaction.rcpts([argument, *more]):
+                self._say(reply)
+        else:
+            self._say(await self.transaction.rcpt(argument))
+        return True
 
     def _more_recipients(self) -> list[str]:
         """The arguments of the RCPT commands that wait in the buffer, whole (RFC 2920): one question answers them all."""
@@ -269,7 +279,7 @@ class Protocol(Wire):
             found.append(line[5:].decode("utf-8", "surrogateescape"))
         return found
 
-    async def _data(self, argument: str) -> None:
+    async def _data(self, argument: str) -> bool:
         if self.transaction is None:
             raise Syntax("503 5.5.1 need MAIL before DATA")
         if argument:
@@ -277,7 +287,7 @@ class Protocol(Wire):
         refusal = self.transaction.before_data()
         if refusal is not None:
             self._say(refusal)
-            return
+            return True
         self._say("354 end data with <CR><LF>.<CR><LF>")
         self._flush()
         try:
@@ -285,6 +295,7 @@ class Protocol(Wire):
             self._flush()  # at once: what follows may be slow, and a client that does not know sends it again
         finally:
             self._end_transaction()
+        return True
 
     async def _message(self, transaction: Transaction) -> str:
         normalise = self.server.context.settings.bare_newline == "normalise"

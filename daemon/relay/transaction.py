@@ -61,13 +61,11 @@ class Transaction:
 
     # ---- RCPT
 
-    async def rcpt(self, arguments: Sequence[str]) -> list[str]:
+    async def rcpts(self, arguments: Sequence[str]) -> list[str]:
         """Answer RCPT commands that came together (RFC 2920): one question for all, and one write to the upstream."""
-        if len(arguments) == 1:
-            return [await self._rcpt(arguments[0])]
         most = self._context.settings.max_recipients - self._people.count
         if len(arguments) > most:
-            return [await self._rcpt(argument) for argument in arguments]
+            return [await self.rcpt(argument) for argument in arguments]
         found = [self._read(argument) for argument in arguments]
         asked = [f for f in found if isinstance(f, envelope.Rcpt)]
         answers = iter(self._ask([f.address for f in asked]))
@@ -79,7 +77,8 @@ class Transaction:
                 replies[n] = reply
         return [str(reply) for reply in replies]
 
-    async def _rcpt(self, argument: str) -> str:
+    async def rcpt(self, argument: str) -> str:
+        """Answer one RCPT command."""
         found = self._read(argument)
         if isinstance(found, str):
             return found

@@ -304,7 +304,7 @@ class Wire(SMTP):
             if upgraded is None:
                 transport.abort()
                 self.connection_lost(None)  # asyncio tells nobody of a connection that is lost in its handshake
-        if upgraded is None or self.session is None or self.transport is None:  # the client has left meanwhile
+        if upgraded is None or self.transport is None or self.session is None:  # the client has left meanwhile
             raise Gone
         self.transport = upgraded
         self.session.ssl = upgraded.get_extra_info("ssl_object")
