@@ -203,6 +203,8 @@ class Recipients:
         """What became of everybody: counted once each, and kept of those whom something stood against."""
         record, credential = self._context.record, self._policy.credential
         number = self._context.numbers.get(list_id or "", 0)
+        if not self.sent:  # the client has thought better of it, or we refused the message
+            _did_not_pass(self._kept)
         kept = [r for r in self._kept if r.outcome is not None]
         passed = self.sent and self.sent - sum(r.outcome in _PASSED for r in kept)
         if passed:

@@ -124,8 +124,6 @@ async def test_chaos(
     ledger: Books, seed: int, pipelining: bool, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daemon.delivery.DOT_SECONDS", 0.3)
-    # asyncio's race for addresses loses the socket if it is cancelled in the very turn of the loop in which it is won.
-    monkeypatch.setattr("daemon.dialling._NEXT_ADDRESS_SECONDS", None)
     dice, sent, tally = random.Random(seed), Sent(), Tally()
     async with (
         listening(Moody(pipelining=pipelining, dice=dice)) as upstream,

@@ -121,6 +121,17 @@ async def test_observed_and_rejected_by_the_upstream_is_counted_as_rejected_and_
     assert tally.counts == {"passed": 1, "rejected": 1}
 
 
+async def test_observed_and_never_sent_to_is_not_counted_as_passed(ledger: Books, upstream: Puppet) -> None:
+    ledger.suppress("bob@example.com")
+    async with relay(ledger, upstream, mode="observe", max_size=2000) as desk:
+        desk.server.context.record = tally = Tally()
+        await desk.talk(HELLO + ENVELOPE + "C: RSET\nS: 250")
+        await desk.talk(HELLO + ENVELOPE + "C: DATA\nS: 354\nC: ...\nS: 552", b"x\r\n" * 1000)
+        assert tally.counts == {}
+        await desk.talk(HELLO + ENVELOPE + "C: DATA\nS: 354\nC: ...\nS: 250")
+    assert tally.counts == {"would-refuse": 1}
+
+
 async def test_who_had_to_make_room_is_counted_as_deferred(ledger: Books, upstream: Puppet) -> None:
     async with relay(ledger, upstream, connections=1) as desk, connected(desk) as silent, connected(desk) as other:
         desk.server.context.record = tally = Tally()
