@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from daemon import events
+from storage.terms import Reason
 from tests.ledgers import Books, books
+from tests.relay.people import PEOPLE
 from tests.relay.puppet import Puppet, puppet
 
 
@@ -65,3 +67,33 @@ class Log:
 def logged(nothing_unexpected: None) -> list[str]:
     """The names of the events so far."""
     return Log.said
+
+
+@pytest.fixture(scope="module")
+def everybody(tmp_path_factory: pytest.TempPathFactory) -> tuple[Books, dict[tuple[str, str | None, Reason], int]]:
+    """A ledger with all the people, and the ref of each row."""
+    ledger = books(tmp_path_factory.mktemp("modes") / "state")
+    refs = {
+        (name, scope, reason): ledger.suppress(f"{name}@example.com", scope, reason).evidence
+        for name, rows in PEOPLE.items()
+        for scope, reason in rows
+    }
+    refs["domain", None, Reason.OPERATOR] = ledger.suppress("@closed.example", None, Reason.OPERATOR).evidence
+    return ledger, refs
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str, int, str | None]]:
+    """Events about a recipient: (event, who, why, ref, list)."""
+    found: list[tuple[str, str, str, int, str | None]] = []
+
+    class Log:
+        def info(self, event: str, **facts: Any) -> None:
+            if "rcpt" in facts:
+                found.append((event, facts["rcpt"], facts["reason"], facts["ref"], facts["list"]))
+
+        warning = info
+        error = info
+
+    monkeypatch.setattr(events, "_log", Log())
+    return found

@@ -14,6 +14,7 @@ from daemon.upstream import Pool
 from tests import servers
 from tests.sink import Sink, sink
 from tests.upstream.certificates import Authority, authority
+from tests.upstream.several import Clock
 
 MakePool = Callable[..., Pool]
 
@@ -83,3 +84,23 @@ def submission(_dovecot_server: servers.Dovecot, _sink_server: Sink) -> Iterator
     """A Postfix that asks Dovecot who may send; what it takes goes to `sink`."""
     with servers.postfix(_sink_server.port, _dovecot_server.sasl) as server:
         yield server
+
+
+# ------------------------------------------------------------------ several servers
+
+
+@pytest.fixture
+def first() -> Iterator[Sink]:
+    with sink() as it:
+        yield it
+
+
+@pytest.fixture
+def second() -> Iterator[Sink]:
+    with sink() as it:
+        yield it
+
+
+@pytest.fixture
+async def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(asyncio.get_running_loop(), monkeypatch)
