@@ -35,10 +35,10 @@ _FIELD = pattern(
     r"|(?P<feedback_id>feedback-id)|(?P<cfbl_address>cfbl-address)"
     r"|(?P<signature>dkim-signature|domainkey-signature|arc-seal|arc-message-signature))[ \t]*:"
 )
-_ATOMS = pattern(r"[a-z0-9!#$%&'*+/=?^_`{|}~ -]+\Z")  # RFC 5322 3.2.3, and the spaces between them
-_QUOTABLE = pattern(r"[ !#-;=?-\[\]-~]+\Z")  # printable ASCII without " \ < >
-_LIST_ID = pattern(r"[a-z0-9!#$%&'*+/=?^_`{|}~.-]{1,255}\Z")  # RFC 2919 2
-_URI = pattern(r"[!#-;=?-\[\]_a-z~]+\Z")  # RFC 3986: neither blanks nor quotes nor brackets
+_ATOMS = pattern(r"\A[a-z0-9!#$%&'*+/=?^_`{|}~ -]+\Z")  # RFC 5322 3.2.3, and the spaces between them
+_QUOTABLE = pattern(r"\A[ !#-;=?-\[\]-~]+\Z")  # printable ASCII without " \ < >
+_LIST_ID = pattern(r"\A[a-z0-9!#$%&'*+/=?^_`{|}~.-]{1,255}\Z")  # RFC 2919 2
+_URI = pattern(r"\A[!#-;=?-\[\]_a-z~]+\Z")  # RFC 3986: neither blanks nor quotes nor brackets
 
 
 @dataclass(frozen=True, slots=True)
