@@ -95,15 +95,15 @@ class Protocol(Wire):
             if len(self._out) >= MAX_HELD:
                 await self._send()
                 await asyncio.sleep(0)
-            line = await self._line()
             try:
-                done = line is None or self._obey(line)
-                if done is not True and not (done and await done):
-                    return
+                goes_on = self._obey(await self._line())
+                if not isinstance(goes_on, bool):
+                    goes_on = await goes_on
             except Syntax as problem:
                 self._complain(str(problem))
-            if line is None:
-                self._complain("500 5.5.2 command line too long")
+                goes_on = True
+            if not goes_on:
+                return
             if self._bad >= MAX_ERRORS:
                 self._say("421 4.7.0 too many errors")
                 return
@@ -120,11 +120,13 @@ class Protocol(Wire):
         self._bad += 1
         self._say(reply)
 
-    def _obey(self, line: bytes) -> bool | Awaitable[bool]:
+    def _obey(self, line: bytes | None) -> bool | Awaitable[bool]:
         """Carry out one command, at once or, where it has to wait, as what is awaited. False: the session is over.
 
-        Raises Syntax, at once or then.
+        `line`: None for one that was too long. Raises Syntax, at once or then.
         """
+        if line is None:
+            raise Syntax("500 5.5.2 command line too long")
         verb, _, argument = line.decode("utf-8", "surrogateescape").partition(" ")
         verb = verb.upper() if verb.isascii() else "?"  # "QU\u0131T".upper() would be QUIT
         match verb:

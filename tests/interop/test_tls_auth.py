@@ -101,9 +101,9 @@ def test_who_logs_in_may_send(client: str, guarded: tuple[Daemon, Line], sink: S
     assert ANN not in log
 
 
-def test_who_gives_a_wrong_password_may_not(client: str, home: Path, tls: Tls, sink: Sink) -> None:
+def test_who_gives_a_wrong_password_may_not(client: str, home: Path, sink: Sink) -> None:
     """On a daemon of its own: who guesses is slowed down, and the other tests have nothing to do with it."""
-    with running(home, sink.port, tls) as (daemon, line):
+    with running(home, sink.port, "starttls") as (daemon, line):
         said = CLIENTS[client](replace(line, password="mistyped-secret"), Job((ANN,), MESSAGE))
         assert said.code != 0
         assert "535" in said.text, said
