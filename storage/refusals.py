@@ -23,7 +23,7 @@ from storage.write import Write
 #   would-refuse: passed, for the relay only observes · service: passed, as service mail that an opt-out would have stopped
 Kept = Literal["refused", "stripped", "withdrawn", "would-refuse", "service"]
 # What is only counted.
-#   passed: the upstream has it · deferred: 451 of ours · rejected: by the upstream
+#   passed: the upstream has it · deferred: 451 of ours · rejected: by the upstream, or by us for what the message is
 #   duplicate: messages that upstream may have twice · foreign: messages with somebody else's unsubscribe link
 Counted = Literal["passed", "deferred", "rejected", "duplicate", "foreign"]
 Outcome = Kept | Counted

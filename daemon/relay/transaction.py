@@ -149,12 +149,15 @@ class Transaction:
         self._body = body
         head = without_separator(await body.head(_HEADER_LIMIT))
         # The verdict first: upstream must not see one octet of a piece with a bare LF, it may take it for the end.
-        reply = self._verdict_on(body) or await self._pass_on(head, body)
+        verdict = self._verdict_on(body)
+        reply = None if verdict else await self._pass_on(head, body)
         if not body.ended:
             await body.skip()
         refusal = self._verdict_on(body) or reply
         if refusal is not None:
             self._delivery.drop()
+            if reply is None:  # else it is counted what became of them
+                self._people.reject(self._people.taken)
             if not refusal.startswith("2"):
                 events.message_refused(refusal)
         return refusal
@@ -165,6 +168,7 @@ class Transaction:
         refusal = self._look_at(block) if len(block) <= _HEADER_LIMIT else _TOO_MUCH_HEADER
         if refusal is not None:
             self._delivery.forget()
+            self._people.reject(self._people.taken)
             return refusal
         try:
             refusal = await self._leave_out()

@@ -126,10 +126,11 @@ async def test_observed_and_never_sent_to_is_not_counted_as_passed(ledger: Books
     async with relay(ledger, upstream, mode="observe", max_size=2000) as desk:
         desk.server.context.record = tally = Tally()
         await desk.talk(HELLO + ENVELOPE + "C: RSET\nS: 250")
-        await desk.talk(HELLO + ENVELOPE + "C: DATA\nS: 354\nC: ...\nS: 552", b"x\r\n" * 1000)
         assert tally.counts == {}
+        await desk.talk(HELLO + ENVELOPE + "C: DATA\nS: 354\nC: ...\nS: 552", b"x\r\n" * 1000)
+        assert tally.counts == {"rejected": 1}
         await desk.talk(HELLO + ENVELOPE + "C: DATA\nS: 354\nC: ...\nS: 250")
-    assert tally.counts == {"would-refuse": 1}
+    assert tally.counts == {"rejected": 1, "would-refuse": 1}
 
 
 async def test_who_had_to_make_room_is_counted_as_deferred(ledger: Books, upstream: Puppet) -> None:

@@ -230,3 +230,22 @@ async def test_who_lost_his_place_at_the_upstream_was_deferred(everybody: Any, u
             assert (await sending)[1] == TAKEN
             assert (await silent.say("RCPT TO:<nothing@example.com>", "DATA", "RSET"))[1].startswith("451 4.3.2")
         assert relay.record.totals == {"passed": 1, "deferred": 3}
+
+
+@pytest.mark.parametrize(
+    ("message", "answer"),
+    [
+        (b"Subject: x\r\n\r\nbare\nline\r\n", "550 5.6.11"),
+        (b"Received: x\r\n" * 51 + b"\r\nx\r\n", "554 5.4.6"),
+        (b"Subject: x\r\n\r\n" + b"y" * 200_000 + b"\nbare\r\n", "550 5.6.11"),
+    ],
+)
+async def test_whose_message_we_refuse_ourselves_is_rejected(
+    ledger: Books, upstream: Puppet, message: bytes, answer: str
+) -> None:
+    ledger.suppress("all@example.com")
+    async with doors(ledger, upstream, policy("refuse", HERE)) as relay, sender(relay.ports[0]) as client:
+        _, final = await client.send([CLEAR, "all@example.com", "other@example.com"], message)
+        assert final.startswith(answer)
+        assert relay.record.totals == {"refused": 1, "rejected": 2}
+    assert upstream.messages == []
