@@ -61,12 +61,7 @@ class Delivery:
             return [self._refusal] * len(commands), None
         replies: list[Reply] = []
         try:
-            if len(commands) == 1 and self._connection is not None:  # as most come: nothing to put together
-                self._connection.send(commands[0], 1)
-                replies.append(
-                    _in_step(self._connection, await self._connection.reply(self._pool.timeout, "rcpt"), "rcpt")
-                )
-            elif self._connection is None:
+            if self._connection is None:
                 await self._begin(commands, replies)
             else:
                 await self._offer(self._connection, commands, replies)
@@ -112,14 +107,14 @@ class Delivery:
         return None
 
     async def _offer(self, connection: Connection, commands: Sequence[bytes], replies: list[Reply]) -> None:
-        if "PIPELINING" in connection.features:
+        """In one write where the upstream takes that. Raises Lost; `replies` has those that came before it."""
+        together = "PIPELINING" in connection.features
+        if together:
             connection.send(b"".join(commands), len(commands))
-            for _ in commands:
-                replies.append(_in_step(connection, await connection.reply(self._pool.timeout, "rcpt"), "rcpt"))  # noqa: PERF401 - a Lost keeps what came before
-        else:
-            for command in commands:
+        for command in commands:
+            if not together:
                 connection.send(command, 1)
-                replies.append(_in_step(connection, await connection.reply(self._pool.timeout, "rcpt"), "rcpt"))
+            replies.append(_in_step(connection, await connection.reply(self._pool.timeout, "rcpt"), "rcpt"))
 
     async def replay(self, commands: Sequence[bytes]) -> list[Reply]:
         """RSET, then the same message to these recipients only. Returns a reply each. Raises Lost."""

@@ -65,24 +65,24 @@ def client_context(ca_file: Path | None) -> ssl.SSLContext:
     return context
 
 
-async def dial(endpoint: Endpoint, hostname: str, timeout: float) -> Connection:  # noqa: ASYNC109  # of one reply, not of all
-    """A connection that is ready for MAIL. `hostname`: what we call ourselves; `timeout`: seconds for one reply.
+async def dial(endpoint: Endpoint, hostname: str, seconds: float) -> Connection:
+    """A connection that is ready for MAIL. `hostname`: what we call ourselves; `seconds`: for one reply.
 
     Raises Lost(connect|tls|greeting|ehlo|auth).
     """
     connection, local = await _connect(endpoint)
     try:
         if endpoint.tls == "implicit":  # RFC 8314 3.3
-            await _secure(connection, endpoint, timeout)
-        await _greeting(connection, timeout)
-        offered = await _hello(connection, hostname, timeout)
+            await _secure(connection, endpoint, seconds)
+        await _greeting(connection, seconds)
+        offered = await _hello(connection, hostname, seconds)
         if endpoint.tls == "starttls":
-            await _starttls(connection, endpoint, offered, timeout)
-            offered = await _hello(connection, hostname, timeout)
+            await _starttls(connection, endpoint, offered, seconds)
+            offered = await _hello(connection, hostname, seconds)
         if endpoint.username:
             if endpoint.tls == "none" and not local:
                 raise Lost("auth", "a password is sent under TLS or to this machine only")
-            await _log_in(connection, endpoint, offered, timeout)
+            await _log_in(connection, endpoint, offered, seconds)
     except BaseException:
         connection.drop()
         raise
