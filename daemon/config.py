@@ -36,6 +36,7 @@ from daemon.options import (
     Section,
     Storage,
     Upstream,
+    bound_to,
     host_port,
     is_loopback,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "Section",
     "Storage",
     "Upstream",
+    "bound_to",
     "find",
     "host_port",
     "is_loopback",

@@ -21,7 +21,6 @@ from email.policy import SMTP
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 from daemon import events
 from daemon.config import House
@@ -47,12 +46,6 @@ _UNWANTED: Final = (Reason.COMPLAINT, Reason.HARD_BOUNCE)
 def texts() -> Mapping[str, Mapping[str, str]]:
     """Language -> name of a text -> the text (daemon/notices.toml)."""
     return tomllib.loads(Path(__file__).with_name("notices.toml").read_text(encoding="utf-8"))
-
-
-def undo_by_mail(house: House, sender: str) -> Callable[[str], str]:
-    """How a token becomes a link that its reader can use where there is no web door: a mail to us, ready to be sent."""
-    to = next(iter(house.addresses), sender)
-    return lambda token: f"mailto:{to}?subject={quote('undo ' + token)}"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated, Final, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -102,6 +103,12 @@ def host_port(text: str) -> tuple[str, int]:
     if not found or int(found[2]) > 65535:
         raise ValueError(f'{text!r} is not HOST:PORT (for example "127.0.0.1:2525" or "[::1]:2525")')
     return found[1].strip("[]"), int(found[2])
+
+
+def bound_to(address: Sequence[Any]) -> str:
+    """A socket's name as HOST:PORT, which `host_port` reads back."""
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_loopback(host: str) -> bool:

@@ -18,10 +18,10 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Final
+from typing import Final
 
 from daemon import events
-from daemon.config import host_port
+from daemon.config import bound_to, host_port
 from daemon.gate import Gate, Purpose, Refused, Unknown
 from storage.address import Address, NotAnAddress, SiteKey
 from storage.refusals import Outcome
@@ -231,7 +231,7 @@ class Server:
         except OSError:
             self._close()
             raise
-        return [_shown(s.getsockname()) for server in self._listening for s in server.sockets]
+        return [bound_to(s.getsockname()) for server in self._listening for s in server.sockets]
 
     async def stop(self) -> None:
         """No new connections, and an end to the ones there are. Every request is answered as it comes: none waits."""
@@ -299,8 +299,3 @@ async def _hang_up(writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(_LINGER_SECONDS):
             await writer.wait_closed()
     writer.transport.abort()
-
-
-def _shown(address: Any) -> str:
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -11,7 +11,7 @@ from daemon.config import Config, ConfigError, Listener, Loaded, Problem, host_p
 from daemon.dialling import Endpoint, client_context
 from daemon.gate import Gate
 from daemon.mail.headers import list_id_value
-from daemon.mail.links import Links
+from daemon.mail.links import links_of
 from daemon.opening import now
 from daemon.options import Credential
 from daemon.relay.access import Credentials, Policy
@@ -45,6 +45,18 @@ def context(loaded: Loaded, ledger: Ledger, numbers: dict[str, int], record: Rec
         stamping(config, ledger, numbers),
         record or NoRecord(),
     )
+
+
+def check(loaded: Loaded) -> None:
+    """What only the files can tell: certificates, keys, passwords. Raises ConfigError with all that is wrong."""
+    problems: list[Problem] = []
+    for build in (listening, pool) if loaded.config.upstream is not None else ():
+        try:
+            build(loaded)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
 
 
 def pool(loaded: Loaded) -> Pool:
@@ -90,12 +102,6 @@ def policy_context(config: Config, ledger: Ledger, numbers: dict[str, int], reco
     )
 
 
-def links(config: Config) -> Links:
-    """How this house's unsubscribe links look."""
-    address = next(iter(config.house.addresses), "")
-    return Links(address, any(box.subaddress == "+" for box in config.mailbox), config.web.public_url)
-
-
 def stamping(config: Config, ledger: Ledger, numbers: dict[str, int]) -> Stamping | None:
     """What is written on messages; None if nothing is."""
     relay = config.relay
@@ -103,9 +109,8 @@ def stamping(config: Config, ledger: Ledger, numbers: dict[str, int]) -> Stampin
         return None
     list_ids = {x.id: list_id_value(x.title, x.list_id) for x in config.list if x.list_id}
     cfbl = f"{relay.cfbl_address}; report=arf".encode("ascii") if relay.cfbl_address else b""
-    return Stamping(
-        links(config), ledger.site_key, numbers, list_ids, relay.feedback_id, cfbl, relay.existing == "replace"
-    )
+    links = links_of(config.house, config.mailbox, config.web.public_url)
+    return Stamping(links, ledger.site_key, numbers, list_ids, relay.feedback_id, cfbl, relay.existing == "replace")
 
 
 def listening(loaded: Loaded) -> list[Listening]:

@@ -19,6 +19,7 @@ from functools import partial
 from daemon import events, jobs, notices, postfix, relaying, systemd
 from daemon.config import Config, ConfigError, House, Loaded, Mailbox, host_port, is_loopback, load
 from daemon.intake import Intake
+from daemon.mail.links import undo_by_mail
 from daemon.mail.reading import Reading
 from daemon.mail.triage import read
 from daemon.mailbox.session import Session, connect
@@ -55,7 +56,8 @@ def writes_to_people(config: Config) -> bool:
 def build_post(config: Config, ledger: Ledger, pool: Pool) -> notices.Post:
     """What sends our own mail."""
     sender = notices.sender_of(config.notices.sender, config.house)
-    return notices.Post(ledger, config.house, sender, pool, notices.undo_by_mail(config.house, sender), now)
+    undo_link = partial(undo_by_mail, next(iter(config.house.addresses), sender))  # there is no page to undo at yet
+    return notices.Post(ledger, config.house, sender, pool, undo_link, now)
 
 
 def build_web(config: Config, ledger: Ledger, numbers: dict[str, int]) -> WebContext:

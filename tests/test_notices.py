@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from hypothesis import strategies as st
 from daemon import notices
 from daemon.config import House, MailingList
 from daemon.mail import phrases, tokens, triage
+from daemon.mail.links import undo_by_mail
 from daemon.mail.reading import AutoReply, OptOut, Resubscribe, Review
-from daemon.notices import Post, compose, sender_of, texts, undo_by_mail
+from daemon.notices import Post, compose, sender_of, texts
 from daemon.upstream import Endpoint, Pool
 from storage import outbox
 from storage.address import NotAnAddress, SiteKey, parse
@@ -38,6 +40,7 @@ HOUSE = House(
     lists=(MailingList(id="newsletter", title="The Quill Letter"), MailingList(id="offers")),
 )
 IDS = {1: "newsletter", 2: "offers"}
+UNDO = partial(undo_by_mail, "support@quillpdf.example")
 ANN = "ann@example.com"
 
 
@@ -48,7 +51,7 @@ def notice(
 
 
 def composed(of: Notice) -> EmailMessage:
-    raw = compose(of, HOUSE, "support@quillpdf.example", IDS, KEY, undo_by_mail(HOUSE, ""), NOW)
+    raw = compose(of, HOUSE, "support@quillpdf.example", IDS, KEY, UNDO, NOW)
     assert b"\n" not in raw.replace(b"\r\n", b"")
     message = message_from_bytes(raw, policy=policy.default)
     assert isinstance(message, EmailMessage)
@@ -102,7 +105,7 @@ def test_whoever_is_understood_is_answered_in_his_language() -> None:
 
 def test_an_unknown_language_gets_that_of_the_house() -> None:
     house = HOUSE.model_copy(update={"language": "de"})
-    raw = compose(notice(language="xx"), house, "s@quillpdf.example", IDS, KEY, undo_by_mail(house, ""), NOW)
+    raw = compose(notice(language="xx"), house, "s@quillpdf.example", IDS, KEY, UNDO, NOW)
     assert b"keine E-Mails mehr" in raw
 
 
@@ -124,7 +127,7 @@ def test_no_address_breaks_the_header(local: str, name: str) -> None:
     except NotAnAddress:
         return
     house = HOUSE.model_copy(update={"name": name.replace("\r", " ").replace("\n", " ")})
-    raw = compose(notice(address=address), house, "s@quillpdf.example", IDS, KEY, undo_by_mail(house, ""), NOW)
+    raw = compose(notice(address=address), house, "s@quillpdf.example", IDS, KEY, UNDO, NOW)
     head = raw.partition(b"\r\n\r\n")[0]
     assert head.count(b"\r\nAuto-Submitted: auto-replied") == 1
 
@@ -157,7 +160,7 @@ def server() -> Iterator[Sink]:
 async def post(ledger: Books, server: Sink, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Post]:
     monkeypatch.setattr(notices, "POLL_SECONDS", 0.02)
     pool = Pool([Endpoint("127.0.0.1", server.port)], hostname="relay.example", timeout=2)
-    yield Post(ledger.ledger, HOUSE, "support@quillpdf.example", pool, undo_by_mail(HOUSE, ""), lambda: NOW)
+    yield Post(ledger.ledger, HOUSE, "support@quillpdf.example", pool, UNDO, lambda: NOW)
     pool.close()
     await asyncio.sleep(0)
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from daemon.cli import common
 from daemon.cli.common import DATAERR, TEMPFAIL, AsJson, ListOption, Stop, note, tell
-
-if TYPE_CHECKING:
-    from daemon.mail.links import Links
 
 
 def register(app: typer.Typer) -> None:
@@ -29,6 +25,7 @@ def token(
     For mail that does not pass through the relay. They never expire, and can only take away; `undo` gives back, and works for 30 days.
     """
     from daemon.mail import tokens
+    from daemon.mail.links import links_of, undo_by_mail
     from storage.address import NotAnAddress, parse, person
     from storage.terms import ALL, seconds
 
@@ -38,8 +35,7 @@ def token(
     if scope == common.NO_SUCH_LIST:
         raise Stop(f"the ledger has not met the list {list_id!r} yet: start `optoutd run` once", TEMPFAIL)
     number = 0 if scope == ALL else scope
-    links = _links(loaded.config)
-    by_mail = replace(links, public_url="")  # there is no page to undo at yet
+    links = links_of(loaded.config.house, loaded.config.mailbox, loaded.config.web.public_url)
     failed = False
     for text in common.arguments(addresses):
         try:
@@ -52,16 +48,10 @@ def token(
         link = tokens.make(ledger.site_key, "link", key, number)
         undo = tokens.make(ledger.site_key, "undo", key, number, day=day)
         fact: dict[str, Any] = {"address": text, "list": list_id, "token": link}
-        fact |= {"one_click": links.one_click(link), "mailto": links.mailto(link), "undo": by_mail.undo(undo)}
+        fact |= {"one_click": links.one_click(link), "mailto": links.mailto(link), "undo": None}
+        if links.address:  # there is no page to undo at yet
+            fact["undo"] = undo_by_mail(links.address, undo)
         lines = [x for x in (fact["one_click"], fact["mailto"], fact["undo"] and f"{fact['undo']} (30 days)") if x]
         tell(fact, as_json, f"{text}  " + f"\n{' ' * len(text)}  ".join(lines or [link]))
     if failed:
         raise typer.Exit(DATAERR)
-
-
-def _links(config: Any) -> Links:
-    """How links look here, as the relay stamps them."""
-    from daemon.mail.links import Links
-
-    subaddress = any(box.subaddress == "+" for box in config.mailbox)
-    return Links(next(iter(config.house.addresses), ""), subaddress, config.web.public_url)

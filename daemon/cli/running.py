@@ -38,9 +38,10 @@ def check_config() -> None:
 
     Each problem is a line on stderr: the option's path, and what is wrong with it. Exit code 78 if there are any.
     """
+    from daemon import relaying
     from daemon.config import find, load
 
-    load(find(common.chosen_config))
+    relaying.check(load(find(common.chosen_config)))
     typer.echo("ok")
 
 

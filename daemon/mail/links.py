@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
+
+from daemon.config import House, Mailbox
 
 _LOCAL_LIMIT: Final = 64  # octets of a local part (RFC 5321 4.5.3.1.1)
 _TAG: Final = "+u-"
@@ -46,7 +49,17 @@ class Links:
         """What gives back: a page, or a mail to us where there is no web door."""
         if self.public_url:
             return f"{self.public_url}/undo/{token}"
-        return "mailto:{}@{}?subject=undo%20{}".format(*_parts(self.address), token) if self.address else None
+        return undo_by_mail(self.address, token) if self.address else None
+
+
+def undo_by_mail(address: str, token: str) -> str:
+    """What gives back where there is no page for it: a mail to this address, ready to be sent."""
+    return "mailto:{}@{}?subject=undo%20{}".format(*_parts(address), token)
+
+
+def links_of(house: House, mailboxes: Iterable[Mailbox], public_url: str) -> Links:
+    """How the links of a house look that has these mailboxes."""
+    return Links(next(iter(house.addresses), ""), any(box.subaddress == "+" for box in mailboxes), public_url)
 
 
 @lru_cache(maxsize=16)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from daemon import events
-from daemon.config import host_port
+from daemon.config import bound_to, host_port
 from daemon.relay.access import BLOCKED, Brake, Policy
 from daemon.relay.context import Context
 from daemon.relay.protocol import Door, Protocol
@@ -72,7 +72,7 @@ class Server:
                     **(tls if listening.tls else {}),
                 )
             )
-        return [_shown(s.getsockname()) for server in self._sockets for s in server.sockets]
+        return [bound_to(s.getsockname()) for server in self._sockets for s in server.sockets]
 
     def _make_template(self, loop: asyncio.AbstractEventLoop) -> None:
         settings = self.context.settings
@@ -160,8 +160,3 @@ def _renewed(context: ssl.SSLContext | None, files: tuple[Path, Path] | None) ->
     if context is not None and files is not None:
         context.load_cert_chain(*files)
     return context
-
-
-def _shown(address: Any) -> str:
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from daemon import events
-from daemon.config import host_port
+from daemon.config import bound_to, host_port
 from daemon.web import oneclick
 from daemon.web.context import Context
 from daemon.web.pages import SECURITY, Page, stylesheet
@@ -164,7 +164,7 @@ class Server:
         server.lifespan = server.config.lifespan_class(server.config)
         await server.startup(sockets=self._sockets)
         self._running = asyncio.create_task(server.main_loop())
-        return [_shown(s.getsockname()) for s in self._sockets]
+        return [bound_to(s.getsockname()) for s in self._sockets]
 
     async def stop(self) -> None:
         """No new connections; up to 10 s for the answers under way."""
@@ -200,8 +200,3 @@ def _bound(family: int, address: Any) -> socket.socket:
         bound.close()
         raise
     return bound
-
-
-def _shown(address: Any) -> str:
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

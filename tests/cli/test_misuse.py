@@ -153,6 +153,26 @@ def test_a_bad_config_is_78(desk: Desk, content: bytes, sentence: str) -> None:
     assert len(desk("check-config").err.splitlines()) == 1
 
 
+def test_a_config_whose_certificate_or_password_is_none_is_not_ok(desk: Desk) -> None:
+    """What the daemon would stop at, check-config finds: all of it, at once."""
+    here = desk.directory
+    for name, text in (("cert.pem", "no certificate"), ("key.pem", "no key"), ("crm", ""), ("ca.pem", "no CA")):
+        (here / name).write_text(text)
+        (here / name).chmod(0o600)
+    desk.configure(
+        CONFIG
+        + '[relay]\ntls = "starttls"\ncert_file = "cert.pem"\nkey_file = "key.pem"\n'
+        + '[[relay.credential]]\nusername = "crm"\npassword_file = "crm"\n'
+        + '[upstream]\ntls = "implicit"\nca_file = "ca.pem"\n'
+    )
+    said = desk("check-config")
+    assert (said.code, said.out) == (78, "")
+    assert "relay.credential[0].password_file: the password is empty" in said.err
+    assert "upstream: " in said.err
+    (here / "crm").write_text("secret")
+    assert "cert.pem: has no certificate" in desk("check-config").err
+
+
 def test_check_config(desk: Desk) -> None:
     assert desk("check-config").out == "ok\n"
     desk.configure(CONFIG + '[relay]\nmode = "eat"\n[[mailbox]]\nname = "x"\n')

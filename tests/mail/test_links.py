@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.config import House
+from daemon.config import House, Mailbox
 from daemon.mail.headers import unsubscribe_value
-from daemon.mail.links import Links
-from daemon.notices import undo_by_mail
+from daemon.mail.links import Links, links_of
 
 TOKEN = "a234567" * 6 + "abcdef"
 assert len(TOKEN) == 48
@@ -25,9 +24,12 @@ def test_by_mail_only() -> None:
     assert PLAIN.undo(TOKEN) == f"mailto:support@quillpdf.example?subject=undo%20{TOKEN}"
 
 
-def test_the_undo_link_is_the_one_of_the_notices() -> None:
-    house = House(name="Quill", domains=("quillpdf.example",), addresses=("support@quillpdf.example",))
-    assert PLAIN.undo(TOKEN) == undo_by_mail(house, "")(TOKEN)
+def test_the_links_of_a_house() -> None:
+    house = House(name="Quill", domains=("quillpdf.example",), addresses=("support@quillpdf.example", "b@x.example"))
+    assert links_of(house, (), "") == PLAIN
+    box = Mailbox(name="m", host="h.example", username="u", password_file="p", subaddress="+")
+    assert links_of(house, (box,), "https://m.example") == Links("support@quillpdf.example", True, "https://m.example")
+    assert links_of(House(name="Quill"), (), "") == Links("", False, "")
 
 
 def test_with_a_web_door() -> None:
