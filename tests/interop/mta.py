@@ -41,7 +41,7 @@ def _overridden(main_cf: str, more: str) -> str:
 
 @contextlib.contextmanager
 def mta(relayhost_port: int, main_cf: str = "", master_cf: str = "") -> Iterator[Mta]:
-    """A running Postfix (root; Debian: postfix). `main_cf` overrides what tests/servers.py says, `master_cf` adds to it."""
+    """A running Postfix (root; Debian: postfix). `main_cf` overrides what tests/servers says, `master_cf` adds to it."""
     with tempfile.TemporaryDirectory(prefix="oo", dir="/tmp", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o755)  # it drops root
         server = Mta(Path(name), relayhost_port)

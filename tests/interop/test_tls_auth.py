@@ -14,6 +14,7 @@ from typing import Final, Literal
 import pytest
 
 from daemon import options
+from tests.certificates import certify
 from tests.interop.clients import CLIENTS, Job, Line, missing
 from tests.interop.documents import filled
 from tests.interop.house import ANN, BOB, CARLA, HOUSE, MESSAGE, below_our_received, recipients
@@ -64,15 +65,6 @@ def _guarded(_sink_server: Sink, tls: Tls) -> Iterator[tuple[Daemon, Line]]:
 def guarded(_guarded: tuple[Daemon, Line], sink: Sink) -> tuple[Daemon, Line]:
     """A daemon that has TLS and a user, and how that user reaches it; what passes goes to `sink`, which is empty."""
     return _guarded
-
-
-def certify(key: Path, certificate: Path) -> None:
-    """A key and a certificate for localhost, 127.0.0.1 and the printed name, that is its own CA."""
-    names = f"DNS:localhost,DNS:relay.quillpdf.example,IP:{HOST}"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost".split()
-    command += ["-addext", f"subjectAltName={names}", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(command, check=True, capture_output=True)
-    key.chmod(0o600)
 
 
 @pytest.fixture(params=NAMES)

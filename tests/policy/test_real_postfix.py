@@ -74,7 +74,7 @@ class Asking(Postfix):
 
 @contextlib.contextmanager
 def asking(from_the_docs: str, upstream: Sink) -> Iterator[Asking]:
-    with servers._directory() as directory:
+    with servers.directory_of_its_own() as directory:
         server = Asking(directory, upstream.port, from_the_docs)
         server.start()
         try:

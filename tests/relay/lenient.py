@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from tests.scripted import listening
+
 # A CR that is the last octet so far may yet become a CRLF.
 _LINE: Final = re.compile(rb"([^\r\n]*)(?:\r\n|\n|\r(?=[^\n]))")
 _END: Final = re.compile(rb"(?:\r\n|\r|\n)\.(?:\r\n|\n|\r(?=[^\n]))")
@@ -83,14 +85,5 @@ class Lenient:
 @contextlib.asynccontextmanager
 async def lenient() -> AsyncIterator[Lenient]:
     """A running one."""
-    made = Lenient()
-    server = await asyncio.start_server(made.converse, "127.0.0.1", 0)
-    made.port = server.sockets[0].getsockname()[1]
-    try:
+    async with listening(Lenient()) as made:
         yield made
-    finally:
-        server.close()
-        tasks = tuple(made.tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks)

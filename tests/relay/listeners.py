@@ -18,7 +18,7 @@ from typing import Any
 from daemon.relay.access import Brake, Credentials, Policy
 from daemon.relay.protocol import Door
 from daemon.relay.server import Listening
-from tests import servers
+from tests.certificates import certify
 from tests.relay.desk import Desk
 from tests.relay.faulty import ENVELOPE, play
 from tests.relay.puppet import Puppet
@@ -74,7 +74,7 @@ class Hurried(Brake):
 
 def make_pair(directory: Path) -> Pair:
     """A certificate for localhost and its key."""
-    servers._certificate(directory / "key.pem", directory / "cert.pem")
+    certify(directory / "key.pem", directory / "cert.pem")
     return directory / "cert.pem", directory / "key.pem"
 
 

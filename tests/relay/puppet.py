@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+
+from tests.scripted import listening
 
 USUAL = {
     "GREETING": b"220 puppet.example ESMTP\r\n",
@@ -23,7 +24,6 @@ USUAL = {
     "QUIT": b"221 2.0.0 bye\r\n",
 }
 Act = Callable[[asyncio.StreamWriter], Awaitable[None]]
-P = TypeVar("P", bound="Puppet")
 
 
 @dataclass
@@ -107,21 +107,6 @@ class Puppet:
         writer.write(said)
         await writer.drain()
         return said[:1] in b"23"
-
-
-@contextlib.asynccontextmanager
-async def listening(made: P) -> AsyncIterator[P]:
-    """Have it listen."""
-    server = await asyncio.start_server(made.converse, "127.0.0.1", made.port, limit=1 << 20)
-    made.port = server.sockets[0].getsockname()[1]
-    try:
-        yield made
-    finally:
-        server.close()
-        tasks = tuple(made.tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager

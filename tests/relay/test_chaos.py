@@ -15,8 +15,8 @@ from daemon.upstream import Pool
 from tests.ledgers import Books
 from tests.relay.desk import Desk, relay, reply
 from tests.relay.faulty import AGAIN, HELLO, reset_on_close, until
-from tests.relay.puppet import listening
 from tests.relay.trouble import TROUBLES, Tally, Troubled, nothing_is_left, unfinished
+from tests.scripted import listening
 
 pytestmark = pytest.mark.usefixtures("nothing_unexpected")
 

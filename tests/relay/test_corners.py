@@ -12,6 +12,7 @@ from daemon.relay import protocol, server, wire
 from daemon.relay.access import Policy
 from daemon.relay.tls import server_context
 from tests import servers
+from tests.certificates import certify
 from tests.ledgers import Books
 from tests.relay.desk import BODY, Desk, relay, reply
 from tests.relay.faulty import ENVELOPE, HELLO, MAIL, connected, play, reset_on_close, until
@@ -40,7 +41,7 @@ def offering_tls(tmp_path: Path) -> server.Listening:
     """What a listener with STARTTLS has that another one has not."""
     if servers.program("openssl") is None:
         pytest.skip("Debian package openssl is missing")
-    servers._certificate(tmp_path / "key.pem", tmp_path / "cert.pem")
+    certify(tmp_path / "key.pem", tmp_path / "cert.pem")
     context = server_context(tmp_path / "cert.pem", tmp_path / "key.pem")
     return server.Listening("", protocol.Door(Policy("refuse", None, "marketing", (), ""), context))
 

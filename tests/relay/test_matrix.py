@@ -19,8 +19,8 @@ import pytest
 from tests.ledgers import Books
 from tests.relay.desk import Desk, relay, reply
 from tests.relay.faulty import AGAIN, HELLO, connected, play, reset_on_close, until
-from tests.relay.puppet import listening
 from tests.relay.trouble import REPLAY, STEPS, TROUBLES, WORDS, Tally, Troubled, nothing_is_left, unfinished
+from tests.scripted import listening
 
 pytestmark = pytest.mark.usefixtures("nothing_unexpected")
 

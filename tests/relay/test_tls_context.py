@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from daemon.relay import tls
 from daemon.relay.tls import TlsError, days_left, server_context
 from tests import servers
+from tests.certificates import certify
 from tests.loopback import HOST
 
 pytestmark = pytest.mark.skipif(servers.program("openssl") is None, reason="Debian package openssl is missing")
@@ -33,7 +34,7 @@ def openssl(*arguments: str | Path) -> str:
 @pytest.fixture(scope="session")
 def _made(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     directory = tmp_path_factory.mktemp("tls")
-    servers._certificate(directory / "key.pem", directory / "cert.pem")
+    certify(directory / "key.pem", directory / "cert.pem")
     return directory / "cert.pem", directory / "key.pem"
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import signal
 import smtplib
 import ssl
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.certificates import certify
 from tests.loopback import free_port
 from tests.scenarios.process import PATIENCE, Daemon, config
 from tests.sink import Sink, sink
@@ -28,17 +28,9 @@ def behind() -> Iterator[Sink]:
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A certificate and a password beside the config."""
-    certify(tmp_path)
+    certify(tmp_path / "key.pem", tmp_path / "cert.pem")
     (tmp_path / "crm-password").write_text("first\n")
     return tmp_path
-
-
-def certify(directory: Path) -> None:
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost".split()
-    command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    command += ["-keyout", str(directory / "key.pem"), "-out", str(directory / "cert.pem")]
-    subprocess.run(command, check=True, capture_output=True)
-    (directory / "key.pem").chmod(0o600)
 
 
 def guarded(port: int, *upstreams: int) -> str:
@@ -79,7 +71,7 @@ def test_a_new_password_and_a_new_certificate_count_from_the_next_client_on(home
     with Daemon(home, guarded(port, behind.port)).running() as daemon:
         log_in(daemon, port, "first")
         for _ in range(2):  # the second time is no different
-            certify(home)
+            certify(home / "key.pem", home / "cert.pem")
             (home / "crm-password").write_text("second\n")
             with pytest.raises(ssl.SSLError):  # not before we are told
                 log_in(daemon, port, "second")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from daemon.dialling import Endpoint
+from tests.scripted import listening
 
 USUAL: Final = {
     "GREETING": b"220 guarded.example ESMTP\r\n",
@@ -93,13 +94,5 @@ async def guarded(
     made = Guarded(tls, implicit, dict(says))
     if tls is not None:
         tls.sni_callback = lambda _object, name, _context: made.names.append(name)
-    server = await asyncio.start_server(made.converse, host, 0)
-    made.port = server.sockets[0].getsockname()[1]
-    try:
+    async with listening(made, host):
         yield made
-    finally:
-        server.close()
-        tasks = tuple(made.tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
