@@ -25,7 +25,7 @@ from sqlalchemy.pool import QueuePool
 from storage.address import SiteKey
 from storage.audit import Chain
 
-REVISION: Final = "0003"  # the migration this code needs (tests hold it to the newest in migrations/)
+REVISION: Final = "0004"  # the migration this code needs (tests hold it to the newest in migrations/)
 WRITE_SECONDS: Final = 5  # how long a writer waits for another process' writer (CONTRACT 9)
 
 
@@ -134,6 +134,8 @@ def _half(database: Path, key_file: Path) -> None:
 def migrate(database: Path) -> tuple[str, str]:
     """Bring the schema to REVISION, keeping a copy beside the file. Returns (revision before, after). Raises Unusable."""
     before = revision(database)
+    if before > REVISION:
+        return before, before  # opening it says whether we can work with that
     if before != REVISION:
         copy = database.with_name(f"{database.name}.before-{REVISION}")
         os.close(os.open(copy, os.O_WRONLY | os.O_CREAT, 0o600))
@@ -266,13 +268,19 @@ def verify_identity(scalar: Any, site_key: SiteKey) -> None:
     at = scalar("SELECT version_num FROM alembic_version")
     if at is None:
         raise Unavailable("the database has no schema")
-    if at != REVISION:
-        raise Unusable(f"the database schema is {at}, this version needs {REVISION}: run `optoutd migrate`")
+    if at != REVISION and not _goes_with(str(at), scalar("SELECT value FROM meta WHERE name = 'needs'")):
+        what_to_do = "run `optoutd migrate`" if str(at) < REVISION else "it belongs to a newer version of optoutd"
+        raise Unusable(f"the database schema is {at}, this version needs {REVISION}: {what_to_do}")
     check = scalar("SELECT value FROM meta WHERE name = 'check'")
     if check is None:
         raise Unavailable("the database has no check value")
     if not secrets.compare_digest(bytes(check), check_value(site_key)):
         raise Unusable("the site key is not the one this database was made with: put the right key file in place")
+
+
+def _goes_with(newer: str, needs: bytes | None) -> bool:
+    """Is this the schema of a later version, which says that ours can still work with it? Nodes are not all renewed at once."""
+    return newer > REVISION and needs is not None and bytes(needs).decode("ascii", "replace") <= REVISION
 
 
 def open_ledger(

@@ -38,7 +38,8 @@ class Utc(TypeDecorator[datetime]):
 
 
 class Meta(SQLModel, table=True):
-    """Facts about the ledger itself: `check` (the site key's check value), `head` (of the audit chain)."""
+    """Facts about the ledger itself: `check` (the site key's check value), `head` (of the audit chain), `needs` (the oldest
+    revision whose code can still use this schema), `hashes` (kinds of foreign hash rows there are)."""
 
     name: str = Field(primary_key=True)
     value: bytes
@@ -226,6 +227,38 @@ class RelayTally(SQLModel, table=True):
     outcome: str = Field(primary_key=True)
     reason: int = Field(primary_key=True)
     count: int = Field(sa_type=BigInteger)
+
+
+class Forgotten(SQLModel, table=True):
+    """A key whose person was erased: the suppression stays, and nothing ever refills the address beside it."""
+
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    key: bytes = Field(primary_key=True)
+
+
+class ImportRun(SQLModel, table=True):
+    """An import, and how far it has come: the same file again goes on there, and changes nothing once it has ended."""
+
+    __tablename__ = "import_run"
+    id: int | None = Field(default=None, primary_key=True)
+    digest: bytes = Field(unique=True)  # of the file's octets and of what was asked to be done with it
+    file: str
+    at: datetime = Field(sa_type=Utc)
+    position: int = Field(sa_type=BigInteger)  # rows of the file whose fate is committed
+    added: int = Field(sa_type=BigInteger)
+    already: int = Field(sa_type=BigInteger)
+    skipped: int = Field(sa_type=BigInteger)
+    bad: int = Field(sa_type=BigInteger)
+    finished: int
+
+
+class Lease(SQLModel, table=True):
+    """Which node does what (DESIGN 7.10): watches a mailbox, runs the jobs, sends notices. `until`: the database's clock."""
+
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    role: str = Field(primary_key=True)
+    holder: str
+    until: int = Field(sa_type=BigInteger)
 
 
 class JobRun(SQLModel, table=True):

@@ -36,9 +36,10 @@ def key(tmp_path: Path) -> Path:
     return tmp_path / "site.key"
 
 
-def change(database: Path, statement: str) -> None:
+def change(database: Path, *statements: str) -> None:
     with closing(sqlite3.connect(database)) as db:
-        db.execute(statement)
+        for statement in statements:
+            db.execute(statement)
         db.commit()
 
 
@@ -258,12 +259,23 @@ def test_a_current_schema_is_left_alone(database: Path, key: Path) -> None:
 
 def test_the_schema_of_a_newer_version_is_refused_and_not_touched(database: Path, key: Path) -> None:
     create(database, key)
-    change(database, "UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(Unusable, match="not one this version knows"):
-        migrate(database)
-    with pytest.raises(Unusable, match=f"schema is 9999, this version needs {REVISION}"):
+    change(
+        database,
+        "UPDATE alembic_version SET version_num = '9999'",
+        "UPDATE meta SET value = CAST('9999' AS BLOB) WHERE name = 'needs'",
+    )
+    assert migrate(database) == ("9999", "9999")
+    with pytest.raises(Unusable, match=f"schema is 9999, this version needs {REVISION}: it belongs to a newer version"):
         open_ledger(database, key)
     assert engine.revision(database) == "9999"
+
+
+def test_the_schema_of_a_newer_version_that_still_goes_with_ours_is_worked_with(database: Path, key: Path) -> None:
+    """Nodes are renewed one after the other: the first new one migrates, the others go on."""
+    create(database, key)
+    change(database, "UPDATE alembic_version SET version_num = '9999'")
+    open_ledger(database, key).close()
+    assert Lookup(database, read_site_key(key)).rows(storage.address.parse("ann@example.com")) == []
 
 
 @pytest.mark.parametrize(
