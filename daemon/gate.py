@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, Protocol
 
 from storage.address import Address, NotAnAddress
 from storage.engine import Unavailable, Unusable
-from storage.lookup import Lookup, Row, Verdict, verdict
+from storage.lookup import Row, Verdict, verdict
 from storage.routes import is_routed, meant
 from storage.terms import ALL, Reason
 
@@ -58,13 +58,34 @@ class Pass:
 
 Answer = Pass | Refused | Unknown
 _PASS = Pass()
+_TOO_FAR: Final = "550 5.1.3 bad address: routed through too many hops"
+
+
+class Lookup(Protocol):
+    """What answers at once: storage.lookup.Lookup, storage.postgres.Lookup. Each method raises Unavailable, Unusable."""
+
+    def rows(self, address: Address) -> list[Row]:
+        """All rows that any form of this address hits."""
+
+    def rows_of_all(self, addresses: Iterable[Address]) -> list[list[Row]]:
+        """As `rows` for several."""
+
+
+class Questions(Protocol):
+    """What has to be waited for: a database on the other side of a network (storage.postgres.Questions)."""
+
+    async def rows_of_all(self, addresses: Sequence[Address]) -> list[list[Row]]:
+        """All rows that any form of each address hits. Raises Unavailable, Unusable."""
 
 
 class Gate:
-    """The decision over one Lookup. `numbers`: list id -> list number, as in the ledger."""
+    """The decision over one Lookup. `numbers`: list id -> list number, as in the ledger.
 
-    def __init__(self, lookup: Lookup, numbers: Mapping[str, int]):
-        self._lookup = lookup
+    `questions`: where the database must be waited for, what `ask` asks in the place of the lookup.
+    """
+
+    def __init__(self, lookup: Lookup, numbers: Mapping[str, int], questions: Questions | None = None):
+        self._lookup, self._questions = lookup, questions
         self._numbers = dict(numbers)
         self._ids = {n: i for i, n in self._numbers.items()}
 
@@ -93,17 +114,38 @@ class Gate:
             return [Unknown(str(why))] * len(rcpt_tos)
         return [self.judge(r, list_id, purpose) if r else _PASS for r in rows]
 
-    def _routed(self, rcpt_to: Address, list_id: str | None, purpose: Purpose) -> Answer:
-        """Of an address that a mail server may read as another one: the first refusal, else what is to be told."""
+    async def ask(
+        self, rcpt_tos: Sequence[Address], list_id: str | None = None, purpose: Purpose = "marketing"
+    ) -> Sequence[Answer]:
+        """As `may_all`, from the event loop: it waits where the database must be waited for."""
+        if self._questions is None:
+            return (
+                [self.may(rcpt_tos[0], list_id, purpose)]
+                if len(rcpt_tos) == 1
+                else self.may_all(rcpt_tos, list_id, purpose)
+            )
+        asked = [_meant(rcpt_to) for rcpt_to in rcpt_tos]
         try:
-            rows = self._lookup.rows_of_all(meant(f"{rcpt_to.local}@{rcpt_to.domain}"))
-        except NotAnAddress as why:
-            return Unknown(str(why), "550 5.1.3 bad address: routed through too many hops")
+            rows = iter(await self._questions.rows_of_all([a for of_one in asked if of_one for a in of_one]))
+        except (Unavailable, Unusable) as why:
+            return [Unknown(str(why))] * len(rcpt_tos)
+        return [
+            Unknown("routed through too many hops", _TOO_FAR)
+            if of_one is None
+            else _worst([self.judge(next(rows), list_id, purpose) for _ in of_one])
+            for of_one in asked
+        ]
+
+    def _routed(self, rcpt_to: Address, list_id: str | None, purpose: Purpose) -> Answer:
+        """Of an address that a mail server may read as another one."""
+        asked = _meant(rcpt_to)
+        if asked is None:
+            return Unknown("routed through too many hops", _TOO_FAR)
+        try:
+            rows = self._lookup.rows_of_all(asked)
         except (Unavailable, Unusable) as why:
             return Unknown(str(why))
-        answers = [self.judge(r, list_id, purpose) for r in rows]
-        refusals = [answer for answer in answers if isinstance(answer, Refused)]
-        return next((answer for answer in (*refusals, *answers) if answer != _PASS), _PASS)
+        return _worst([self.judge(r, list_id, purpose) for r in rows])
 
     def rows(self, rcpt_to: Address) -> list[Row]:
         """All that stands against it, whatever the list. Raises Unavailable, Unusable."""
@@ -124,3 +166,19 @@ class Gate:
     def _judged(self, rows: Sequence[Row], number: int | None) -> Refused | None:
         found = verdict(rows, number)
         return Refused(found, None if found.scope == ALL else self._ids.get(found.scope)) if found else None
+
+
+def _meant(rcpt_to: Address) -> Sequence[Address] | None:
+    """Whom mail to this address may reach; None: through more hops than we follow."""
+    if not is_routed(rcpt_to):
+        return (rcpt_to,)
+    try:
+        return meant(f"{rcpt_to.local}@{rcpt_to.domain}")
+    except NotAnAddress:
+        return None
+
+
+def _worst(answers: Sequence[Pass | Refused]) -> Pass | Refused:
+    """The first refusal, else what is to be told, else a pass."""
+    refusals = [answer for answer in answers if isinstance(answer, Refused)]
+    return next((answer for answer in (*refusals, *answers) if answer != _PASS), _PASS)

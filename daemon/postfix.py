@@ -22,7 +22,7 @@ from typing import Final
 
 from daemon import events
 from daemon.config import bound_to, host_port
-from daemon.gate import Gate, Purpose, Refused, Unknown
+from daemon.gate import Answer, Gate, Purpose, Refused, Unknown
 from storage.address import Address, NotAnAddress, SiteKey
 from storage.refusals import Outcome
 from storage.routes import meant as addresses
@@ -144,15 +144,15 @@ def _stated(policy_context: str) -> tuple[str | None, Purpose]:
     raise _Misconfigured(f"{policy_context}: only list=ID and purpose=marketing or purpose=service are understood")
 
 
-def action(context: Context, asked: Request) -> str:
+async def action(context: Context, asked: Request) -> str:
     """Answer a request: what stands behind `action=`."""
     if asked.state != "RCPT" and not (asked.state in _LATER and asked.recipient):
         return _DUNNO
-    answer = _decide(context, asked)
+    answer = await _decide(context, asked)
     return _DUNNO if context.observe else answer
 
 
-def _decide(context: Context, asked: Request) -> str:
+async def _decide(context: Context, asked: Request) -> str:
     try:
         mail = _mail(context, asked)
     except _Misconfigured as wrong:
@@ -167,14 +167,14 @@ def _decide(context: Context, asked: Request) -> str:
         events.policy_unreadable(context.site_key.who(asked.recipient), observed=context.observe)
         context.note("would-refuse" if context.observe else "refused", mail.list_id, mail.user, 0, 1)
         return _UNREADABLE
-    return _judge(context, asked, mail, meant)
+    answers = await context.gate.ask(meant, mail.list_id, mail.purpose)
+    return _judge(context, asked, mail, list(zip(meant, answers, strict=True)))
 
 
-def _judge(context: Context, asked: Request, mail: _Mail, meant: Sequence[Address]) -> str:
+def _judge(context: Context, asked: Request, mail: _Mail, answers: Sequence[tuple[Address, Answer]]) -> str:
     """Nobody meant may stand on the list: the first answer that is no Pass is the answer."""
     despite: Refused | None = None
-    for address in meant:
-        answer = context.gate.may(address, mail.list_id, mail.purpose)
+    for address, answer in answers:
         if isinstance(answer, Refused):
             return _refuse(context, asked, mail, address, answer)
         if isinstance(answer, Unknown):
@@ -278,15 +278,15 @@ class Server:
         async with asyncio.timeout(IDLE_SECONDS) as silence:
             for answered in count(1):
                 block = await reader.readuntil(b"\n\n")
-                writer.write(f"action={self._answer(read(block[:-2]))}\n\n".encode())
+                writer.write(f"action={await self._answer(read(block[:-2]))}\n\n".encode())
                 await writer.drain()  # one that does not read its answers is not read from
                 silence.reschedule(loop.time() + IDLE_SECONDS)
                 if answered % _AT_ONCE == 0:
                     await asyncio.sleep(0)
 
-    def _answer(self, asked: Request) -> str:
+    async def _answer(self, asked: Request) -> str:
         try:
-            return action(self.context, asked)
+            return await action(self.context, asked)
         except Exception as error:  # noqa: BLE001 - told in our log; a bug costs this recipient 451, not the service
             events.failed("postfix", error)
             return _BROKEN

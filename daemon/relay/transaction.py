@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Final
 
 from daemon import events
@@ -68,7 +68,7 @@ class Transaction:
             return [await self.rcpt(argument) for argument in arguments]
         found = [self._read(argument) for argument in arguments]
         asked = [f for f in found if isinstance(f, envelope.Rcpt)]
-        answers = iter(self._ask([f.address for f in asked]))
+        answers = iter(await self._ask([f.address for f in asked]) if asked else ())
         replies = [self._people.judge(f, next(answers)) if isinstance(f, envelope.Rcpt) else f for f in found]
         passing = [n for n, reply in enumerate(replies) if isinstance(reply, Recipient)]
         if passing:
@@ -82,7 +82,7 @@ class Transaction:
         found = self._read(argument)
         if isinstance(found, str):
             return found
-        reply = self._people.judge(found, self._context.gate.may(found.address, self._list, self._policy.purpose))
+        reply = self._people.judge(found, (await self._ask((found.address,)))[0])
         if isinstance(reply, str):
             return reply
         replies, lost = await self._delivery.rcpts((found.command,))
@@ -104,11 +104,8 @@ class Transaction:
         except envelope.Syntax as problem:
             return str(problem)  # a list with addresses that are none is the sender's misfortune, not an attack on us
 
-    def _ask(self, addresses: Sequence[Address]) -> Sequence[Answer]:
-        gate, policy = self._context.gate, self._policy
-        if len(addresses) == 1:
-            return [gate.may(addresses[0], self._list, policy.purpose)]
-        return gate.may_all(addresses, self._list, policy.purpose)
+    def _ask(self, addresses: Sequence[Address]) -> Awaitable[Sequence[Answer]]:
+        return self._context.gate.ask(addresses, self._list, self._policy.purpose)
 
     async def _offer(self, passing: Sequence[Recipient]) -> list[str]:
         replies, lost = await self._delivery.rcpts([p.rcpt.command for p in passing])
@@ -218,9 +215,7 @@ class Transaction:
         """If the list is known only now, ask again, and start over without those who left it (DESIGN 7.2)."""
         people = self._people
         if self._list is not None and self._list != self._policy.list_id:
-            answers = self._context.gate.may_all(
-                [r.rcpt.address for r in people.taken], self._list, self._policy.purpose
-            )
+            answers = await self._ask([r.rcpt.address for r in people.taken])
             unknown = people.part(answers)
             if unknown is not None:
                 return self._withdraw(unknown.reply)
@@ -258,7 +253,7 @@ class Transaction:
     async def finish(self) -> str:
         """The last question, then the dot and the upstream's reply (DESIGN 7.1)."""
         people = self._people
-        answers = self._ask([r.rcpt.address for r in people.taken])
+        answers = await self._ask([r.rcpt.address for r in people.taken])
         if any(type(answer) is not Pass or answer.despite is not None for answer in answers):
             late = people.late(answers)
             if late is not None:

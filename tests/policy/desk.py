@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from daemon import postfix
 from daemon.gate import Purpose
 from daemon.postfix import Context, Request, Server
 from tests.ledgers import LISTS, Books
@@ -39,6 +40,11 @@ SPELLINGS = {
     '"ann@customer.example"@mta.example.org': "ann@customer.example@mta.example.org",
     "ann@customer.example@mta.example.org": "ann@customer.example@mta.example.org",
 }
+
+
+def action(context: Context, asked: Request) -> str:
+    """What stands behind `action=`, asked from outside the loop."""
+    return asyncio.run(postfix.action(context, asked))
 
 
 # ------------------------------------------------------------------ a desk to ask at

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon import events
-from daemon.postfix import Context, action
+from daemon.postfix import Context
 from storage.terms import Reason
-from tests.policy.desk import ANN, GOOD, OPTED_OUT, Desk, rcpt, serving, written
+from tests.policy.desk import ANN, GOOD, OPTED_OUT, Desk, action, rcpt, serving, written
 
 # ------------------------------------------------------------------ the decision
 

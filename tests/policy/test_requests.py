@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.postfix import NotARequest, Request, action, read
+from daemon.postfix import NotARequest, Request, read
 from storage.address import Address, NotAnAddress, parse
 from storage.routes import meant as addresses
-from tests.policy.desk import ANN, GOOD, OPTED_OUT, SPELLINGS, Desk, rcpt, serving, written
+from tests.policy.desk import ANN, GOOD, OPTED_OUT, SPELLINGS, Desk, action, rcpt, serving, written
 
 # ------------------------------------------------------------------ reading a request
 
