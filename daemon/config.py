@@ -102,6 +102,11 @@ class Loaded:
         return self.path.parent
 
     @property
+    def in_postgres(self) -> bool:
+        """Does the ledger lie in PostgreSQL? Else in a file, `database`."""
+        return self.config.storage.url.startswith("postgresql:")
+
+    @property
     def database(self) -> Path:
         """The SQLite file of `storage.url`."""
         named = self.config.storage.url.removeprefix("sqlite:///")

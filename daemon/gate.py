@@ -70,12 +70,18 @@ class Lookup(Protocol):
     def rows_of_all(self, addresses: Iterable[Address]) -> list[list[Row]]:
         """As `rows` for several."""
 
+    def close(self) -> None:
+        """Close its connection."""
+
 
 class Questions(Protocol):
     """What has to be waited for: a database on the other side of a network (storage.postgres.Questions)."""
 
     async def rows_of_all(self, addresses: Sequence[Address]) -> list[list[Row]]:
         """All rows that any form of each address hits. Raises Unavailable, Unusable."""
+
+    async def close(self) -> None:
+        """Close its connection."""
 
 
 class Gate:
@@ -86,8 +92,18 @@ class Gate:
 
     def __init__(self, lookup: Lookup, numbers: Mapping[str, int], questions: Questions | None = None):
         self._lookup, self._questions = lookup, questions
-        self._numbers = dict(numbers)
-        self._ids = {n: i for i, n in self._numbers.items()}
+        self.numbers = dict(numbers)
+        self._ids = {n: i for i, n in self.numbers.items()}
+
+    def renumbered(self, numbers: Mapping[str, int]) -> Gate:
+        """The same gate for other lists, on the same connections."""
+        return Gate(self._lookup, numbers, self._questions)
+
+    async def close(self) -> None:
+        """Close its connections."""
+        self._lookup.close()
+        if self._questions is not None:
+            await self._questions.close()
 
     def may(self, rcpt_to: Address, list_id: str | None = None, purpose: Purpose = "marketing") -> Answer:
         """May this recipient get mail of the list with this id (None: of no list we know)?
@@ -157,7 +173,7 @@ class Gate:
 
     def judge(self, rows: Sequence[Row], list_id: str | None, purpose: Purpose = "marketing") -> Pass | Refused:
         """What rows already asked for come to."""
-        number = self._numbers.get(list_id) if list_id else None
+        number = self.numbers.get(list_id) if list_id else None
         if purpose == "service":
             bounced = self._judged([r for r in rows if r.reason == Reason.HARD_BOUNCE], number)
             return bounced or Pass(despite=self._judged(rows, number))

@@ -8,11 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from daemon.config import Config, Loaded
-from storage import suppressions
-from storage.engine import Ledger, Unavailable, Unusable, migrate, open_ledger, revision
+from daemon.gate import Gate, Lookup, Questions
+from storage import lookup, suppressions
+from storage.engine import File, Ledger, Unavailable, Unusable, migrate, open_ledger, revision
 from storage.write import write
+
+if TYPE_CHECKING:
+    from storage.postgres import Server
 
 
 class Busy(Exception):
@@ -39,9 +44,38 @@ def sole_owner(database: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def sole_daemon(loaded: Loaded) -> Iterator[None]:
+    """As `sole_owner` of an SQLite file; a database in PostgreSQL is for several nodes. Raises Busy."""
+    if loaded.in_postgres:
+        yield
+        return
+    with sole_owner(loaded.database):
+        yield
+
+
+def server_of(loaded: Loaded) -> Server:
+    """The PostgreSQL of a config. Raises Unusable where the driver is missing, ConfigError for a missing password."""
+    try:
+        from storage.postgres import Server
+    except ImportError:
+        raise Unusable(
+            "storage.url is in PostgreSQL, for which psycopg is missing: install optoutd[postgres]"
+        ) from None
+    storage = loaded.config.storage
+    return Server(storage.url, loaded.secret(storage.password_file) if storage.password_file else None)
+
+
 def open_for(loaded: Loaded, *, allow_create: bool = False) -> Ledger:
     """The ledger of a config. Raises Unavailable, Unusable."""
     storage = loaded.config.storage
+    if loaded.in_postgres:
+        server = server_of(loaded)
+        from storage.postgres import open_server
+
+        return open_server(
+            server, loaded.key_file, same_person=storage.same_person, keep_addresses=storage.keep_addresses
+        )
     return open_ledger(
         loaded.database,
         loaded.key_file,
@@ -52,7 +86,12 @@ def open_for(loaded: Loaded, *, allow_create: bool = False) -> Ledger:
 
 
 def open_for_run(loaded: Loaded) -> Ledger:
-    """As `open_for`, creating both halves if both are missing and bringing an older schema up to date."""
+    """As `open_for`, creating both halves if both are missing and bringing an older schema up to date.
+
+    Not in PostgreSQL, where other nodes may be at work: there `optoutd migrate` does it when the operator says so.
+    """
+    if loaded.in_postgres:
+        return open_for(loaded)
     if loaded.database.exists() and loaded.key_file.exists():
         with suppress(Unavailable):  # garbled: the opening below says so
             revision(loaded.database)
@@ -61,6 +100,32 @@ def open_for_run(loaded: Loaded) -> Ledger:
     if not create and not loaded.database.exists() and not loaded.key_file.exists():
         raise Unusable(f"no database at {loaded.database}, and storage.create = false: put database and key in place")
     return open_for(loaded, allow_create=create)
+
+
+def lookup_of(ledger: Ledger) -> Lookup:
+    """What answers the question before a recipient, at once."""
+    if isinstance(ledger.store, File):
+        return lookup.Lookup(ledger.path, ledger.site_key)
+    from storage import questions
+
+    return questions.Lookup(_server(ledger), ledger.site_key)
+
+
+def gate_of(ledger: Ledger, numbers: dict[str, int]) -> Gate:
+    """The gate for the event loop, which must not stand still for a database on the other side of a network."""
+    waits: Questions | None = None
+    if not isinstance(ledger.store, File):
+        from storage import questions
+
+        waits = questions.Questions(_server(ledger), ledger.site_key)
+    return Gate(lookup_of(ledger), numbers, waits)
+
+
+def _server(ledger: Ledger) -> Server:
+    from storage.postgres import Server
+
+    assert isinstance(ledger.store, Server)
+    return ledger.store
 
 
 def number_lists(ledger: Ledger, config: Config) -> dict[str, int]:

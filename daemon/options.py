@@ -12,6 +12,7 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -68,12 +69,34 @@ def _sender_id(text: str) -> str:
     return text
 
 
-def _sqlite(url: str) -> str:
-    if url.startswith(("postgresql:", "postgres:")):
-        raise ValueError("PostgreSQL is not in this version yet; use sqlite:///FILE")
-    if not re.match(r"sqlite:///.", url):
-        raise ValueError("must be sqlite:///FILE (three slashes and a relative path, or four and an absolute one)")
+def _database(url: str) -> str:
+    if url.startswith("postgresql:"):
+        _postgresql(url)
+    elif not re.match(r"sqlite:///.", url):
+        raise ValueError(
+            "must be sqlite:///FILE (three slashes and a relative path, or four and an absolute one) or postgresql://USER@HOST/NAME"
+        )
     return url
+
+
+def _postgresql(url: str) -> None:
+    try:
+        found = urlsplit(url)
+        hosts = [h.rpartition(":")[0] or h for h in found.netloc.rpartition("@")[2].split(",")]
+        given = dict(parse_qsl(found.query, strict_parsing=True)) if found.query else {}
+    except ValueError:
+        raise ValueError("must be postgresql://USER@HOST/NAME") from None
+    if found.password is not None or "password" in given:
+        raise ValueError(
+            "a config is no place for a password: put it into a file, and name that in storage.password_file"
+        )
+    if len(found.path) < 2:
+        raise ValueError("must name the database: postgresql://USER@HOST/NAME")
+    here = all(not h or is_loopback(h.strip("[]")) for h in [*hosts, *given.get("host", "").split(",")] if h[:1] != "/")
+    if not here and given.get("sslmode") not in ("verify-full", "verify-ca"):
+        raise ValueError(
+            "beyond loopback add ?sslmode=verify-full (and sslrootcert=FILE): addresses would cross the network in clear"
+        )
 
 
 def as_tuple(value: object) -> object:
@@ -172,7 +195,8 @@ class House(Section):
 class Storage(Section):
     """Where the ledger and its key are."""
 
-    url: Annotated[str, AfterValidator(_sqlite)] = "sqlite:///optoutd.db"
+    url: Annotated[str, AfterValidator(_database)] = "sqlite:///optoutd.db"
+    password_file: str = ""  # of a PostgreSQL user who needs one
     key_file: str = "site.key"
     create: bool = True  # may `run` create database and key when both are missing?
     keep_addresses: bool = True

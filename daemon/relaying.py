@@ -22,16 +22,15 @@ from daemon.relay.stamping import Stamping
 from daemon.relay.tls import TlsError, server_context
 from daemon.upstream import Pool
 from storage.engine import Ledger
-from storage.lookup import Lookup
 from storage.refusals import Outcome
 
 
-def context(loaded: Loaded, ledger: Ledger, numbers: dict[str, int], record: Record | None = None) -> Context | None:
+def context(loaded: Loaded, ledger: Ledger, gate: Gate, record: Record | None = None) -> Context | None:
     """What the relay of a config works with; None without an [upstream]. Raises ConfigError."""
     config = loaded.config
     if config.upstream is None:
         return None
-    gate = Gate(Lookup(ledger.path, ledger.site_key), numbers)
+    numbers = gate.numbers
     lists = {x.list_id.lower(): x.id for x in config.list if x.list_id}
     return Context(
         config.relay,
@@ -84,15 +83,15 @@ def _endpoint(loaded: Loaded, at: str, server: options.Endpoint) -> Endpoint:
         raise ConfigError([Problem(at, str(why))]) from None
 
 
-def policy_context(config: Config, ledger: Ledger, numbers: dict[str, int], record: Record) -> postfix.Context:
+def policy_context(config: Config, ledger: Ledger, gate: Gate, record: Record) -> postfix.Context:
     """What the policy service for Postfix works with."""
 
     def note(outcome: Outcome, list_id: str | None, credential: str, reason: int, n: int) -> None:
-        record.note(outcome, numbers.get(list_id or "", 0), credential, reason, n)
+        record.note(outcome, gate.numbers.get(list_id or "", 0), credential, reason, n)
 
     relay = config.relay
     return postfix.Context(
-        gate=Gate(Lookup(ledger.path, ledger.site_key), numbers),
+        gate=gate,
         site_key=ledger.site_key,
         users={c.username: (c.list, c.purpose or relay.purpose) for c in relay.credential},
         lists=frozenset(x.id for x in config.list),

@@ -18,13 +18,14 @@ from functools import partial
 
 from daemon import events, jobs, notices, postfix, relaying, systemd
 from daemon.config import Config, ConfigError, House, Loaded, Mailbox, host_port, is_loopback, load
+from daemon.gate import Gate
 from daemon.intake import Intake
 from daemon.mail.links import undo_by_mail
 from daemon.mail.reading import Reading
 from daemon.mail.triage import read
 from daemon.mailbox.session import Session, connect
 from daemon.mailbox.watcher import Means, Watcher
-from daemon.opening import Busy, now, number_lists, open_for_run, sole_owner
+from daemon.opening import Busy, gate_of, now, number_lists, open_for_run, sole_daemon
 from daemon.register import Register
 from daemon.relay.server import Server
 from daemon.upstream import Lost, Pool
@@ -85,6 +86,7 @@ class Service:
     loaded: Loaded
     ledger: Ledger
     numbers: dict[str, int]
+    gate: Gate = field(init=False)
     register: Register = field(init=False)
     relay: Server | None = None
     policy: postfix.Server | None = None
@@ -99,6 +101,8 @@ class Service:
     async def start(self, stack: AsyncExitStack) -> None:
         """Start every part; `stack` stops them in reverse. Raises Busy when a port is taken."""
         config = self.loaded.config
+        self.gate = gate_of(self.ledger, self.numbers)
+        stack.push_async_callback(self.gate.close)
         self.register = Register(self.ledger, now)
         self.register.start()
         stack.push_async_callback(self.register.stop)
@@ -116,7 +120,7 @@ class Service:
         stack.callback(scheduler.shutdown, wait=False)
 
     async def _open_relay(self, stack: AsyncExitStack) -> None:
-        context = relaying.context(self.loaded, self.ledger, self.numbers, self.register)
+        context = relaying.context(self.loaded, self.ledger, self.gate, self.register)
         if context is None:
             return
         self.relay = Server(context, relaying.listening(self.loaded))
@@ -150,7 +154,7 @@ class Service:
             raise Busy(f"postfix.policy: {why.strerror or why}") from None
 
     def _policy_context(self) -> postfix.Context:
-        return relaying.policy_context(self.loaded.config, self.ledger, self.numbers, self.register)
+        return relaying.policy_context(self.loaded.config, self.ledger, self.gate, self.register)
 
     async def _open_web(self, stack: AsyncExitStack, name: str, option: str) -> None:
         """The HTTP door on the address of this option, if it has one."""
@@ -237,10 +241,11 @@ class Service:
             new = _keep(old, new)
             fresh = Loaded(new, fresh.path)
         self.numbers = await asyncio.to_thread(number_lists, self.ledger, new)
+        self.gate = self.gate.renumbered(self.numbers)
         self.loaded = fresh
         events.configure(new.log.format, new.log.level, new.log.addresses)
         if self.relay is not None and new.upstream is not None:
-            context = relaying.context(fresh, self.ledger, self.numbers, self.register)
+            context = relaying.context(fresh, self.ledger, self.gate, self.register)
             assert context is not None
             self.relay.take_over(context, relaying.listening(fresh))
             self._ask_upstream()
@@ -345,7 +350,7 @@ def run(loaded: Loaded, ready: Callable[[Service], None] = lambda _: None) -> No
     """Run in the foreground until SIGTERM or SIGINT. Raises Busy, Unusable, Unavailable before it is ready."""
     log = loaded.config.log
     events.configure(log.format, log.level, log.addresses)
-    with sole_owner(loaded.database):
+    with sole_daemon(loaded):
         ledger = open_for_run(loaded)
         try:
             asyncio.run(_run(loaded, ledger, number_lists(ledger, loaded.config), ready))

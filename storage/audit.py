@@ -193,8 +193,8 @@ def _verify_rows(db: Connection, chain: Chain, head: tuple[int, str] | None, pro
 
 
 def _suppressions(db: Connection) -> Iterator[Any]:
-    yield from db.execution_options(yield_per=10_000).exec_driver_sql(
-        "SELECT key, scope, reason, since, evidence FROM suppression"
+    yield from db.exec_driver_sql(
+        "SELECT key, scope, reason, since, evidence FROM suppression", execution_options={"yield_per": 10_000}
     )
 
 

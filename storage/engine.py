@@ -12,11 +12,11 @@ import shutil
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
@@ -58,7 +58,7 @@ def read_site_key(path: Path) -> SiteKey:
         raise Unusable(f"site key {path}: must have one or more lines of 64 hex digits") from None
 
 
-def _write_site_key(path: Path) -> SiteKey:
+def new_site_key(path: Path) -> SiteKey:
     """A new key, on disk before anything is written under it."""
     key = secrets.token_bytes(32)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -105,7 +105,7 @@ def _create_both(database: Path, key_file: Path) -> None:
     new.unlink(missing_ok=True)
     os.close(os.open(new, os.O_CREAT | os.O_EXCL, 0o600))
     _migrate(new)
-    site_key = _write_site_key(key_file)
+    site_key = new_site_key(key_file)
     try:
         with closing(sqlite3.connect(new)) as db:
             chain = Chain(site_key)
@@ -147,23 +147,29 @@ def migrate(database: Path) -> tuple[str, str]:
 
 
 def _migrate(database: Path) -> None:
+    engine = create_engine(URL.create("sqlite", database=str(database)))
+    event.listen(engine, "connect", _leave_transactions_to_us)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    try:
+        with engine.begin() as connection:
+            migrate_schema(connection, f"database {database}")
+    finally:
+        engine.dispose()
+
+
+def migrate_schema(connection: Connection, name: str) -> None:
+    """Bring the schema to REVISION, in the transaction that the connection is in. Raises Unusable."""
     from alembic import command  # half a second of imports that a start with a current schema does not need
     from alembic.config import Config
     from alembic.util import CommandError
 
-    engine = create_engine(URL.create("sqlite", database=str(database)))
-    event.listen(engine, "connect", _leave_transactions_to_us)
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    config.attributes["connection"] = connection
     try:
-        with engine.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        command.upgrade(config, "head")
     except CommandError as why:
-        raise Unusable(f"the schema of {database} is not one this version knows: {why}") from None
-    finally:
-        engine.dispose()
+        raise Unusable(f"the schema of {name} is not one this version knows: {why}") from None
 
 
 def _leave_transactions_to_us(connection: sqlite3.Connection, _record: object) -> None:
@@ -188,47 +194,93 @@ def check_value(site_key: SiteKey) -> bytes:
     return site_key.derive(b"check")
 
 
+class Store(Protocol):
+    """Where a ledger lies: `File` here, `Server` in postgres.py."""
+
+    engine: Engine
+
+    @property
+    def name(self) -> str:
+        """What a message calls it."""
+
+    def verify(self, site_key: SiteKey) -> None:
+        """Is what our connections lead to still the database it was? Raises Unavailable, Unusable."""
+
+    def identity(self) -> object:
+        """Which database lies there now; differs if another took its place. Raises Unavailable if there is none."""
+
+
 @dataclass
 class Ledger:
     """The open ledger. One per process; `storage.write` begins its writing transactions, `reading()` its other ones."""
 
-    path: Path
+    store: Store
     site_key: SiteKey
     same_person: tuple[str, ...] = ("tag", "alias")
     keep_addresses: bool = True
-    engine: Engine = field(init=False, repr=False)
     writer: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)  # one writer a process
-    _seen: tuple[int, int, int, int] | None = field(default=None, init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        self.engine = _engine(self.path)
+    @property
+    def name(self) -> str:
+        """What a message calls the database."""
+        return self.store.name
+
+    @property
+    def path(self) -> Path:
+        """The SQLite file."""
+        assert isinstance(self.store, File)
+        return self.store.path
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
-        """A connection to the file that is there now. Raises Unavailable for whatever the database cannot do."""
-        self.verify_file()
+        """A connection to the database that is there now. Raises Unavailable for whatever the database cannot do."""
+        self.store.verify(self.site_key)
         try:
-            with self.engine.connect() as connection:
+            with self.store.engine.connect() as connection:
                 yield connection
         except DBAPIError as why:
-            raise Unavailable(f"database {self.path}: {why.orig}") from why
+            raise Unavailable(f"{self.name}: {why.orig}") from why
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A consistent snapshot over several statements."""
         with self.connect() as connection:
-            connection.exec_driver_sql("BEGIN")
+            connection.exec_driver_sql(_BEGIN_READING[connection.dialect.name])
             try:
                 yield connection
             finally:
                 connection.exec_driver_sql("ROLLBACK")
 
-    def file(self) -> tuple[int, int]:
+    def close(self) -> None:
+        """Close all connections."""
+        self.store.engine.dispose()
+
+
+_BEGIN_READING: Final = {"sqlite": "BEGIN", "postgresql": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"}
+
+
+@dataclass
+class File:
+    """An SQLite file."""
+
+    path: Path
+    engine: Engine = field(init=False, repr=False)
+    _seen: tuple[int, int, int, int] | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.engine = _engine(self.path)
+
+    @property
+    def name(self) -> str:
+        """What a message calls it."""
+        return f"database {self.path}"
+
+    def identity(self) -> tuple[int, int]:
         """Which file lies at `path`: (device, inode). Raises Unavailable if there is none."""
         return self._stat()[:2]
 
-    def verify_file(self) -> None:
-        """Is the file behind our connections still the one at `path`?
+    def verify(self, site_key: SiteKey) -> None:
+        """Is the file behind our connections still the one at `path`? Raises Unavailable, Unusable.
 
         One stat. A new file, and one that was written to (by a checkpoint, or over our heads), is opened and checked
         anew: our page cache would go on showing what stood there before.
@@ -237,7 +289,7 @@ class Ledger:
         if found != self._seen:
             self.engine.dispose()  # closing the last connection may write the log back
             found = self._stat()
-            self._check()
+            self._check(site_key)
             self._seen = found
 
     def _stat(self) -> tuple[int, int, int, int]:
@@ -245,33 +297,37 @@ class Ledger:
             found = self.path.stat()
         except OSError as why:
             self._seen = None
-            raise Unavailable(f"database {self.path}: {why.strerror}") from None
+            raise Unavailable(f"{self.name}: {why.strerror}") from None
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
-    def _check(self) -> None:
+    def _check(self, site_key: SiteKey) -> None:
         try:
             with self.engine.connect() as connection:
-                verify_identity(lambda sql: connection.exec_driver_sql(sql).scalar(), self.site_key)
+                verify_identity(lambda sql: connection.exec_driver_sql(sql).scalar(), site_key)
         except DBAPIError as why:
-            raise Unavailable(f"database {self.path}: {why.orig}") from None
-
-    def close(self) -> None:
-        """Close all connections."""
-        self.engine.dispose()
+            raise Unavailable(f"{self.name}: {why.orig}") from None
 
 
-def verify_identity(scalar: Any, site_key: SiteKey) -> None:
-    """Schema and check value of an open database; `scalar(sql)` gives the first value of the first row.
+def verify_identity(scalar: Callable[[str], Any], site_key: SiteKey) -> None:
+    """Schema and check value of an open database; `scalar(sql)` gives the first value of the first row. Raises as below."""
+    judge_identity(
+        scalar("SELECT version_num FROM alembic_version"),
+        scalar("SELECT value FROM meta WHERE name = 'check'"),
+        scalar("SELECT value FROM meta WHERE name = 'needs'"),
+        site_key,
+    )
 
-    Raises Unavailable when they are missing (doubt: not our database, or not whole), Unusable when they are another's.
+
+def judge_identity(version: str | None, check: bytes | None, needs: bytes | None, site_key: SiteKey) -> None:
+    """Is this our database, and one that we understand? `check`, `needs`: of table meta.
+
+    Raises Unavailable when something is missing (doubt: not our database, or not whole), Unusable when it is another's.
     """
-    at = scalar("SELECT version_num FROM alembic_version")
-    if at is None:
+    if version is None:
         raise Unavailable("the database has no schema")
-    if at != REVISION and not _goes_with(str(at), scalar("SELECT value FROM meta WHERE name = 'needs'")):
-        what_to_do = "run `optoutd migrate`" if str(at) < REVISION else "it belongs to a newer version of optoutd"
-        raise Unusable(f"the database schema is {at}, this version needs {REVISION}: {what_to_do}")
-    check = scalar("SELECT value FROM meta WHERE name = 'check'")
+    if version != REVISION and not _goes_with(version, needs):
+        what_to_do = "run `optoutd migrate`" if version < REVISION else "it belongs to a newer version of optoutd"
+        raise Unusable(f"the database schema is {version}, this version needs {REVISION}: {what_to_do}")
     if check is None:
         raise Unavailable("the database has no check value")
     if not secrets.compare_digest(bytes(check), check_value(site_key)):
@@ -298,8 +354,8 @@ def open_ledger(
         _half(database, key_file)
     if not database.exists():
         raise Unavailable(f"no database at {database} yet: `optoutd run` creates it")
-    ledger = Ledger(database, read_site_key(key_file), same_person, keep_addresses)
-    ledger.verify_file()
+    ledger = Ledger(File(database), read_site_key(key_file), same_person, keep_addresses)
+    ledger.store.verify(ledger.site_key)
     return ledger
 
 

@@ -60,7 +60,7 @@ def attempt(w: Write, place: Place) -> int:
     found = w.db.exec_driver_sql(
         "INSERT INTO incoming (mailbox, folder, uidvalidity, uid, state, attempts, target, message_id, label)"
         " VALUES (?, ?, ?, ?, 'reading', 1, '', '', '')"
-        " ON CONFLICT (mailbox, folder, uidvalidity, uid) DO UPDATE SET attempts = attempts + 1 RETURNING attempts",
+        " ON CONFLICT (mailbox, folder, uidvalidity, uid) DO UPDATE SET attempts = incoming.attempts + 1 RETURNING attempts",
         (place.mailbox, place.folder, place.uidvalidity, place.uid),
     ).scalar_one()
     return int(found)
@@ -214,7 +214,7 @@ def allow_unproven(w: Write, writer: bytes, asked: datetime, people: int, limit:
         return False
     w.db.exec_driver_sql(
         "INSERT INTO unproven (hour, writer, count) VALUES (?, ?, ?)"
-        " ON CONFLICT (hour, writer) DO UPDATE SET count = count + excluded.count",
+        " ON CONFLICT (hour, writer) DO UPDATE SET count = unproven.count + excluded.count",
         (hour, writer, people),
     )
     return True

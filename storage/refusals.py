@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 from sqlalchemy import Connection
 
 from storage.address import NotAnAddress, keys_of, parse
-from storage.terms import Reason, seconds
+from storage.terms import IN_PIECES, Reason, seconds
 from storage.write import Write
 
 # What may stand in a Refusal. Whatever becomes of a recipient, it is counted once.
@@ -193,15 +193,15 @@ def report(db: Connection, since: datetime | None, by: By | None, most: int = _N
         query, first, outcomes = _BY_MESSAGE, moment, ("passed", *_KEPT)
     else:
         query, first, outcomes = _BY_TALLY[by], moment // 3600, OUTCOMES
-    found = db.execution_options(yield_per=1000).exec_driver_sql(query, (first, most))
+    found = db.exec_driver_sql(query, (first, most), execution_options=IN_PIECES)
     return (_line(row, outcomes) for row in found)
 
 
 def _line(row: Sequence[Any], outcomes: Sequence[Outcome]) -> Line:
     group, *numbers = row
     why = zip(Reason, numbers[len(outcomes) :], strict=True)
-    counts = dict(zip(outcomes, (n or 0 for n in numbers), strict=False))  # the rest are the reasons
-    return Line(group, counts, {reason: n for reason, n in why if n})
+    counts = dict(zip(outcomes, (int(n or 0) for n in numbers), strict=False))  # the rest are the reasons
+    return Line(group, counts, {reason: int(n) for reason, n in why if n})
 
 
 def of_key(db: Connection, keys: Sequence[bytes], most: int = 50) -> list[Refusal]:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from storage.address import Address, SiteKey, forms, keys_of, person
 from storage.engine import Ledger
-from storage.terms import ALL, Reason, joined, seconds
+from storage.terms import ALL, IN_PIECES, Reason, joined, seconds
 from storage.write import Write
 
 RawRow = tuple[bytes, int, int, int, int]  # key, scope, reason, since (seconds UTC), evidence
@@ -78,7 +78,7 @@ def add(
 def _note_repeated(w: Write, row: RawRow, moment: datetime) -> None:
     w.db.exec_driver_sql(
         "INSERT INTO asked_again (key, scope, reason, at) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (key, scope, reason) DO UPDATE SET at = max(at, excluded.at)",
+        " ON CONFLICT (key, scope, reason) DO UPDATE SET at = excluded.at WHERE asked_again.at < excluded.at",
         (*row[:3], seconds(moment)),
     )
 
@@ -344,7 +344,7 @@ def by_evidence(db: Connection, evidence: int) -> list[Fact]:
 def facts(db: Connection) -> Iterator[tuple[Fact, bytes]]:
     """The whole audit log in order, each row beside its mac."""
     query = _FACTS.replace("e.detail", "NULL, a.mac", 1) + " ORDER BY a.seq"
-    for row in db.execution_options(yield_per=1000).exec_driver_sql(query):
+    for row in db.exec_driver_sql(query, execution_options=IN_PIECES):
         yield _fact(row), bytes(row[10])
 
 
@@ -370,7 +370,7 @@ def listing(
         + (" WHERE " + " AND ".join(terms) if terms else "")
         + " ORDER BY s.key, s.scope, s.reason"
     )
-    for row in db.execution_options(yield_per=1000).exec_driver_sql(query, tuple(values)):
+    for row in db.exec_driver_sql(query, tuple(values), execution_options=IN_PIECES):
         of_it = json.loads(row[6]).get("source") if row[6] else None
         if source is None or of_it == source:
             yield (bytes(row[0]), *row[1:6], of_it)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -101,6 +101,18 @@ class Write:
             self.chain.append(self.db, self.chain.head(self.db), self.at, self.actor, self._entries, self._change)
 
 
+# One writer at a time, in whatever process and on whatever node: each audit row goes on from the one before it. The
+# lock ends with the transaction, however that ends.
+_BEGIN: Final = {
+    "sqlite": ("BEGIN IMMEDIATE",),
+    "postgresql": (
+        "BEGIN",
+        f"SET LOCAL lock_timeout = '{WRITE_SECONDS}s'",
+        "SELECT pg_advisory_xact_lock(7382194)",
+    ),
+}
+
+
 @contextmanager
 def write(ledger: Ledger, now: datetime, actor: str) -> Iterator[Write]:
     """Begin a writing transaction; commit when the block ends well, roll back on an exception.
@@ -108,9 +120,10 @@ def write(ledger: Ledger, now: datetime, actor: str) -> Iterator[Write]:
     `actor`: who does it ("mailbox support", "cli root"). Raises Unavailable when it cannot begin within 5 s or
     cannot be committed: nothing of it has happened then.
     """
-    file = ledger.file()
+    store = ledger.store.identity()
     with _turn(ledger), ledger.connect() as db:
-        _run(db, "BEGIN IMMEDIATE", ledger)
+        for statement in _BEGIN[db.dialect.name]:
+            _run(db, statement, ledger)
         try:
             w = Write(ledger, db, now, actor, Chain(ledger.site_key))
             yield w
@@ -119,15 +132,15 @@ def write(ledger: Ledger, now: datetime, actor: str) -> Iterator[Write]:
         except BaseException:
             _roll_back(db)
             raise
-        if ledger.file() != file:  # committed into a file that was taken away meanwhile is not committed
-            raise Unavailable(f"database {ledger.path}: another file took its place while it was written to")
+        if ledger.store.identity() != store:  # committed into a file that was taken away meanwhile is not committed
+            raise Unavailable(f"{ledger.name}: another database took its place while it was written to")
     w.committed()
 
 
 @contextmanager
 def _turn(ledger: Ledger) -> Iterator[None]:
     if not ledger.writer.acquire(timeout=WRITE_SECONDS):
-        raise Unavailable(f"database {ledger.path}: another thread has been writing for {WRITE_SECONDS} s")
+        raise Unavailable(f"{ledger.name}: another thread has been writing for {WRITE_SECONDS} s")
     try:
         yield
     finally:
@@ -138,7 +151,7 @@ def _run(db: Connection, statement: str, ledger: Ledger) -> None:
     try:
         db.exec_driver_sql(statement)
     except DBAPIError as why:
-        raise Unavailable(f"database {ledger.path}: {why.orig}") from why
+        raise Unavailable(f"{ledger.name}: {why.orig}") from why
 
 
 def _roll_back(db: Connection) -> None:

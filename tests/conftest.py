@@ -50,6 +50,10 @@ def _no_postfix() -> str:
     return _package({"postfix": "postfix"}) or ("" if os.geteuid() == 0 else "root")
 
 
+def _no_postgres() -> str:
+    return "" if servers.postgres_programs() else "Debian package postgresql"
+
+
 def _no_systemd() -> str:
     missing = _package({"systemd": "systemctl", "systemd-container": "systemd-nspawn"})
     if missing or os.geteuid():
@@ -67,6 +71,7 @@ def _no_corpus() -> str:
 NEEDS: dict[str, Callable[[], str]] = {
     "dovecot": cache(_no_dovecot),
     "postfix": cache(_no_postfix),
+    "postgres": cache(_no_postgres),
     "systemd": cache(_no_systemd),
     "corpus": cache(_no_corpus),
 }
@@ -131,6 +136,13 @@ def postfix(_postfix_server: servers.Postfix, sink: servers.Sink) -> servers.Pos
     _postfix_server.start()
     _postfix_server.clear()
     return _postfix_server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[servers.Postgres]:
+    """The session's PostgreSQL; tests make databases of their own in it."""
+    with servers.postgres() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

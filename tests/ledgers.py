@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from daemon.gate import Gate
+from daemon.gate import Gate, Lookup
+from daemon.opening import lookup_of
 from storage import suppressions
 from storage.address import parse
 from storage.engine import Ledger, open_ledger
-from storage.lookup import Lookup
 from storage.terms import ALL, Reason
 from storage.write import write
 
@@ -23,6 +23,7 @@ class Books:
 
     ledger: Ledger
     numbers: dict[str, int]
+    _lookups: list[Lookup] = field(default_factory=list)
 
     def suppress(
         self,
@@ -44,7 +45,14 @@ class Books:
 
     def lookup(self) -> Lookup:
         """A reading connection."""
-        return Lookup(self.ledger.path, self.ledger.site_key)
+        self._lookups.append(lookup_of(self.ledger))
+        return self._lookups[-1]
+
+    def close(self) -> None:
+        """Close all that was opened."""
+        for lookup in self._lookups:
+            lookup.close()
+        self.ledger.close()
 
     def gate(self) -> Gate:
         """The decision."""
@@ -54,7 +62,13 @@ class Books:
 def books(directory: Path, *, same_person: tuple[str, ...] = ("tag", "alias")) -> Books:
     """A new ledger in `directory`, or the one that is there."""
     directory.mkdir(exist_ok=True)
-    ledger = open_ledger(directory / "optoutd.db", directory / "site.key", same_person=same_person, allow_create=True)
+    return opened(
+        open_ledger(directory / "optoutd.db", directory / "site.key", same_person=same_person, allow_create=True)
+    )
+
+
+def opened(ledger: Ledger) -> Books:
+    """An open ledger, with its lists numbered."""
     with write(ledger, datetime.now(UTC), "test") as w:
         numbers = suppressions.number_lists(w, LISTS)
     return Books(ledger, numbers)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from daemon.cli import common
 from daemon.cli.common import NO, TEMPFAIL, USAGE, AsJson, Stop, note, tell, when
+
+if TYPE_CHECKING:
+    from daemon.config import Loaded
 
 _CHANGED = "somebody changed the record from outside: keep a copy of this database, and compare it with your backups"
 group = typer.Typer(no_args_is_help=True, help="The record of every change: is it whole?")
@@ -107,17 +110,36 @@ def export(as_json: AsJson = False) -> None:
 def migrate() -> None:
     """Bring the database up to date with this version.
 
-    A copy is kept beside it. The daemon must not run meanwhile (`optoutd run` does the same when it starts).
+    SQLite: a copy is kept beside it, and the daemon must not run meanwhile (`optoutd run` does the same when it starts).
+    PostgreSQL: other nodes go on; an empty database gets its schema, and this node the site key that goes with it.
     """
     config = common.loaded()
-    if not config.database.exists():
-        raise Stop(f"no database at {config.database} yet: `optoutd run` creates it", TEMPFAIL)
+    before, after = _migrate_server(config) if config.in_postgres else _migrate_file(config)
+    note(f"schema {after}: nothing to do" if before == after else f"schema {before or '(none)'} -> {after}")
+
+
+def _migrate_file(config: Loaded) -> tuple[str, str]:
     from daemon.opening import Busy, sole_owner
     from storage import engine
 
+    if not config.database.exists():
+        raise Stop(f"no database at {config.database} yet: `optoutd run` creates it", TEMPFAIL)
     try:
         with sole_owner(config.database):
-            before, after = engine.migrate(config.database)
+            return engine.migrate(config.database)
     except Busy as why:
         raise Stop(f"{why}: stop it first", TEMPFAIL) from None
-    note(f"schema {after}: nothing to do" if before == after else f"schema {before} -> {after}")
+
+
+def _migrate_server(config: Loaded) -> tuple[str | None, str]:
+    from daemon.opening import server_of
+
+    server = server_of(config)
+    from storage import postgres
+
+    before, after = postgres.migrate(server, config.key_file)
+    if before is None:
+        note(
+            f"a new site key is in {config.key_file}: every node needs this file, and you a copy apart from the database"
+        )
+    return before, after

@@ -71,8 +71,8 @@ def check(addresses: Addresses, list_id: ListOption = None, as_json: AsJson = Fa
 def _gate(config: Loaded, list_id: str | None) -> tuple[Gate | None, str]:
     """The gate, or why there is none. Wrong keys and unknown lists are the operator's to mend: they are raised."""
     from daemon.gate import Gate
+    from daemon.opening import lookup_of
     from storage.engine import Unavailable
-    from storage.lookup import Lookup
 
     try:
         ledger = common.ledger(config)
@@ -80,7 +80,7 @@ def _gate(config: Loaded, list_id: str | None) -> tuple[Gate | None, str]:
     except Unavailable as why:
         return None, str(why)
     common.scope_of(list_id, config, numbers)
-    lookup = Lookup(ledger.path, ledger.site_key)
+    lookup = lookup_of(ledger)
     common.at_end.callback(lookup.close)
     return Gate(lookup, numbers), ""
 

@@ -67,10 +67,14 @@ class Server(ABC):
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         try:
-            self._wait_until(lambda: all(map(greets, self.ports)), "it does not greet")
+            self._wait_until(self._up, "it does not greet")
         except ServerError:
             self.kill()
             raise
+
+    def _up(self) -> bool:
+        """Does it answer?"""
+        return all(map(greets, self.ports))
 
     def stop(self) -> None:
         """Ask it to end, as an operator would; returns when it and its children are gone."""

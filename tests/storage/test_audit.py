@@ -15,6 +15,7 @@ import pytest
 from storage import audit, suppressions
 from storage.address import SiteKey, parse
 from storage.audit import ChainBroken, Head
+from storage.engine import File, Ledger
 from storage.terms import ALL, Reason
 from storage.write import write
 from tests.ledgers import Books, books
@@ -334,9 +335,7 @@ def test_a_file_copied_elsewhere_verifies_there(kept: Books, tmp_path: Path) -> 
     head = verify(kept)
     with closing(sqlite3.connect(kept.ledger.path)) as source, closing(sqlite3.connect(tmp_path / "copy")) as target:
         source.backup(target)
-    from storage.engine import Ledger
-
-    copy = Ledger(tmp_path / "copy", kept.ledger.site_key)
+    copy = Ledger(File(tmp_path / "copy"), kept.ledger.site_key)
     with copy.reading() as db:
         assert audit.verify(db, copy.site_key) == head
     copy.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from storage.address import parse
-from storage.engine import Ledger, Unavailable, Unusable, open_ledger
+from storage.engine import File, Ledger, Unavailable, Unusable, open_ledger
 from storage.lookup import Lookup
 from storage.write import write
 from tests.ledgers import Books, books
@@ -204,6 +204,6 @@ def test_a_lookup_creates_nothing(tmp_path: Path) -> None:
     lookup = Lookup(it.path, it.site_key)
     with pytest.raises(Unavailable):
         lookup.rows(CLEAR)
-    with pytest.raises(Unavailable), Ledger(it.path, it.site_key).connect():
+    with pytest.raises(Unavailable), Ledger(File(it.path), it.site_key).connect():
         pass
     assert not it.path.parent.exists()

@@ -19,7 +19,7 @@ from sqlmodel import SQLModel
 import storage.address
 import storage.models
 from storage import engine
-from storage.engine import REVISION, Ledger, Unavailable, Unusable, create, migrate, open_ledger, read_site_key
+from storage.engine import REVISION, File, Ledger, Unavailable, Unusable, create, migrate, open_ledger, read_site_key
 from storage.lookup import Lookup
 from tests.ledgers import Books, books
 
@@ -319,7 +319,7 @@ def test_the_ledger_says_nothing_of_its_key(ledger: Books) -> None:
 
 
 def test_a_snapshot_holds_over_several_statements(ledger: Books, tmp_path: Path) -> None:
-    second = Ledger(ledger.ledger.path, ledger.ledger.site_key)
+    second = Ledger(File(ledger.ledger.path), ledger.ledger.site_key)
     count = "SELECT count(*) FROM suppression"
     with second.reading() as db:
         assert db.exec_driver_sql(count).scalar() == 0

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.address import parse
-from storage.lookup import Row, Verdict, verdict
+from storage.lookup import Lookup, Row, Verdict, verdict
 from storage.terms import ALL, Reason
 from tests.ledgers import Books
 from tests.storage.another import another, hear, tell
@@ -113,7 +113,7 @@ def test_nobody_is_asked_for(ledger: Books) -> None:
 
 
 def test_a_lookup_cannot_write(ledger: Books) -> None:
-    lookup = ledger.lookup()
+    lookup = Lookup(ledger.ledger.path, ledger.ledger.site_key)
     with pytest.raises(Exception, match="readonly"):
         lookup._cursor().execute("DELETE FROM suppression")
     lookup.close()

@@ -16,7 +16,7 @@ from sqlmodel import SQLModel
 
 from storage import audit, engine, incoming, refusals, suppressions
 from storage.address import parse, person
-from storage.engine import REVISION, Ledger
+from storage.engine import REVISION, File, Ledger
 from storage.incoming import Place
 from storage.refusals import OUTCOMES, Outcome, Refusal, Tally
 from storage.terms import ALL, Reason
@@ -140,7 +140,7 @@ def test_a_domain_does_not_get_the_name_of_one_of_its_people(ledger: Books) -> N
 
 def test_a_ledger_that_keeps_no_addresses_learns_none(ledger: Books) -> None:
     by_token(ledger, "ann@example.com")
-    sparing = Ledger(ledger.ledger.path, ledger.ledger.site_key, keep_addresses=False)
+    sparing = Ledger(File(ledger.ledger.path), ledger.ledger.site_key, keep_addresses=False)
     with write(sparing, NOW, "relay") as w:
         refusals.record(w, [refusal(ledger)], {})
     sparing.close()

@@ -297,7 +297,7 @@ def test_a_full_database_is_doubt_and_heals(ledger: Books) -> None:
     with pytest.raises(Unavailable, match="full"):
         add_ann_and(ledger, fill)
     assert counts(ledger) == before
-    ledger.ledger.engine.dispose()
+    ledger.ledger.store.engine.dispose()
     assert ledger.suppress("bob@example.com").outcome == "new"
     verified(ledger)
 

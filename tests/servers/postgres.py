@@ -1,0 +1,123 @@
+"""A private PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+
+from tests.loopback import HOST, ServerError, free_port
+from tests.servers.base import Server, accepts, directory_of_its_own
+
+_USER: Final = "optoutd"
+
+
+def binaries() -> Path | None:
+    """Where the newest installed PostgreSQL has its programs: Debian has none of them in PATH."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda p: int(p.parts[-3]))
+    return found[-1].parent if found else None
+
+
+class Postgres(Server):
+    """A cluster with a role that needs no password on loopback."""
+
+    def __init__(self, directory: Path, port: int, programs: Path):
+        super().__init__(directory)
+        self.port, self._programs = port, programs
+        self._numbers = count(1)
+
+    @property
+    def _as_its_user(self) -> list[str]:
+        """PostgreSQL refuses to run as root."""
+        return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.geteuid() == 0 else []
+
+    @property
+    def command(self) -> list[str]:
+        """In the foreground; nothing is made durable, tests do not pull the plug on this one."""
+        options = {
+            "listen_addresses": HOST,
+            "port": self.port,
+            "unix_socket_directories": "",
+            "fsync": "off",
+            "max_connections": 100,
+            "timezone": "Pacific/Auckland",  # nothing of ours may depend on it
+        }
+        settings = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+        return [*self._as_its_user, str(self._programs / "postgres"), "-D", str(self.directory / "data"), *settings]
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The one."""
+        return (self.port,)
+
+    def initialise(self) -> None:
+        """Make the cluster."""
+        if os.geteuid() == 0:
+            owner = pwd.getpwnam("postgres")
+            os.chown(self.directory, owner.pw_uid, owner.pw_gid)
+        made = subprocess.run(
+            [
+                *self._as_its_user,
+                str(self._programs / "initdb"),
+                *("-D", str(self.directory / "data"), "-A", "trust", "-U", _USER, "-E", "UTF8"),
+                *("--locale=C.UTF-8", "--no-sync"),
+            ],
+            capture_output=True,
+            text=True,
+        )
+        if made.returncode:
+            raise ServerError(f"initdb: {made.stderr}")
+
+    def _up(self) -> bool:
+        if not accepts(self.port):
+            return False
+        with contextlib.suppress(psycopg.OperationalError), self._admin():
+            return True
+        return False
+
+    def _admin(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(self.url("postgres"), autocommit=True, connect_timeout=5)
+
+    def url(self, database: str) -> str:
+        """What `storage.url` would be."""
+        return f"postgresql://{_USER}@{HOST}:{self.port}/{database}"
+
+    def run(self, statement: str, database: str = "postgres") -> list[Any]:
+        """A statement of the administrator's; its rows, if it has any."""
+        with psycopg.connect(self.url(database), autocommit=True) as db:
+            done = db.execute(statement.encode())
+            return done.fetchall() if done.description else []
+
+    def new_database(self, template: str = "template0") -> str:
+        """An empty database, or a copy of another one; returns its name."""
+        name = f"test{next(self._numbers)}"
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        return name
+
+    def drop(self, database: str) -> None:
+        """Away with it, whoever is connected."""
+        self.run(f"DROP DATABASE {database} WITH (FORCE)")
+
+
+@contextlib.contextmanager
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL on a free port. Raises ServerError."""
+    programs = binaries()
+    if programs is None or not shutil.which("setpriv"):
+        raise ServerError("PostgreSQL is not installed")
+    with directory_of_its_own() as directory:
+        server = Postgres(directory, free_port(), programs)
+        server.initialise()
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
