@@ -6,14 +6,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from daemon.gate import Gate, Lookup
 from daemon.opening import lookup_of
 from storage import suppressions
-from storage.address import parse
-from storage.engine import Ledger, open_ledger
+from storage.address import SiteKey, parse
+from storage.engine import File, Ledger, open_ledger
+from storage.postgres import Server
 from storage.terms import ALL, Reason
 from storage.write import write
 
+# For a test of what only a file can be, though others of its module run on both databases.
+IN_A_FILE = pytest.mark.parametrize("ledger", ["file"], indirect=True)
 LISTS = {"newsletter": "newsletter.quillpdf.example", "offers": "offers.quillpdf.example"}
 
 
@@ -42,6 +47,20 @@ class Books:
         """End it; how many rows went."""
         with write(self.ledger, datetime.now(UTC), "test") as w:
             return len(suppressions.lift(w, parse(address), scope, "test"))
+
+    @property
+    def where(self) -> tuple[str, ...]:
+        """What `again` opens it by."""
+        store = self.ledger.store
+        if isinstance(store, File):
+            return (str(store.path.parent),)
+        assert isinstance(store, Server)
+        return store.url, self.key_text
+
+    @property
+    def key_text(self) -> str:
+        """The newest site key, as its file has it."""
+        return self.ledger.site_key.keys[0].hex()
 
     def lookup(self) -> Lookup:
         """A reading connection."""
@@ -72,3 +91,10 @@ def opened(ledger: Ledger) -> Books:
     with write(ledger, datetime.now(UTC), "test") as w:
         numbers = suppressions.number_lists(w, LISTS)
     return Books(ledger, numbers)
+
+
+def again(where: str, key: str = "") -> Books:
+    """A ledger that another process has made, by its `where`."""
+    if not key:
+        return books(Path(where))
+    return opened(Ledger(Server(where), SiteKey((bytes.fromhex(key),))))

@@ -14,8 +14,10 @@ ROOT = Path(__file__).parents[2]
 _BEFORE = """
 import sys, time, sqlite3
 from pathlib import Path
-from tests.ledgers import books, ALL, Reason
+from tests.ledgers import ALL, Reason, again
 directory = Path(sys.argv[1])
+def open_again():
+    return again(*sys.argv[1:])
 def say(text):
     print(text, flush=True)
 """
@@ -23,8 +25,8 @@ def say(text):
 
 @contextmanager
 def another(ledger: Books, script: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a script with `directory` and `say`; killed at the end of the block."""
-    command = [sys.executable, "-c", _BEFORE + script, str(ledger.ledger.path.parent)]
+    """Run a script with `open_again()`, `directory` (of one in a file) and `say`; killed at the end of the block."""
+    command = [sys.executable, "-c", _BEFORE + script, *ledger.where]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process

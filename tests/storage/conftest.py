@@ -6,15 +6,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlmodel import SQLModel
 
+import storage.models  # noqa: F401 - declares the tables
 from storage import postgres as in_postgres
+from storage.audit import Chain
+from storage.engine import Ledger
 from storage.postgres import Server, open_server
 from tests.ledgers import Books, books, opened
 from tests.servers import Postgres
 
+_EMPTIED = sorted(set(SQLModel.metadata.tables) - {"meta"})
+
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Books]:
+def in_file(tmp_path: Path) -> Iterator[Books]:
     """In a file."""
     it = books(tmp_path / "ledger")
     yield it
@@ -22,28 +28,30 @@ def ledger(tmp_path: Path) -> Iterator[Books]:
 
 
 @pytest.fixture(scope="session")
-def _made_once(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """A database with a schema, to copy, and its site key: migrating anew for every test would take half a second."""
-    key_file, template = tmp_path_factory.mktemp("template") / "site.key", postgres.new_database()
-    server = Server(postgres.url(template))
+def _server(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
+    """A database with a schema: migrating anew for every test would take half a second."""
+    key_file, server = tmp_path_factory.mktemp("postgres") / "site.key", Server(postgres.url(postgres.new_database()))
     in_postgres.migrate(server, key_file)
-    server.engine.dispose()
-    return template, key_file
+    ledger = open_server(server, key_file)
+    yield ledger
+    ledger.close()
 
 
 @pytest.fixture
-def pg_ledger(postgres: Postgres, _made_once: tuple[str, Path]) -> Iterator[Books]:
-    """In PostgreSQL."""
-    template, key_file = _made_once
-    database = postgres.new_database(template)
-    it = opened(open_server(Server(postgres.url(database)), key_file))
+def on_server(_server: Ledger) -> Iterator[Books]:
+    """In PostgreSQL, emptied."""
+    with _server.connect() as db:
+        db.exec_driver_sql(f"TRUNCATE {', '.join(_EMPTIED)} RESTART IDENTITY")
+        chain = Chain(_server.site_key)
+        db.exec_driver_sql("UPDATE meta SET value = ? WHERE name = 'head'", (chain.seal(chain.start),))
+        db.exec_driver_sql("DELETE FROM meta WHERE name NOT IN ('head', 'check', 'needs')")
+    it = opened(_server)
     yield it
     it.close()
-    postgres.drop(database)
 
 
 @pytest.fixture(params=["file", pytest.param("postgres", marks=pytest.mark.postgres)])
-def either(request: pytest.FixtureRequest) -> Books:
+def ledger(request: pytest.FixtureRequest) -> Books:
     """In each."""
-    found: Books = request.getfixturevalue("ledger" if request.param == "file" else "pg_ledger")
+    found: Books = request.getfixturevalue("in_file" if request.param == "file" else "on_server")
     return found

@@ -24,6 +24,12 @@ NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
 
 @pytest.fixture
+def ledger(in_file: Books) -> Books:
+    """What is changed behind our back here is changed in the words of SQLite; test_postgres.py has the other ones."""
+    return in_file
+
+
+@pytest.fixture
 def kept(ledger: Books) -> Books:
     """Five audit rows, four suppressions: one lifted, one with several reasons."""
     ledger.suppress("ann@example.com")

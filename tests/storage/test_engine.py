@@ -21,7 +21,7 @@ import storage.models
 from storage import engine
 from storage.engine import REVISION, File, Ledger, Unavailable, Unusable, create, migrate, open_ledger, read_site_key
 from storage.lookup import Lookup
-from tests.ledgers import Books, books
+from tests.ledgers import IN_A_FILE, Books, books
 
 KEY = "00" * 32
 
@@ -93,6 +93,7 @@ def test_one_without_the_other_is_for_a_person_to_mend(
     assert not (database.parent / missing).exists()
 
 
+@IN_A_FILE
 def test_another_key_is_refused_however_the_database_is_opened(ledger: Books, tmp_path: Path) -> None:
     other = books(tmp_path / "other").ledger
     with pytest.raises(Unusable, match="not the one this database was made with"):
@@ -110,7 +111,7 @@ def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ a crash while they are made
 
 
-@pytest.mark.parametrize("step", ["_migrate", "_write_site_key", "check_value"])
+@pytest.mark.parametrize("step", ["_migrate", "new_site_key", "check_value"])
 def test_a_failure_on_the_way_leaves_neither_half(
     database: Path, key: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +198,7 @@ def test_a_key_that_is_away_says_why(key: Path) -> None:
         read_site_key(key)
 
 
+@IN_A_FILE
 def test_with_a_new_key_in_front_the_ledger_still_opens(ledger: Books) -> None:
     ref = ledger.suppress("ann@example.com").evidence
     file = ledger.ledger.path.with_name("site.key")
@@ -222,12 +224,14 @@ def test_the_models_are_what_the_migrations_make(ledger: Books) -> None:
         assert compare_metadata(context, SQLModel.metadata) == []
 
 
+@IN_A_FILE
 @pytest.mark.parametrize("table", ["suppression", "person", "watched_folder", "soft_bounce", "tally"])
 def test_the_narrow_tables_have_no_rowid(ledger: Books, table: str) -> None:
     with ledger.ledger.connect() as db, pytest.raises(Exception, match="no such column: rowid"):
         db.exec_driver_sql(f"SELECT rowid FROM {table}")
 
 
+@IN_A_FILE
 def test_a_reference_once_given_never_means_something_else(ledger: Books) -> None:
     first = ledger.suppress("ann@example.com").evidence
     change(ledger.ledger.path, "DELETE FROM evidence")
@@ -318,6 +322,7 @@ def test_the_ledger_says_nothing_of_its_key(ledger: Books) -> None:
     assert ledger.ledger.site_key.keys[0].hex() not in repr(ledger.ledger)
 
 
+@IN_A_FILE
 def test_a_snapshot_holds_over_several_statements(ledger: Books, tmp_path: Path) -> None:
     second = Ledger(File(ledger.ledger.path), ledger.ledger.site_key)
     count = "SELECT count(*) FROM suppression"
@@ -330,6 +335,7 @@ def test_a_snapshot_holds_over_several_statements(ledger: Books, tmp_path: Path)
     second.close()
 
 
+@IN_A_FILE
 def test_a_copy_of_both_halves_is_a_whole_ledger(ledger: Books, tmp_path: Path) -> None:
     ledger.suppress("ann@example.com")
     ledger.ledger.close()  # the last connection writes the log back: one file is all there is

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from storage.address import parse
 from storage.lookup import Lookup, Row, Verdict, verdict
 from storage.terms import ALL, Reason
-from tests.ledgers import Books
+from tests.ledgers import IN_A_FILE, Books
 from tests.storage.another import another, hear, tell
 
 LIST = 3
@@ -112,6 +112,7 @@ def test_nobody_is_asked_for(ledger: Books) -> None:
     assert ledger.lookup().rows_of_all([]) == []
 
 
+@IN_A_FILE
 def test_a_lookup_cannot_write(ledger: Books) -> None:
     lookup = Lookup(ledger.ledger.path, ledger.ledger.site_key)
     with pytest.raises(Exception, match="readonly"):
@@ -121,7 +122,7 @@ def test_a_lookup_cannot_write(ledger: Books) -> None:
 
 def test_a_commit_of_another_process_is_seen_by_the_next_question_every_time(ledger: Books) -> None:
     script = """
-it = books(directory)
+it = open_again()
 for n in range(500):
     input()
     it.suppress(f"person{n}@example.com")

@@ -16,12 +16,12 @@ from sqlmodel import SQLModel
 
 from storage import audit, engine, incoming, refusals, suppressions
 from storage.address import parse, person
-from storage.engine import REVISION, File, Ledger
+from storage.engine import REVISION, Ledger
 from storage.incoming import Place
 from storage.refusals import OUTCOMES, Outcome, Refusal, Tally
 from storage.terms import ALL, Reason
 from storage.write import write
-from tests.ledgers import Books, books
+from tests.ledgers import IN_A_FILE, Books, books
 
 NOW = datetime(2026, 11, 27, 12, 30, tzinfo=UTC)
 HOUR = int(NOW.timestamp()) // 3600
@@ -140,7 +140,7 @@ def test_a_domain_does_not_get_the_name_of_one_of_its_people(ledger: Books) -> N
 
 def test_a_ledger_that_keeps_no_addresses_learns_none(ledger: Books) -> None:
     by_token(ledger, "ann@example.com")
-    sparing = Ledger(File(ledger.ledger.path), ledger.ledger.site_key, keep_addresses=False)
+    sparing = Ledger(ledger.ledger.store, ledger.ledger.site_key, keep_addresses=False)
     with write(sparing, NOW, "relay") as w:
         refusals.record(w, [refusal(ledger)], {})
     sparing.close()
@@ -246,6 +246,7 @@ def test_for_ever_is_for_ever(ledger: Books) -> None:
     assert len(all_rows(ledger, "refusal")) == len(all_rows(ledger, "tally")) == 1
 
 
+@IN_A_FILE
 def test_forgetting_finds_the_old_ones_without_a_look_at_the_rest(ledger: Books) -> None:
     query = "EXPLAIN QUERY PLAN SELECT id FROM refusal WHERE at < 1 ORDER BY at LIMIT 1"
     with ledger.ledger.connect() as db:

@@ -418,7 +418,7 @@ def test_a_listing_can_be_narrowed(ledger: Books) -> None:
     add(ledger, "cem@example.com", reason=Reason.COMPLAINT)
 
     def listed(**narrow: object) -> set[str]:
-        with ledger.ledger.connect() as db:
+        with ledger.ledger.reading() as db:
             return {row[1] for row in suppressions.listing(db, **narrow)}  # type: ignore[arg-type]
 
     assert listed() == {"ann@example.com", "bob@example.com", "cem@example.com"}

@@ -17,7 +17,7 @@ from storage.address import parse
 from storage.engine import Unavailable
 from storage.terms import ALL, Reason
 from storage.write import Write, write
-from tests.ledgers import Books, books
+from tests.ledgers import IN_A_FILE, Books, books
 from tests.storage.another import another, hear, tell
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -82,6 +82,7 @@ def test_what_is_said_is_said_after_the_commit(ledger: Books) -> None:
     assert said == [1]
 
 
+@IN_A_FILE
 def test_an_error_of_the_database_in_the_middle_undoes_all_of_it(ledger: Books) -> None:
     before = counts(ledger)
     with pytest.raises(Unavailable, match="no such table"):
@@ -126,7 +127,7 @@ def test_a_job_is_noted_once(ledger: Books) -> None:
 
 def test_two_processes_and_two_threads_write_at_once(ledger: Books) -> None:
     script = """
-it = books(directory)
+it = open_again()
 say("ready")
 input()
 for n in range(100):
@@ -153,12 +154,14 @@ input()
     assert verified(ledger).seq == 300
 
 
+@IN_A_FILE
 def test_a_short_lock_is_waited_for(ledger: Books) -> None:
     with another(ledger, holding_the_lock(1)) as other:
         hear(other, "holding")
         assert ledger.suppress("ann@example.com").outcome == "new"
 
 
+@IN_A_FILE
 def test_a_lock_held_for_long_is_doubt_within_six_seconds_and_heals(ledger: Books) -> None:
     with another(ledger, holding_the_lock(60)) as other:
         hear(other, "holding")
@@ -178,6 +181,7 @@ def test_a_thread_that_writes_for_long_is_doubt_too(ledger: Books, monkeypatch: 
     assert ledger.suppress("ann@example.com").outcome == "new"
 
 
+@IN_A_FILE
 def test_readers_do_not_wait_for_a_writer(ledger: Books) -> None:
     """A writer's lock delays no RCPT (CONTRACT 9)."""
     ledger.suppress("ann@example.com")
@@ -209,7 +213,7 @@ def test_a_reader_sees_nothing_of_a_transaction_before_its_end(ledger: Books) ->
 
 def test_what_was_acknowledged_before_a_kill_is_there(ledger: Books) -> None:
     script = """
-it = books(directory)
+it = open_again()
 for n in range(100_000):
     it.suppress(f"person{n}@example.com")
     say(n)
@@ -284,6 +288,7 @@ def test_a_full_disk_is_doubt_writes_no_half_and_heals(small_disk: Path) -> None
     it.ledger.close()
 
 
+@IN_A_FILE
 def test_a_full_database_is_doubt_and_heals(ledger: Books) -> None:
     """The same without root: SQLite is told that the file may not grow."""
     before = counts(ledger)
@@ -302,6 +307,7 @@ def test_a_full_database_is_doubt_and_heals(ledger: Books) -> None:
     verified(ledger)
 
 
+@IN_A_FILE
 def test_what_is_committed_is_synchronised_to_disk(ledger: Books) -> None:
     with ledger.ledger.connect() as db:
         assert db.exec_driver_sql("PRAGMA synchronous").scalar() == 2
