@@ -131,6 +131,16 @@ def stopped() -> None:
     _log.info("stopped")
 
 
+def duties_changed(taken: list[str], lost: list[str]) -> None:
+    """Of several nodes this one does from now on what it did not do, or no more what it did."""
+    _log.info("duties_changed", taken=taken, lost=lost)
+
+
+def database_reached() -> None:
+    """The database was away when we started, and is there now."""
+    _log.info("database_reached")
+
+
 def reloaded(changed: list[str]) -> None:
     """SIGHUP: the options that were taken over."""
     _log.info("reloaded", changed=changed)

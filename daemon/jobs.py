@@ -71,10 +71,10 @@ class Jobs:
         self._done("forget_refusals", forgotten=forgotten)
 
     def tidy(self) -> None:
-        """Write the log back into the database file and let SQLite renew its statistics."""
+        """Write the log back into the database file and let SQLite renew its statistics. PostgreSQL does so by itself."""
         with self.ledger.connect() as db:
-            db.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-            db.exec_driver_sql("PRAGMA optimize")
+            for statement in self.ledger.store.upkeep:
+                db.exec_driver_sql(statement)
         self._done("tidy")
 
     def _done(self, name: str, **facts: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from daemon.config import Config, Loaded
 from daemon.gate import Gate, Lookup, Questions
 from storage import lookup, suppressions
-from storage.engine import File, Ledger, Unavailable, Unusable, migrate, open_ledger, revision
+from storage.address import Address
+from storage.engine import File, Ledger, Unavailable, Unusable, migrate, open_ledger, read_site_key, revision
+from storage.lookup import Row
 from storage.write import write
 
 if TYPE_CHECKING:
@@ -91,7 +93,7 @@ def open_for_run(loaded: Loaded) -> Ledger:
     Not in PostgreSQL, where other nodes may be at work: there `optoutd migrate` does it when the operator says so.
     """
     if loaded.in_postgres:
-        return open_for(loaded)
+        return _open_or_wait(loaded)
     if loaded.database.exists() and loaded.key_file.exists():
         with suppress(Unavailable):  # garbled: the opening below says so
             revision(loaded.database)
@@ -100,6 +102,31 @@ def open_for_run(loaded: Loaded) -> Ledger:
     if not create and not loaded.database.exists() and not loaded.key_file.exists():
         raise Unusable(f"no database at {loaded.database}, and storage.create = false: put database and key in place")
     return open_for(loaded, allow_create=create)
+
+
+def _open_or_wait(loaded: Loaded) -> Ledger:
+    """A server that is away does not hold us back: its ledger answers doubt until it is there, and is checked then."""
+    try:
+        return open_for(loaded)
+    except Unavailable:
+        storage = loaded.config.storage
+        site_key = read_site_key(loaded.key_file)
+        return Ledger(server_of(loaded), site_key, storage.same_person, storage.keep_addresses)
+
+
+class Away:
+    """The lookup of a ledger that was never reached: which number a list has is not known, so nothing can be asked."""
+
+    def rows(self, address: Address) -> list[Row]:
+        """Raises Unavailable."""
+        return self.rows_of_all([address])[0]
+
+    def rows_of_all(self, addresses: Iterable[Address]) -> list[list[Row]]:
+        """Raises Unavailable."""
+        raise Unavailable("the database has not been reached since the start")
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def lookup_of(ledger: Ledger) -> Lookup:

@@ -11,21 +11,18 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
-from functools import partial
 
-from daemon import events, jobs, notices, postfix, relaying, systemd
-from daemon.config import Config, ConfigError, House, Loaded, Mailbox, host_port, is_loopback, load
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from daemon import building, events, jobs, postfix, relaying, reloading, systemd
+from daemon.config import Config, ConfigError, Loaded, Mailbox, host_port, is_loopback, load
 from daemon.gate import Gate
-from daemon.intake import Intake
-from daemon.mail.links import undo_by_mail
-from daemon.mail.reading import Reading
-from daemon.mail.triage import read
-from daemon.mailbox.session import Session, connect
-from daemon.mailbox.watcher import Means, Watcher
-from daemon.opening import Busy, gate_of, now, number_lists, open_for_run, sole_daemon
+from daemon.mailbox.watcher import Watcher
+from daemon.nodes import JOBS, NOTICES, Duties, mailbox
+from daemon.opening import Away, Busy, gate_of, now, number_lists, open_for_run, sole_daemon
 from daemon.register import Register
 from daemon.relay.server import Server
 from daemon.upstream import Lost, Pool
@@ -33,50 +30,8 @@ from daemon.web import app as web
 from daemon.web.context import Context as WebContext
 from storage.engine import Ledger, Unavailable, Unusable
 
+_REACH_SECONDS = 2.0  # between two tries to reach a database that was away when we started
 _ASK_AGAIN_SECONDS = (1.0, 60.0)  # doubling from the first to the last
-
-
-# ------------------------------------------------------------------ building
-
-
-def build_watcher(loaded: Loaded, settings: Mailbox, ledger: Ledger, numbers: dict[str, int]) -> Watcher:
-    """The watcher of one mailbox, not started."""
-    config = loaded.config
-    intake = Intake(ledger, config.house, numbers, config.bounce, config.intake, notices=writes_to_people(config))
-    return Watcher(
-        settings, Means(partial(_log_in, loaded, settings), partial(_read, config.house, ledger), intake, now)
-    )
-
-
-def writes_to_people(config: Config) -> bool:
-    """Are notices wanted, and is there something to send them with and from?"""
-    sender = notices.sender_of(config.notices.sender, config.house)
-    return config.notices.confirm and config.upstream is not None and bool(sender)
-
-
-def build_post(config: Config, ledger: Ledger, pool: Pool) -> notices.Post:
-    """What sends our own mail."""
-    sender = notices.sender_of(config.notices.sender, config.house)
-    undo_link = partial(undo_by_mail, next(iter(config.house.addresses), sender))  # there is no page to undo at yet
-    return notices.Post(ledger, config.house, sender, pool, undo_link, now)
-
-
-def build_web(config: Config, ledger: Ledger, numbers: dict[str, int]) -> WebContext:
-    """What the HTTP door answers with."""
-    return WebContext(ledger, config.house, numbers, config.web.public_url, now)
-
-
-def _log_in(loaded: Loaded, settings: Mailbox) -> Session:
-    """The password is read at each log-in, so that a new one counts from the next on."""
-    ca_file = loaded.file(settings.ca_file) if settings.ca_file else None
-    return connect(settings, loaded.secret(settings.password_file), ca_file)
-
-
-def _read(house: House, ledger: Ledger, raw: bytes) -> Reading:
-    return read(raw, house, ledger.site_key)
-
-
-# ------------------------------------------------------------------ running
 
 
 @dataclass
@@ -85,8 +40,9 @@ class Service:
 
     loaded: Loaded
     ledger: Ledger
-    numbers: dict[str, int]
+    numbers: dict[str, int] | None  # of the lists; None: the database is away, and we start all the same
     gate: Gate = field(init=False)
+    duties: Duties = field(init=False)
     register: Register = field(init=False)
     relay: Server | None = None
     policy: postfix.Server | None = None
@@ -94,6 +50,8 @@ class Service:
     watchers: dict[str, Watcher] = field(default_factory=dict)
     webs: list[web.Server] = field(default_factory=list)
     writing: asyncio.Task[None] | None = None  # of notices
+    scheduler: AsyncIOScheduler = field(init=False)
+    keeping: list[asyncio.Task[None]] = field(default_factory=list)  # of our duties; reaching the database
     bound: dict[str, list[str]] = field(default_factory=dict)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     reload: asyncio.Event = field(default_factory=asyncio.Event)
@@ -101,8 +59,9 @@ class Service:
     async def start(self, stack: AsyncExitStack) -> None:
         """Start every part; `stack` stops them in reverse. Raises Busy when a port is taken."""
         config = self.loaded.config
-        self.gate = gate_of(self.ledger, self.numbers)
-        stack.push_async_callback(self.gate.close)
+        self.gate = Gate(Away(), {}) if self.numbers is None else gate_of(self.ledger, self.numbers)
+        stack.push_async_callback(self._close_gate)
+        self.duties = Duties(self.ledger)
         self.register = Register(self.ledger, now)
         self.register.start()
         stack.push_async_callback(self.register.stop)
@@ -110,14 +69,62 @@ class Service:
         await self._open_policy(stack)
         await self._open_web(stack, "web", "listen")
         await self._open_web(stack, "public", "public_listen")
-        await self._write_to_people()
+        self.scheduler = jobs.schedule(jobs.Jobs(self.ledger, config.bounce, now, config.retention.refusals))
+        self.scheduler.start(paused=True)
+        stack.callback(self.scheduler.shutdown, wait=False)
+        stack.push_async_callback(self.duties.give_up)
         stack.push_async_callback(self._stop_writing)
         stack.push_async_callback(self._stop_watchers)
-        for settings in config.mailbox:
-            self._watch(settings)
-        scheduler = jobs.schedule(jobs.Jobs(self.ledger, config.bounce, now, config.retention.refusals))
-        scheduler.start()
-        stack.callback(scheduler.shutdown, wait=False)
+        stack.push_async_callback(self._stop_keeping)
+        if self.numbers is None:
+            self.keeping.append(asyncio.create_task(self._reach()))
+        else:
+            await self._begin_duties()
+
+    async def _close_gate(self) -> None:
+        await self.gate.close()
+
+    # ---- what only one node does
+
+    async def _begin_duties(self) -> None:
+        if self.duties.alone:
+            await self._follow_duties()
+        else:
+            self.keeping.append(asyncio.create_task(self.duties.keep(self._roles, self._follow_duties)))
+
+    def _roles(self) -> list[str]:
+        """What we could do, if no other node does it."""
+        watched = [mailbox(m.name) for m in self.loaded.config.mailbox]
+        writes = [NOTICES] if self.relay is not None and building.writes_to_people(self.loaded.config) else []
+        return [JOBS, *watched, *writes]
+
+    async def _follow_duties(self) -> None:
+        """Begin what is ours to do now, and end what is not any more."""
+        self.scheduler.resume() if self.duties.ours(JOBS) else self.scheduler.pause()
+        if (self.writing is not None) != (NOTICES in self._roles() and self.duties.ours(NOTICES)):
+            await self._write_to_people()
+        await self._stop_watchers(lambda name: not self.duties.ours(mailbox(name)))
+        for settings in self.loaded.config.mailbox:
+            if settings.name not in self.watchers and self.duties.ours(mailbox(settings.name)):
+                self._watch(settings)
+
+    async def _reach(self) -> None:
+        """Until the database is there: then what stands for doubt gives way to it, and the duties begin."""
+        while self.numbers is None:
+            await asyncio.sleep(_REACH_SECONDS)
+            try:
+                self.numbers = await asyncio.to_thread(number_lists, self.ledger, self.loaded.config)
+            except (Unavailable, Unusable) as why:
+                events.database_unavailable(why)
+        self.gate = gate_of(self.ledger, self.numbers)
+        self._hand_out()
+        events.database_reached()
+        await self._begin_duties()
+
+    async def _stop_keeping(self) -> None:
+        for task in self.keeping:
+            task.cancel()
+        await asyncio.gather(*self.keeping, return_exceptions=True)
 
     async def _open_relay(self, stack: AsyncExitStack) -> None:
         context = relaying.context(self.loaded, self.ledger, self.gate, self.register)
@@ -160,7 +167,7 @@ class Service:
         """The HTTP door on the address of this option, if it has one."""
         listen = getattr(self.loaded.config.web, option)
         if listen:
-            server = web.Server(listen, build_web(self.loaded.config, self.ledger, self.numbers))
+            server = web.Server(listen, self._web_context())
             stack.push_async_callback(server.stop)
             try:
                 self.bound[name] = await server.start()
@@ -168,11 +175,14 @@ class Service:
                 raise Busy(f"web.{option}: {why.strerror or why}") from None
             self.webs.append(server)
 
+    def _web_context(self) -> WebContext:
+        return building.web_context(self.loaded.config, self.ledger, self.gate.numbers)
+
     async def _write_to_people(self) -> None:
-        """(Re)start the sending of notices, as the config now says."""
+        """(Re)start the sending of notices, as the config now says, if it is ours to do."""
         await self._stop_writing()
-        if self.relay is not None and writes_to_people(self.loaded.config):
-            post = build_post(self.loaded.config, self.ledger, self.relay.pool)
+        if self.relay is not None and NOTICES in self._roles() and self.duties.ours(NOTICES):
+            post = building.post(self.loaded.config, self.ledger, self.relay.pool)
             self.writing = asyncio.create_task(post.run())
 
     async def _stop_writing(self) -> None:
@@ -184,14 +194,16 @@ class Service:
                 await writing
 
     def _watch(self, settings: Mailbox) -> None:
-        watcher = build_watcher(self.loaded, settings, self.ledger, self.numbers)
+        watcher = building.watcher(self.loaded, settings, self.ledger, self.gate.numbers)
         self.watchers[settings.name] = watcher
         watcher.start()
 
-    async def _stop_watchers(self) -> None:
-        for watcher in self.watchers.values():
+    async def _stop_watchers(self, which: Callable[[str], bool] = lambda name: True) -> None:
+        """Stop watching those mailboxes."""
+        stopping = [self.watchers.pop(name) for name in list(self.watchers) if which(name)]
+        for watcher in stopping:
             watcher.ask_to_stop()  # all at once: there are fewer threads to wait in than there may be mailboxes
-        await asyncio.gather(*(asyncio.to_thread(w.stop) for w in self.watchers.values()))
+        await asyncio.gather(*(asyncio.to_thread(w.stop) for w in stopping))
 
     def status(self) -> str:
         """One line for `systemctl status`."""
@@ -235,62 +247,34 @@ class Service:
 
     async def _take_over(self, fresh: Loaded) -> None:
         old, new = self.loaded.config, fresh.config
-        fixed = list(_needs_restart(old, new))
+        fixed = list(reloading.needs_restart(old, new))
         if fixed:
             events.reload_refused([f"{path}: cannot change without a restart" for path in fixed])
-            new = _keep(old, new)
+            new = reloading.keep(old, new)
             fresh = Loaded(new, fresh.path)
-        self.numbers = await asyncio.to_thread(number_lists, self.ledger, new)
-        self.gate = self.gate.renumbered(self.numbers)
+        if self.numbers is not None:
+            self.numbers = await asyncio.to_thread(number_lists, self.ledger, new)
+            self.gate = self.gate.renumbered(self.numbers)
         self.loaded = fresh
         events.configure(new.log.format, new.log.level, new.log.addresses)
-        if self.relay is not None and new.upstream is not None:
-            context = relaying.context(fresh, self.ledger, self.gate, self.register)
+        self._hand_out()
+        await self._write_to_people()
+        await self._stop_watchers()  # passwords, CA files and house are read again
+        if self.numbers is not None:
+            await self._follow_duties()
+        events.reloaded([name for name in type(new).model_fields if getattr(old, name) != getattr(new, name)])
+
+    def _hand_out(self) -> None:
+        """Let every door work by the gate and the config that there are now."""
+        if self.relay is not None:
+            context = relaying.context(self.loaded, self.ledger, self.gate, self.register)
             assert context is not None
-            self.relay.take_over(context, relaying.listening(fresh))
+            self.relay.take_over(context, relaying.listening(self.loaded))
             self._ask_upstream()
         if self.policy is not None:
             self.policy.take_over(self._policy_context())
         for server in self.webs:
-            server.take_over(build_web(new, self.ledger, self.numbers))
-        await self._write_to_people()
-        await self._stop_watchers()  # passwords, CA files and house are read again
-        self.watchers.clear()
-        for settings in new.mailbox:
-            self._watch(settings)
-        events.reloaded([name for name in type(new).model_fields if getattr(old, name) != getattr(new, name)])
-
-
-def _needs_restart(old: Config, new: Config) -> Iterator[str]:
-    """The options that differ and cannot change in place: where we listen, and what we write to."""
-    if old.storage != new.storage:
-        yield "storage"
-    if (old.upstream is None) != (new.upstream is None):
-        yield "upstream"
-    if _sockets(old) != _sockets(new):
-        yield "relay.listener" if old.relay.listener or new.relay.listener else "relay.listen"
-    if old.postfix.policy != new.postfix.policy:
-        yield "postfix.policy"
-    for option in ("listen", "public_listen"):
-        if getattr(old.web, option) != getattr(new.web, option):
-            yield f"web.{option}"
-
-
-def _sockets(config: Config) -> list[tuple[str, bool]]:
-    return [(listener.address, listener.tls == "implicit") for listener in config.relay.listeners()]
-
-
-def _keep(old: Config, new: Config) -> Config:
-    """The new config with what cannot change as it was."""
-    kept: dict[str, object] = {"storage": old.storage}
-    if (old.upstream is None) != (new.upstream is None):
-        kept["upstream"] = old.upstream
-    if _sockets(old) != _sockets(new):
-        kept["relay"] = old.relay
-    kept["postfix"] = new.postfix.model_copy(update={"policy": old.postfix.policy})
-    listening = {"listen": old.web.listen, "public_listen": old.web.public_listen}
-    kept["web"] = new.web.model_copy(update=listening)
-    return new.model_copy(update=kept)
+            server.take_over(self._web_context())
 
 
 def _refuse_ourselves(config: Config, bound: list[str]) -> None:
@@ -331,7 +315,9 @@ def _signals(service: Service, loop: asyncio.AbstractEventLoop) -> None:
     loop.add_signal_handler(signal.SIGHUP, service.reload.set)
 
 
-async def _run(loaded: Loaded, ledger: Ledger, numbers: dict[str, int], ready: Callable[[Service], None]) -> None:
+async def _run(
+    loaded: Loaded, ledger: Ledger, numbers: dict[str, int] | None, ready: Callable[[Service], None]
+) -> None:
     async with AsyncExitStack() as stack:
         service = Service(loaded, ledger, numbers)
         _signals(service, asyncio.get_running_loop())
@@ -353,6 +339,17 @@ def run(loaded: Loaded, ready: Callable[[Service], None] = lambda _: None) -> No
     with sole_daemon(loaded):
         ledger = open_for_run(loaded)
         try:
-            asyncio.run(_run(loaded, ledger, number_lists(ledger, loaded.config), ready))
+            asyncio.run(_run(loaded, ledger, _numbers(loaded, ledger), ready))
         finally:
             ledger.close()
+
+
+def _numbers(loaded: Loaded, ledger: Ledger) -> dict[str, int] | None:
+    """Of the lists; None: the database is on another machine and away, which does not hold us back (CONTRACT 3)."""
+    try:
+        return number_lists(ledger, loaded.config)
+    except Unavailable as why:
+        if not loaded.in_postgres:
+            raise
+        events.database_unavailable(why)
+        return None

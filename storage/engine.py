@@ -12,11 +12,11 @@ import shutil
 import sqlite3
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
@@ -198,6 +198,7 @@ class Store(Protocol):
     """Where a ledger lies: `File` here, `Server` in postgres.py."""
 
     engine: Engine
+    upkeep: ClassVar[Sequence[str]]  # statements that are run now and then
 
     @property
     def name(self) -> str:
@@ -263,6 +264,7 @@ _BEGIN_READING: Final = {"sqlite": "BEGIN", "postgresql": "BEGIN ISOLATION LEVEL
 class File:
     """An SQLite file."""
 
+    upkeep: ClassVar[Sequence[str]] = ("PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA optimize")
     path: Path
     engine: Engine = field(init=False, repr=False)
     _seen: tuple[int, int, int, int] | None = field(default=None, init=False, repr=False)

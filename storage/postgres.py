@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -45,6 +45,7 @@ _STATEMENT_SECONDS: Final = 60  # for a report over years, a batch of an import
 class Server:
     """A PostgreSQL database. `url` as in `storage.url`, without a password; `password`: None for none."""
 
+    upkeep: ClassVar[Sequence[str]] = ()
     url: str
     password: str | None = field(default=None, repr=False)
     engine: Engine = field(init=False, repr=False)

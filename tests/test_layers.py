@@ -41,6 +41,9 @@ LEAVES = {
 }
 COMPOSERS = {
     "daemon.relaying",
+    "daemon.building",
+    "daemon.nodes",
+    "daemon.reloading",
     "daemon.opening",
     "daemon.replay",
     "daemon.service",

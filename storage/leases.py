@@ -1,0 +1,40 @@
+"""Which node does what (DESIGN 7.10): watches a mailbox, runs the jobs, sends notices.
+
+A lease holds for SECONDS unless its holder renews it; a node that has died or lost the database loses its leases, and
+another one takes them. The database's clock counts, so that nodes whose clocks differ agree. Two holders for a moment
+(one that stood still for longer than its lease) do no harm: all that they do may be done twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from storage.engine import Ledger
+
+SECONDS: Final = 15
+_NOW: Final = {
+    "sqlite": "CAST(strftime('%s', 'now') AS INTEGER)",
+    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) AS BIGINT)",
+}
+
+
+def take(ledger: Ledger, holder: str, roles: Iterable[str]) -> frozenset[str]:
+    """Take or renew the leases of these roles for `holder`. Returns those that it has now. Raises Unavailable."""
+    held: set[str] = set()
+    with ledger.connect() as db:
+        now = _NOW[db.dialect.name]
+        statement = (
+            f"INSERT INTO lease (role, holder, until) VALUES (?, ?, {now} + ?)"
+            " ON CONFLICT (role) DO UPDATE SET holder = excluded.holder, until = excluded.until"
+            f" WHERE lease.holder = excluded.holder OR lease.until < {now} RETURNING role"
+        )
+        for role in roles:
+            held.update(row[0] for row in db.exec_driver_sql(statement, (role, holder, SECONDS)))
+    return frozenset(held)
+
+
+def release(ledger: Ledger, holder: str) -> None:
+    """Give up all leases at once: another node need not wait until they run out. Raises Unavailable."""
+    with ledger.connect() as db:
+        db.exec_driver_sql("DELETE FROM lease WHERE holder = ?", (holder,))
