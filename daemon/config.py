@@ -113,6 +113,14 @@ class Loaded:
         state = self._state_directory()
         return state / named if named == "optoutd.db" and state else self.base / named
 
+    def with_url(self, url: str) -> Loaded:
+        """The same with the ledger elsewhere. Raises ConfigError for a `storage.url` that cannot be one."""
+        try:
+            storage = Storage.model_validate({**self.config.storage.model_dump(), "url": url})
+        except ValidationError as wrong:
+            raise ConfigError([_problem(e) for e in wrong.errors()]) from None
+        return Loaded(self.config.model_copy(update={"storage": storage}), self.path)
+
     @property
     def key_file(self) -> Path:
         """The site key's file."""

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
@@ -35,6 +35,7 @@ from storage.engine import (
     verify_identity,
 )
 
+T = TypeVar("T")
 _STATEMENT_SECONDS: Final = 60  # for a report over years, a batch of an import
 
 
@@ -193,22 +194,50 @@ def migrate(server: Server, key_file: Path) -> tuple[str | None, str]:
     return before, REVISION
 
 
+def move_in(server: Server, source: Ledger, progress: Callable[[int], object] = lambda _: None) -> dict[str, int]:
+    """Copy a whole ledger into this empty database, in one transaction. Returns the number of rows of each table.
+
+    The source must not be written to meanwhile: what came later would be lost. Raises Unavailable, Unusable (not empty),
+    transfer.NotEqual, audit.ChainBroken; then nothing is there.
+    """
+    from storage import transfer  # and the models: half a second of imports that a start does not need
+
+    if revision(server) is not None:
+        raise Unusable(f"{server.name} is not empty")
+
+    def work(target: Connection) -> dict[str, int]:
+        migrate_schema(target, server.name)
+        copied = transfer.copy(here, target, source.site_key, progress)
+        target.exec_driver_sql("ANALYZE")
+        return copied
+
+    with source.reading() as here:
+        return _in_one_transaction(server, work)
+
+
 def _migrate(server: Server, site_key: SiteKey | None) -> None:
-    """In one transaction: PostgreSQL undoes CREATE and ALTER as well. `site_key`: of a new ledger."""
+    """`site_key`: of a new ledger."""
+
+    def work(db: Connection) -> None:
+        db.exec_driver_sql("SET LOCAL lock_timeout = '30s'")  # an ALTER that waits keeps all behind it waiting
+        migrate_schema(db, server.name)
+        if site_key is not None:
+            chain = Chain(site_key)
+            facts = [("check", check_value(site_key)), ("head", chain.seal(chain.start))]
+            db.exec_driver_sql("INSERT INTO meta (name, value) VALUES (?, ?)", facts)
+
+    _in_one_transaction(server, work)
+
+
+def _in_one_transaction(server: Server, work: Callable[[Connection], T]) -> T:
+    """PostgreSQL undoes CREATE and ALTER as well."""
     engine = create_engine(
         "postgresql+psycopg://", creator=lambda: psycopg.connect(server.conninfo(0)), hide_parameters=True
     )
     event.listen(engine, "before_cursor_execute", _in_psycopgs_words, retval=True)
     try:
         with engine.begin() as db:
-            db.exec_driver_sql(
-                "SET LOCAL lock_timeout = '30s'"
-            )  # an ALTER that waits keeps everybody behind it waiting
-            migrate_schema(db, server.name)
-            if site_key is not None:
-                chain = Chain(site_key)
-                facts = [("check", check_value(site_key)), ("head", chain.seal(chain.start))]
-                db.exec_driver_sql("INSERT INTO meta (name, value) VALUES (?, ?)", facts)
+            return work(db)
     except DBAPIError as why:
         raise Unavailable(f"{server.name}: {why.orig}") from None
     finally:

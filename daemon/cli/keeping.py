@@ -14,6 +14,7 @@ from daemon.cli.common import NO, TEMPFAIL, USAGE, AsJson, Stop, note, tell, whe
 
 if TYPE_CHECKING:
     from daemon.config import Loaded
+    from storage.postgres import Server
 
 _CHANGED = "somebody changed the record from outside: keep a copy of this database, and compare it with your backups"
 group = typer.Typer(no_args_is_help=True, help="The record of every change: is it whole?")
@@ -46,7 +47,7 @@ def verify(
     with ledger.reading() as db:
         total = db.exec_driver_sql("SELECT count(*) FROM audit").scalar() or 0
         try:
-            with _progress(total) as progress:
+            with _progress("audit rows", total) as progress:
                 found = verify_audit(db, ledger.site_key, noted, progress)
         except ChainBroken as broken:
             fact = {"ok": False, "rows": total, "head": None, "error": str(broken), "row": broken.seq or None}
@@ -58,7 +59,7 @@ def verify(
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], object]]:
+def _progress(what: str, total: int) -> Iterator[Callable[[int], object]]:
     """A bar on the terminal; told how many rows are done."""
     if not sys.stderr.isatty():
         yield lambda _: None
@@ -66,9 +67,9 @@ def _progress(total: int) -> Iterator[Callable[[int], object]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    columns = (TextColumn("audit rows"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("verify", total=total)
+        task = bar.add_task(what, total=total)
         yield lambda seq: bar.update(task, completed=seq)
 
 
@@ -107,13 +108,21 @@ def export(as_json: AsJson = False) -> None:
             tell(row, True, "")
 
 
-def migrate() -> None:
-    """Bring the database up to date with this version.
+def migrate(
+    to: Annotated[
+        str | None, typer.Option(metavar="URL", help="Move the whole list into this empty PostgreSQL database.")
+    ] = None,
+) -> None:
+    """Bring the database up to date with this version, or move the list to another database.
 
     SQLite: a copy is kept beside it, and the daemon must not run meanwhile (`optoutd run` does the same when it starts).
     PostgreSQL: other nodes go on; an empty database gets its schema, and this node the site key that goes with it.
+    With --to everything is copied and proved equal; what is in the config stays as it is until you change it.
     """
     config = common.loaded()
+    if to is not None:
+        _move(config, to)
+        return
     before, after = _migrate_server(config) if config.in_postgres else _migrate_file(config)
     note(f"schema {after}: nothing to do" if before == after else f"schema {before or '(none)'} -> {after}")
 
@@ -143,3 +152,35 @@ def _migrate_server(config: Loaded) -> tuple[str | None, str]:
             f"a new site key is in {config.key_file}: every node needs this file, and you a copy apart from the database"
         )
     return before, after
+
+
+def _move(config: Loaded, url: str) -> None:
+    from daemon.opening import Busy, server_of, sole_daemon
+
+    if config.in_postgres:
+        raise Stop("--to moves a list out of an SQLite file; storage.url is in PostgreSQL already", USAGE)
+    server = server_of(config.with_url(url))
+    try:
+        with sole_daemon(config):
+            copied = _moved(config, server)
+    except Busy as why:
+        raise Stop(f"{why}: stop it first", TEMPFAIL) from None
+    note(f"{sum(copied.values())} rows are there and equal, {copied['suppression']} suppressions among them")
+    note(f'now set storage.url = "{url}" on every node, and give each the site key {config.key_file}')
+
+
+def _moved(config: Loaded, server: Server) -> dict[str, int]:
+    from storage import engine, transfer
+    from storage.audit import ChainBroken
+    from storage.postgres import move_in
+
+    if config.database.exists():
+        engine.migrate(config.database)
+    ledger = common.ledger(config)
+    with ledger.reading() as db:
+        total = transfer.size(db)
+    try:
+        with _progress("rows", total) as progress:
+            return move_in(server, ledger, progress)
+    except (transfer.NotEqual, ChainBroken) as wrong:
+        raise Stop(f"nothing was moved: {wrong}", NO) from None

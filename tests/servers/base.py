@@ -89,7 +89,7 @@ class Server(ABC):
         if process is None:
             return
         with contextlib.suppress(ProcessLookupError):
-            process.send_signal(how) if how is signal.SIGTERM else os.killpg(process.pid, how)
+            os.killpg(process.pid, how) if how is signal.SIGKILL else process.send_signal(how)
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from itertools import count
@@ -75,6 +76,10 @@ class Postgres(Server):
         )
         if made.returncode:
             raise ServerError(f"initdb: {made.stderr}")
+
+    def stop(self) -> None:
+        """Without waiting for the clients to go."""
+        self._end(signal.SIGINT)
 
     def _up(self) -> bool:
         if not accepts(self.port):
