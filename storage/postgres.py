@@ -162,12 +162,12 @@ def open_server(
 def revision(server: Server) -> str | None:
     """The schema's revision; None: the database is empty. Raises Unavailable."""
     try:
-        with server.engine.connect() as db:
-            if db.exec_driver_sql("SELECT to_regclass('alembic_version')").scalar() is None:
+        with psycopg.connect(server.conninfo(_STATEMENT_SECONDS), autocommit=True) as db:
+            if _scalar(db, "SELECT to_regclass('alembic_version')") is None:
                 return None
-            return str(db.exec_driver_sql("SELECT version_num FROM alembic_version").scalar())
-    except DBAPIError as why:
-        raise Unavailable(f"{server.name}: {why.orig}") from None
+            return str(_scalar(db, "SELECT version_num FROM alembic_version"))
+    except psycopg.Error as why:
+        raise Unavailable(f"{server.name}: {str(why).strip()}") from None
 
 
 def migrate(server: Server, key_file: Path) -> tuple[str | None, str]:

@@ -155,11 +155,15 @@ def _migrate_server(config: Loaded) -> tuple[str | None, str]:
 
 
 def _move(config: Loaded, url: str) -> None:
+    from daemon.config import ConfigError
     from daemon.opening import Busy, server_of, sole_daemon
 
     if config.in_postgres:
         raise Stop("--to moves a list out of an SQLite file; storage.url is in PostgreSQL already", USAGE)
-    server = server_of(config.with_url(url))
+    try:
+        server = server_of(config.with_url(url))
+    except ConfigError as wrong:
+        raise Stop(f"--to {url}: {wrong.problems[0].sentence}", USAGE) from None
     try:
         with sole_daemon(config):
             copied = _moved(config, server)
