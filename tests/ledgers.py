@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from daemon.gate import Gate, Lookup
 from daemon.opening import lookup_of
-from storage import suppressions
+from storage import engine, suppressions
 from storage.address import SiteKey, parse
-from storage.engine import File, Ledger, open_ledger
+from storage.engine import File, Ledger, _migrate, open_ledger
 from storage.postgres import Server
 from storage.terms import ALL, Reason
 from storage.write import write
@@ -78,12 +81,30 @@ class Books:
         return Gate(self.lookup(), self.numbers)
 
 
+@cache
+def _migrated() -> bytes:
+    """A database file as the migrations leave it: with a schema, and with nothing in it."""
+    with tempfile.TemporaryDirectory() as directory:
+        database = Path(directory, "empty.db")
+        _migrate(database)
+        return database.read_bytes()
+
+
+def _migrate_by_copying(database: Path) -> None:
+    database.write_bytes(_migrated())
+
+
 def books(directory: Path, *, same_person: tuple[str, ...] = ("tag", "alias")) -> Books:
-    """A new ledger in `directory`, or the one that is there."""
+    """A new ledger in `directory`, or the one that is there.
+
+    The migrations take longer than most tests: they run once a process, and what came of them is copied. The rest
+    (the key, the check value, the first seal) is made anew, as everywhere.
+    """
     directory.mkdir(exist_ok=True)
-    return opened(
-        open_ledger(directory / "optoutd.db", directory / "site.key", same_person=same_person, allow_create=True)
-    )
+    with mock.patch.object(engine, "_migrate", _migrate_by_copying):
+        return opened(
+            open_ledger(directory / "optoutd.db", directory / "site.key", same_person=same_person, allow_create=True)
+        )
 
 
 def opened(ledger: Ledger) -> Books:
