@@ -22,6 +22,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
+from storage import sealing
 from storage.address import SiteKey
 from storage.audit import Chain
 
@@ -109,7 +110,11 @@ def _create_both(database: Path, key_file: Path) -> None:
     try:
         with closing(sqlite3.connect(new)) as db:
             chain = Chain(site_key)
-            facts = [("check", check_value(site_key)), ("head", chain.seal(chain.start))]
+            facts = [
+                ("check", check_value(site_key)),
+                ("head", chain.seal(chain.start)),
+                ("sealed", sealing.of_rows(site_key, [], [])),
+            ]
             db.executemany("INSERT INTO meta (name, value) VALUES (?, ?)", facts)
             db.commit()
             db.execute("PRAGMA journal_mode = DELETE")  # so that the one file is all there is to rename
@@ -131,8 +136,11 @@ def _half(database: Path, key_file: Path) -> None:
     )
 
 
-def migrate(database: Path) -> tuple[str, str]:
-    """Bring the schema to REVISION, keeping a copy beside the file. Returns (revision before, after). Raises Unusable."""
+def migrate(database: Path, key_file: Path) -> tuple[str, str]:
+    """Bring the schema to REVISION, keeping a copy beside the file. Returns (revision before, after). Raises Unusable.
+
+    `key_file`: the site key, under which what is new in the schema is sealed.
+    """
     before = revision(database)
     if before > REVISION:
         return before, before  # opening it says whether we can work with that
@@ -142,11 +150,11 @@ def migrate(database: Path) -> tuple[str, str]:
         with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
             source.backup(target)
         shutil.copymode(database, copy)
-        _migrate(database)
+        _migrate(database, read_site_key(key_file))
     return before, REVISION
 
 
-def _migrate(database: Path) -> None:
+def _migrate(database: Path, site_key: SiteKey | None = None) -> None:
     from alembic import command  # half a second of imports that a start with a current schema does not need
     from alembic.config import Config
     from alembic.util import CommandError
@@ -160,6 +168,8 @@ def _migrate(database: Path) -> None:
         with engine.begin() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            if site_key:
+                sealing.begin(connection, site_key)
     except CommandError as why:
         raise Unusable(f"the schema of {database} is not one this version knows: {why}") from None
     finally:

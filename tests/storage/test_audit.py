@@ -121,7 +121,7 @@ def test_every_column_is_among_those_tampered_with(ledger: Books) -> None:
 @pytest.mark.parametrize(("column", "value"), COLUMNS.items())
 def test_a_changed_row_is_found(kept: Books, column: str, value: str, row: int) -> None:
     tamper(kept, f"UPDATE audit SET {column} = {value} WHERE seq = {row}")
-    assert broken(kept) == (row, f"row {row}: changed, or not written by us")
+    assert broken(kept) == (row, f"audit row {row}: changed, or not written by us")
 
 
 @pytest.mark.parametrize("value", ["NULL", "'text'", "3.5", "x'00'"])
@@ -137,7 +137,7 @@ def test_a_value_of_another_kind_is_found_too(kept: Books, column: str, value: s
 @pytest.mark.parametrize("row", [1, 3])
 def test_a_deleted_row_is_found(kept: Books, row: int) -> None:
     tamper(kept, f"DELETE FROM audit WHERE seq = {row}")
-    assert broken(kept) == (row, f"row {row}: missing")
+    assert broken(kept) == (row, f"audit row {row}: missing")
 
 
 def test_a_deleted_row_is_found_though_the_numbers_close_up(kept: Books) -> None:
@@ -179,7 +179,7 @@ def test_a_cut_tail_is_found_by_a_head_kept_elsewhere(kept: Books) -> None:
 
 def test_a_cut_tail_is_found_without_a_head(kept: Books) -> None:
     tamper(kept, *CUT)
-    assert broken(kept) == (6, "row 6: the end of the log is missing, or was added without the site key")
+    assert broken(kept) == (6, "audit row 6: the end of the log is missing, or was added without the site key")
 
 
 @pytest.mark.parametrize("value", ["NULL", "'text'", "x''", "zeroblob(40)"])
@@ -205,11 +205,11 @@ def test_a_cut_tail_is_still_found_after_we_have_written_again(kept: Books) -> N
 
 
 def test_a_head_from_another_history_is_found(kept: Books) -> None:
-    assert broken(kept, (3, "00" * 16)) == (3, "row 3: not the row of the given head")
+    assert broken(kept, (3, "00" * 16)) == (3, "audit row 3: not the one of the given head")
 
 
 def test_a_head_beyond_the_end_is_found(kept: Books) -> None:
-    assert broken(kept, (9, "00" * 16)) == (7, "row 7: the log ends before the given head 9")
+    assert broken(kept, (9, "00" * 16)) == (7, "audit row 7: missing: the log ends before the given head 9")
 
 
 def test_an_emptied_ledger_is_found_by_a_head_kept_elsewhere(kept: Books) -> None:
@@ -287,15 +287,37 @@ FIRST = "id = (SELECT evidence FROM audit WHERE seq = 1)"
 )
 def test_changed_evidence_is_found(kept: Books, change: str) -> None:
     tamper(kept, f"UPDATE evidence SET {change} WHERE {FIRST}")
-    assert broken(kept) == (1, "row 1: its evidence 1 was changed")
+    assert broken(kept) == (1, "evidence row 1: changed or removed (it is that of audit row 1)")
 
 
-def test_evidence_may_be_forgotten(kept: Books) -> None:
+def test_evidence_may_be_forgotten_by_us_and_by_nobody_else(kept: Books) -> None:
     before = verify(kept)
-    tamper(kept, f"UPDATE evidence SET salt = NULL, detail = NULL WHERE {FIRST}")
+    with write(kept.ledger, NOW, "test") as w:
+        w.forget_evidence([1, 3])
+    with kept.ledger.connect() as db:
+        forgotten = db.exec_driver_sql("SELECT id FROM evidence WHERE detail IS NULL ORDER BY id").scalars().all()
+    assert forgotten == [1, 3]
     assert verify(kept) == before
-    tamper(kept, f"DELETE FROM evidence WHERE {FIRST}")
-    assert verify(kept) == before
+    tamper(kept, "UPDATE evidence SET detail = NULL, salt = (SELECT salt FROM evidence WHERE id = 3) WHERE id = 2")
+    assert broken(kept)[0] == 2, "the mark of one is not that of another"
+
+
+def test_evidence_that_was_removed_is_found(kept: Books) -> None:
+    tamper(kept, "DELETE FROM evidence WHERE id = 2")
+    assert broken(kept) == (2, "evidence row 2: changed or removed (it is that of audit row 2)")
+
+
+def test_evidence_that_was_added_or_dated_anew_is_found(kept: Books) -> None:
+    tamper(kept, "INSERT INTO evidence VALUES (70, 0, zeroblob(16), '{}')")
+    assert broken(kept) == (0, "evidence row 70: belongs to no audit row")
+    tamper(kept, "DELETE FROM evidence WHERE id = 70", "UPDATE evidence SET at = at - 1 WHERE id = 2")
+    assert broken(kept) == (0, "evidence row 2: its time was changed")
+
+
+def test_evidence_has_an_audit_row_or_is_not_written(ledger: Books) -> None:
+    with pytest.raises(AssertionError, match="no audit row"), write(ledger.ledger, NOW, "test") as w:
+        w.evidence(note="of nothing")
+    assert verify(ledger).seq == 0
 
 
 def test_no_personal_data_is_in_the_audit_rows(ledger: Books) -> None:
