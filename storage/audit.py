@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -81,12 +81,15 @@ class Chain:
         self._forgotten = site_key.derive(b"evidence forgotten")
         self.start = Head(0, hashlib.blake2b(b"", key=site_key.derive(b"audit start"), digest_size=16).digest(), 0)
 
-    def weight(self, key: bytes, scope: int, reason: int, since: int, evidence: int) -> int:
-        """What one suppression row adds to `standing`."""
-        _ = scope | reason | since | evidence  # TypeError if one is no integer: %d would cut a fraction off unseen
-        digest = self._set.copy()
-        digest.update(b"%b|%d|%d|%d|%d" % (key, scope, reason, since, evidence))
-        return int.from_bytes(digest.digest())
+    def weigh(self, rows: Iterable[Sequence[Any]]) -> int:
+        """What suppression rows add to `standing`. Raises TypeError on a value of another kind than we write."""
+        copy, integer, total = self._set.copy, int.from_bytes, 0
+        for key, scope, reason, since, evidence in rows:  # written out: the nightly check asks for every row
+            _ = scope | reason | since | evidence  # TypeError if one is no integer: %d would cut a fraction off unseen
+            digest = copy()
+            digest.update(b"%b|%d|%d|%d|%d" % (key, scope, reason, since, evidence))
+            total += integer(digest.digest())
+        return total
 
     def mac(self, before: bytes, row: Iterable[Any]) -> bytes:
         """The mac of a row (all columns but the mac) that follows `before`."""
@@ -338,12 +341,24 @@ def _verify_evidence(db: Connection, done: _Counting) -> None:
 
 def _verify_suppressions(db: Connection, chain: Chain, last: Head, done: _Counting) -> None:
     total = 0
-    query = "SELECT key, scope, reason, since, evidence FROM suppression"
-    for some in db.exec_driver_sql(query, execution_options=_STREAMED).partitions():
-        total += sum([chain.weight(*row) for row in some])
+    for some in _as_they_come(db, "SELECT key, scope, reason, since, evidence FROM suppression"):
+        total += chain.weigh(some)
         done.rows(len(some))
     if total % _MODULUS != last.standing:
         raise ChainBroken("suppression", culprit.named(db))
+
+
+def _as_they_come(db: Connection, query: str) -> Iterator[Sequence[Sequence[Any]]]:
+    """Rows as the driver gives them, a thousand at a time: as SQLAlchemy's, a million takes 2.1 s of CPU instead of 1.0."""
+    cursor: Any = db.exec_driver_sql(query, execution_options=_STREAMED).cursor
+    while True:
+        try:
+            some = cursor.fetchmany(1000)
+        except db.dialect.loaded_dbapi.Error as why:
+            raise DBAPIError(query, None, why) from why
+        if not some:
+            return
+        yield some
 
 
 def _verify_small_tables(db: Connection, site_key: SiteKey) -> None:

@@ -341,10 +341,10 @@ def by_evidence(db: Connection, evidence: int) -> list[Fact]:
     return [_fact(r) for r in db.exec_driver_sql(f"{_FACTS} WHERE a.evidence = ? ORDER BY a.seq", (evidence,))]
 
 
-def facts(db: Connection) -> Iterator[tuple[Fact, bytes]]:
-    """The whole audit log in order, each row beside its mac."""
-    query = _FACTS.replace("e.detail", "NULL, a.mac", 1) + " ORDER BY a.seq"
-    for row in db.execution_options(yield_per=1000).exec_driver_sql(query):
+def facts(db: Connection, after: int = 0) -> Iterator[tuple[Fact, bytes]]:
+    """The audit log in order, from the row after this sequence number on, each row beside its mac."""
+    query = _FACTS.replace("e.detail", "NULL, a.mac", 1) + " WHERE a.seq > ? ORDER BY a.seq"
+    for row in db.execution_options(yield_per=1000).exec_driver_sql(query, (after,)):
         yield _fact(row), bytes(row[10])
 
 

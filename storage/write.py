@@ -49,14 +49,12 @@ class Write:
 
     def rows_added(self, rows: list[tuple[bytes, int, int, int, int]]) -> None:
         """Tell of suppression rows inserted: (key, scope, reason, since, evidence)."""
-        weight = self.chain.weight
-        self._change += sum(weight(*row) for row in rows)
+        self._change += self.chain.weigh(rows)
         self._changed |= bool(rows)
 
     def rows_removed(self, rows: list[tuple[bytes, int, int, int, int]]) -> None:
         """Tell of suppression rows deleted."""
-        weight = self.chain.weight
-        self._change -= sum(weight(*row) for row in rows)
+        self._change -= self.chain.weigh(rows)
         self._changed |= bool(rows)
 
     def evidence(self, **detail: Any) -> tuple[int, bytes]:

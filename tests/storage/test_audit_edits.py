@@ -60,7 +60,7 @@ class Edited:
 
 
 @pytest.fixture(scope="module")
-def edited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edited]:
+def edited(tmp_path_factory: pytest.TempPathFactory) -> Edited:
     """Of everything there can be: lifts, an import, somebody forgotten, several lists, a check that ended well."""
     it = books(tmp_path_factory.mktemp("edited"))
     for name in ("ann", "bob", "cem", "dee"):
@@ -80,7 +80,7 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edited]:
         head = audit.verify(db, it.ledger.site_key)
     with write(it.ledger, NOW, "job") as w:
         audit.remember_verified(w.db, it.ledger.site_key, head)
-    yield Edited(it)
+    return Edited(it)
 
 
 def content(db: sqlite3.Connection, table: str) -> list[Row]:
