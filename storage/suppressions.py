@@ -101,9 +101,7 @@ def _no_longer_wanted(w: Write, rows: list[RawRow], address: str, source: str) -
     """The opt-out stands already, so it leaves no row of its own to tell where the exemption went."""
     if rows:
         number = w.evidence(address=address, source=source, because="asked again to be left alone")
-        _delete(w, rows)
-        for row in rows:
-            w.audit("lifted", key=row[0], scope=row[1], reason=row[2], source=source, evidence=number)
+        end(w, rows, number, source)
 
 
 def add_many(
@@ -164,11 +162,15 @@ def lift(
     if gone:
         address = "" if isinstance(whom, bytes) else str(whom)
         wished = {} if asked is None else {"asked": seconds(asked)}
-        number = w.evidence(address=address, source=source, because=because, **wished)
-        _delete(w, gone)
-        for row in gone:
-            w.audit("lifted", key=row[0], scope=scope, reason=row[2], source=source, evidence=number)
+        end(w, gone, w.evidence(address=address, source=source, because=because, **wished), source)
     return gone
+
+
+def end(w: Write, rows: list[RawRow], evidence: tuple[int, bytes], source: str = "operator") -> None:
+    """End these very rows, an audit row for each."""
+    _delete(w, rows)
+    for row in rows:
+        w.audit("lifted", key=row[0], scope=row[1], reason=row[2], source=source, evidence=evidence)
 
 
 def expire(w: Write, before: datetime) -> int:
@@ -178,11 +180,8 @@ def expire(w: Write, before: datetime) -> int:
         (int(Reason.SOFT_BOUNCE), seconds(before)),
     ).all()
     gone = [_raw(r) for r in rows]
-    _delete(w, gone)
     if gone:
-        number = w.evidence(source="operator", because="the soft bounce suppression ran out", rows=len(gone))
-        for row in gone:
-            w.audit("lifted", key=row[0], scope=row[1], reason=row[2], source="operator", evidence=number)
+        end(w, gone, w.evidence(source="operator", because="the soft bounce suppression ran out", rows=len(gone)))
     return len(gone)
 
 
