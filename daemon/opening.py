@@ -11,7 +11,7 @@ from pathlib import Path
 
 from daemon.config import Config, Loaded
 from storage import suppressions
-from storage.engine import Ledger, Unavailable, Unusable, migrate, open_ledger, revision
+from storage.engine import Ledger, Unavailable, Unusable, migrate, open_ledger, read_site_key, revision
 from storage.write import write
 
 
@@ -56,7 +56,7 @@ def open_for_run(loaded: Loaded) -> Ledger:
     if loaded.database.exists() and loaded.key_file.exists():
         with suppress(Unavailable):  # garbled: the opening below says so
             revision(loaded.database)
-            migrate(loaded.database, loaded.key_file)
+            migrate(loaded.database, read_site_key(loaded.key_file))
     create = loaded.config.storage.create
     if not create and not loaded.database.exists() and not loaded.key_file.exists():
         raise Unusable(f"no database at {loaded.database}, and storage.create = false: put database and key in place")

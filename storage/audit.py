@@ -363,7 +363,9 @@ def _as_they_come(db: Connection, query: str) -> Iterator[Sequence[Sequence[Any]
 
 def _verify_small_tables(db: Connection, site_key: SiteKey) -> None:
     if not sealing.is_whole(db, site_key):
-        raise ChainBroken("list_number", "the numbers of the lists (or meta row `hashes`) are not as we wrote them")
+        raise ChainBroken(
+            "list_number", "the numbers of the lists (or `hashes`, `deferred` in meta) are not as we wrote them"
+        )
 
 
 def _same(ours: bytes, found: object) -> bool:

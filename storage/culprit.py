@@ -12,15 +12,16 @@ from sqlalchemy import Connection
 
 from storage.terms import Reason
 
-# Rows without a key (an import, a restore) speak of many people and explain all rows that name their evidence.
+# Rows without a key (an import, a restore) speak of many people and explain all rows that name their evidence; when a
+# person is erased, their rows may move to another key.
 _UNEXPLAINED: Final = """
     SELECT s.key, s.evidence FROM suppression s WHERE NOT EXISTS (
         SELECT 1 FROM audit a WHERE a.evidence = s.evidence AND a.event <> 'lifted'
         AND (a.key IS NULL OR (a.key = s.key AND a.scope = s.scope AND a.reason = s.reason))
-    ) ORDER BY s.key LIMIT 1
+    ) AND NOT EXISTS (SELECT 1 FROM audit a WHERE a.key = s.key AND a.event = 'erased') ORDER BY s.key LIMIT 1
 """
 _GONE: Final = """
-    SELECT a.seq, a.key, a.evidence FROM audit a WHERE a.event = 'suppressed' AND a.reason <> ?
+    SELECT a.seq, a.key, a.evidence FROM audit a WHERE a.event IN ('suppressed', 'restored') AND a.reason <> ?
     AND NOT EXISTS (
         SELECT 1 FROM suppression s WHERE s.key = a.key AND s.scope = a.scope AND s.reason = a.reason
     ) AND NOT EXISTS (

@@ -136,10 +136,10 @@ def _half(database: Path, key_file: Path) -> None:
     )
 
 
-def migrate(database: Path, key_file: Path) -> tuple[str, str]:
+def migrate(database: Path, site_key: SiteKey) -> tuple[str, str]:
     """Bring the schema to REVISION, keeping a copy beside the file. Returns (revision before, after). Raises Unusable.
 
-    `key_file`: the site key, under which what is new in the schema is sealed.
+    `site_key`: under which the small tables are sealed, if they never were.
     """
     before = revision(database)
     if before > REVISION:
@@ -150,7 +150,7 @@ def migrate(database: Path, key_file: Path) -> tuple[str, str]:
         with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
             source.backup(target)
         shutil.copymode(database, copy)
-        _migrate(database, read_site_key(key_file))
+        _migrate(database, site_key)
     return before, REVISION
 
 

@@ -54,7 +54,7 @@ class Cause:
     def told(self) -> dict[str, Any]:
         """For the record: what was given, in JSON's kinds."""
         given = {
-            "cause": self.reason.word if self.reason else None,
+            "reason": self.reason.word if self.reason else None,
             "source": self.source,
             "import": self.imported,
             "mailbox": self.mailbox,
@@ -251,7 +251,7 @@ def _end(w: Write, cause: Cause, because: str, rows: list[RawRow], found: _Evide
     if not gone:
         return
     # `asked`: nobody wished it, so a request that was written before this day, and is read later, still counts.
-    number = w.evidence(source="operator", because=because, undone=cause.told(), rows=len(gone), asked=0)
+    number = w.evidence(source="operator", because=because, cause=cause.told(), rows=len(gone), asked=0)
     suppressions.end(w, gone, number)
     _forget(w, gone)
 

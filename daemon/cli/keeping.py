@@ -26,7 +26,7 @@ def migrate() -> None:
 
     try:
         with sole_owner(config.database):
-            before, after = engine.migrate(config.database, config.key_file)
+            before, after = engine.migrate(config.database, engine.read_site_key(config.key_file))
     except Busy as why:
         raise Stop(f"{why}: stop it first", TEMPFAIL) from None
     note(f"schema {after}: nothing to do" if before == after else f"schema {before} -> {after}")

@@ -384,3 +384,57 @@ def test_an_emptied_ledger_is_not_a_new_one(kept: Books) -> None:
 def test_head_zero_is_the_beginning_of_this_log_and_no_other(kept: Books) -> None:
     verify(kept, (0, audit.Chain(kept.ledger.site_key).start.mac.hex()))
     assert "beginning" in broken(kept, (0, "00" * 16))[1]
+
+
+# ------------------------------------------------------------------ which row it was
+
+
+@pytest.mark.parametrize(
+    ("statement", "sentence"),
+    [
+        ("INSERT INTO suppression VALUES (zeroblob(16), 0, 2, 0, 1)", f"the row of key {'00' * 16} (ref 1) is of no audit row"),
+        ("UPDATE suppression SET scope = 9 WHERE evidence = 1", "(ref 1) is of no audit row: it was added or changed"),
+        ("UPDATE suppression SET evidence = 2 WHERE evidence = 1", "(ref 2) is of no audit row: it was added or changed"),
+        ("DELETE FROM suppression WHERE evidence = 1", "(ref 1), put there by audit row 1, is gone"),
+        ("UPDATE suppression SET since = 1 WHERE evidence = 1", "which one cannot be told"),
+    ],
+)  # fmt: skip
+def test_the_suppression_row_is_named(kept: Books, statement: str, sentence: str) -> None:
+    assert verify(kept)
+    tamper(kept, statement)
+    found = broken(kept)[1]
+    assert found.startswith("suppression: ")
+    assert sentence in found
+
+
+def test_a_row_of_an_import_is_not_taken_for_the_one(kept: Books) -> None:
+    with write(kept.ledger, NOW, "import") as w:
+        suppressions.add_many(w, [(bytes([n]) * 16, ALL, 2, 1) for n in range(9)], "import", {})
+    tamper(kept, "UPDATE suppression SET since = 2 WHERE key = ?", values=(bytes([3]) * 16,))
+    assert "which one cannot be told" in broken(kept)[1]
+
+
+# ------------------------------------------------------------------ what rows mean
+
+
+def test_lists_that_change_their_names_are_found(ledger: Books) -> None:
+    swap = "UPDATE list_number SET id = CASE number WHEN 1 THEN 'b' ELSE 'a' END"
+    ledger.suppress("ann@example.com", "offers")
+    tamper(ledger, swap)
+    assert "list_number" in broken(ledger)[1]
+
+
+def test_a_list_that_is_added_by_us_is_fine_and_seals_nobody_elses_edit(ledger: Books) -> None:
+    with write(ledger.ledger, NOW, "service") as w:
+        suppressions.number_lists(w, ["webinars"])
+    assert verify(ledger).seq == 0
+    tamper(ledger, "UPDATE list_number SET id = 'other' WHERE number = 1")
+    with write(ledger.ledger, NOW, "service") as w:
+        suppressions.number_lists(w, ["fairs"])
+    assert "list_number" in broken(ledger)[1]
+
+
+def test_a_ledger_without_a_seal_is_not_sealed_by_the_next_writer(ledger: Books) -> None:
+    tamper(ledger, "DELETE FROM meta WHERE name = 'sealed'")
+    ledger.suppress("ann@example.com")
+    assert "list_number" in broken(ledger)[1]

@@ -23,7 +23,7 @@ from tests.ledgers import Books, books
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 KEYS: Final = {"audit": 1, "evidence": 1, "suppression": 3, "list_number": 1, "meta": 1}  # columns of the primary key
-SEALED: Final = ("head", "sealed", "hashes", "verified")  # rows of meta
+SEALED: Final = ("head", "sealed", "hashes", "deferred", "verified")  # rows of meta
 Row = tuple[Any, ...]
 
 
@@ -75,7 +75,7 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Edited:
     with write(it.ledger, NOW + timedelta(hours=1), "cli") as w:
         w.forget_evidence([1])
         w.audit("erased")
-        w.db.exec_driver_sql("INSERT INTO meta (name, value) VALUES ('hashes', ?)", (b"md5",))
+        w.db.exec_driver_sql("INSERT INTO meta (name, value) VALUES ('hashes', ?), ('deferred', ?)", (b"md5", b"{}"))
     with it.ledger.reading() as db:
         head = audit.verify(db, it.ledger.site_key)
     with write(it.ledger, NOW, "job") as w:

@@ -303,7 +303,7 @@ def test_a_ledger_of_the_version_before_gets_its_tables_and_loses_nothing(tmp_pa
         db.executescript(
             "DELETE FROM meta WHERE name IN ('needs', 'sealed'); UPDATE alembic_version SET version_num = '0002'"
         )
-    assert engine.migrate(it.ledger.path, tmp_path / "ledger" / "site.key") == ("0002", REVISION)
+    assert engine.migrate(it.ledger.path, it.ledger.site_key) == ("0002", REVISION)
     again = books(tmp_path / "ledger")
     with again.ledger.reading() as db:
         assert audit.verify(db, again.ledger.site_key).seq == 1

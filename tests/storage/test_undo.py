@@ -132,7 +132,7 @@ def test_each_row_has_its_audit_row_and_one_evidence_says_why(ledger: Books) -> 
     assert tuple(lifted) == (3, 1)
     detail = facts[0].detail
     assert detail
-    assert (detail["because"], detail["undone"], detail["rows"]) == ("the wrong file", {"import": "list.csv"}, 3)
+    assert (detail["because"], detail["cause"], detail["rows"]) == ("the wrong file", {"import": "list.csv"}, 3)
 
 
 def test_more_than_one_batch_and_page(ledger: Books, monkeypatch: pytest.MonkeyPatch) -> None:
