@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 
 def lift(
-    address: Annotated[str | None, typer.Argument(metavar="[ADDR]", help="Whose suppression to end.")] = None,
+    address: Annotated[str | None, typer.Argument(metavar="ADDR", help="Whose suppression to end.")] = None,
     because: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; kept in the record.")] = None,
     list_id: ListOption = None,
     cause: Annotated[

@@ -234,6 +234,7 @@ ROW = "(SELECT key FROM suppression ORDER BY key LIMIT 1)"
         f"UPDATE suppression SET scope = 9 WHERE key = {ROW}",
         f"UPDATE suppression SET reason = 6 WHERE key = {ROW}",
         f"UPDATE suppression SET since = since - 1 WHERE key = {ROW}",
+        f"UPDATE suppression SET since = since + 0.5 WHERE key = {ROW}",
         f"UPDATE suppression SET evidence = evidence + 1 WHERE key = {ROW}",
         f"UPDATE suppression SET key = zeroblob(16) WHERE key = {ROW}",
         f"UPDATE suppression SET key = 'text' WHERE key = {ROW}",

@@ -123,7 +123,6 @@ def test_the_tables_are_whole_before(edited: Edited) -> None:
 
 
 @settings(max_examples=250, deadline=None)
-@example(table="suppression", kind="change", which=(0, 1), column=3, value=3.5)
 @example(table="audit", kind="insert", which=(0, 1), column=0, value=-5)
 @example(table="evidence", kind="delete", which=(0, 1), column=0, value=None)
 @example(table="list_number", kind="swap", which=(0, 1), column=1, value=None)
