@@ -97,7 +97,7 @@ def open_for_run(loaded: Loaded) -> Ledger:
     if loaded.database.exists() and loaded.key_file.exists():
         with suppress(Unavailable):  # garbled: the opening below says so
             revision(loaded.database)
-            migrate(loaded.database)
+            migrate(loaded.database, read_site_key(loaded.key_file))
     create = loaded.config.storage.create
     if not create and not loaded.database.exists() and not loaded.key_file.exists():
         raise Unusable(f"no database at {loaded.database}, and storage.create = false: put database and key in place")

@@ -22,6 +22,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
+from storage import sealing
 from storage.address import SiteKey
 from storage.audit import Chain
 
@@ -108,9 +109,7 @@ def _create_both(database: Path, key_file: Path) -> None:
     site_key = new_site_key(key_file)
     try:
         with closing(sqlite3.connect(new)) as db:
-            chain = Chain(site_key)
-            facts = [("check", check_value(site_key)), ("head", chain.seal(chain.start))]
-            db.executemany("INSERT INTO meta (name, value) VALUES (?, ?)", facts)
+            db.executemany("INSERT INTO meta (name, value) VALUES (?, ?)", first_facts(site_key))
             db.commit()
             db.execute("PRAGMA journal_mode = DELETE")  # so that the one file is all there is to rename
         new.rename(database)
@@ -118,6 +117,16 @@ def _create_both(database: Path, key_file: Path) -> None:
         key_file.unlink()  # nothing was written under it: the next start begins afresh
         raise
     _sync_directory(database.parent)
+
+
+def first_facts(site_key: SiteKey) -> list[tuple[str, bytes]]:
+    """Rows (name, value) of table meta in a new ledger."""
+    chain = Chain(site_key)
+    return [
+        ("check", check_value(site_key)),
+        ("head", chain.seal(chain.start)),
+        ("sealed", sealing.of_rows(site_key, [], [])),
+    ]
 
 
 def _half(database: Path, key_file: Path) -> None:
@@ -131,8 +140,11 @@ def _half(database: Path, key_file: Path) -> None:
     )
 
 
-def migrate(database: Path) -> tuple[str, str]:
-    """Bring the schema to REVISION, keeping a copy beside the file. Returns (revision before, after). Raises Unusable."""
+def migrate(database: Path, site_key: SiteKey) -> tuple[str, str]:
+    """Bring the schema to REVISION, keeping a copy beside the file. Returns (revision before, after). Raises Unusable.
+
+    `site_key`: under which the small tables are sealed, if they never were.
+    """
     before = revision(database)
     if before > REVISION:
         return before, before  # opening it says whether we can work with that
@@ -142,23 +154,26 @@ def migrate(database: Path) -> tuple[str, str]:
         with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
             source.backup(target)
         shutil.copymode(database, copy)
-        _migrate(database)
+        _migrate(database, site_key)
     return before, REVISION
 
 
-def _migrate(database: Path) -> None:
+def _migrate(database: Path, site_key: SiteKey | None = None) -> None:
     engine = create_engine(URL.create("sqlite", database=str(database)))
     event.listen(engine, "connect", _leave_transactions_to_us)
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     try:
         with engine.begin() as connection:
-            migrate_schema(connection, f"database {database}")
+            migrate_schema(connection, f"database {database}", site_key)
     finally:
         engine.dispose()
 
 
-def migrate_schema(connection: Connection, name: str) -> None:
-    """Bring the schema to REVISION, in the transaction that the connection is in. Raises Unusable."""
+def migrate_schema(connection: Connection, name: str, site_key: SiteKey | None = None) -> None:
+    """Bring the schema to REVISION, in the transaction that the connection is in. Raises Unusable.
+
+    `site_key`: of a ledger that is there already; what the new schema seals is sealed with it.
+    """
     from alembic import command  # half a second of imports that a start with a current schema does not need
     from alembic.config import Config
     from alembic.util import CommandError
@@ -168,6 +183,8 @@ def migrate_schema(connection: Connection, name: str) -> None:
     config.attributes["connection"] = connection
     try:
         command.upgrade(config, "head")
+        if site_key is not None:
+            sealing.begin(connection, site_key)
     except CommandError as why:
         raise Unusable(f"the schema of {name} is not one this version knows: {why}") from None
 

@@ -21,14 +21,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from storage.address import SiteKey
-from storage.audit import Chain
 from storage.engine import (
     REVISION,
     WRITE_SECONDS,
     Ledger,
     Unavailable,
     Unusable,
-    check_value,
+    first_facts,
     migrate_schema,
     new_site_key,
     read_site_key,
@@ -177,21 +176,33 @@ def migrate(server: Server, key_file: Path) -> tuple[str | None, str]:
     Unavailable, Unusable.
     """
     before = revision(server)
+    if before is not None and before <= REVISION:
+        _in_one_transaction(server, lambda db: _renew(db, server, read_site_key(key_file)))
+        return before, REVISION
     if before is None and key_file.exists():
         raise Unusable(
             f"the site key {key_file} is there but {server.name} is empty: to move a list there, run `optoutd migrate --to`"
             " with the old storage.url still in the config; to begin a new one, remove the key"
         )
-    if before is not None and before > REVISION:
+    if before is not None:
         return before, before
-    site_key = new_site_key(key_file) if before is None else None
+    site_key = new_site_key(key_file)
     try:
-        _migrate(server, site_key)
+        _in_one_transaction(server, lambda db: _make(db, server, site_key))
     except BaseException:
-        if site_key is not None:
-            key_file.unlink()  # nothing was written under it
+        key_file.unlink()  # nothing was written under it
         raise
-    return before, REVISION
+    return None, REVISION
+
+
+def _renew(db: Connection, server: Server, site_key: SiteKey) -> None:
+    db.exec_driver_sql("SET LOCAL lock_timeout = '30s'")  # an ALTER that waits keeps all behind it waiting
+    migrate_schema(db, server.name, site_key)
+
+
+def _make(db: Connection, server: Server, site_key: SiteKey) -> None:
+    migrate_schema(db, server.name)
+    db.exec_driver_sql("INSERT INTO meta (name, value) VALUES (?, ?)", first_facts(site_key))
 
 
 def move_in(server: Server, source: Ledger, progress: Callable[[int], object] = lambda _: None) -> dict[str, int]:
@@ -215,22 +226,8 @@ def move_in(server: Server, source: Ledger, progress: Callable[[int], object] = 
         return _in_one_transaction(server, work)
 
 
-def _migrate(server: Server, site_key: SiteKey | None) -> None:
-    """`site_key`: of a new ledger."""
-
-    def work(db: Connection) -> None:
-        db.exec_driver_sql("SET LOCAL lock_timeout = '30s'")  # an ALTER that waits keeps all behind it waiting
-        migrate_schema(db, server.name)
-        if site_key is not None:
-            chain = Chain(site_key)
-            facts = [("check", check_value(site_key)), ("head", chain.seal(chain.start))]
-            db.exec_driver_sql("INSERT INTO meta (name, value) VALUES (?, ?)", facts)
-
-    _in_one_transaction(server, work)
-
-
 def _in_one_transaction(server: Server, work: Callable[[Connection], T]) -> T:
-    """PostgreSQL undoes CREATE and ALTER as well."""
+    """PostgreSQL undoes CREATE and ALTER as well. Raises Unavailable."""
     engine = create_engine(
         "postgresql+psycopg://", creator=lambda: psycopg.connect(server.conninfo(0)), hide_parameters=True
     )

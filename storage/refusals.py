@@ -15,7 +15,8 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 from sqlalchemy import Connection
 
 from storage.address import NotAnAddress, keys_of, parse
-from storage.terms import IN_PIECES, Reason, seconds
+from storage.pieces import in_pieces
+from storage.terms import Reason, seconds
 from storage.write import Write
 
 # What may stand in a Refusal. Whatever becomes of a recipient, it is counted once.
@@ -193,8 +194,7 @@ def report(db: Connection, since: datetime | None, by: By | None, most: int = _N
         query, first, outcomes = _BY_MESSAGE, moment, ("passed", *_KEPT)
     else:
         query, first, outcomes = _BY_TALLY[by], moment // 3600, OUTCOMES
-    found = db.exec_driver_sql(query, (first, most), execution_options=IN_PIECES)
-    return (_line(row, outcomes) for row in found)
+    return (_line(row, outcomes) for row in in_pieces(db, query, (first, most)))
 
 
 def _line(row: Sequence[Any], outcomes: Sequence[Outcome]) -> Line:

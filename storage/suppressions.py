@@ -13,7 +13,8 @@ from sqlalchemy import Connection
 
 from storage.address import Address, SiteKey, forms, keys_of, person
 from storage.engine import Ledger
-from storage.terms import ALL, IN_PIECES, Reason, joined, seconds
+from storage.pieces import in_pieces
+from storage.terms import ALL, Reason, joined, seconds
 from storage.write import Write
 
 RawRow = tuple[bytes, int, int, int, int]  # key, scope, reason, since (seconds UTC), evidence
@@ -101,9 +102,7 @@ def _no_longer_wanted(w: Write, rows: list[RawRow], address: str, source: str) -
     """The opt-out stands already, so it leaves no row of its own to tell where the exemption went."""
     if rows:
         number = w.evidence(address=address, source=source, because="asked again to be left alone")
-        _delete(w, rows)
-        for row in rows:
-            w.audit("lifted", key=row[0], scope=row[1], reason=row[2], source=source, evidence=number)
+        end(w, rows, number, source)
 
 
 def add_many(
@@ -164,11 +163,15 @@ def lift(
     if gone:
         address = "" if isinstance(whom, bytes) else str(whom)
         wished = {} if asked is None else {"asked": seconds(asked)}
-        number = w.evidence(address=address, source=source, because=because, **wished)
-        _delete(w, gone)
-        for row in gone:
-            w.audit("lifted", key=row[0], scope=scope, reason=row[2], source=source, evidence=number)
+        end(w, gone, w.evidence(address=address, source=source, because=because, **wished), source)
     return gone
+
+
+def end(w: Write, rows: list[RawRow], evidence: tuple[int, bytes], source: str = "operator") -> None:
+    """End these very rows, an audit row for each."""
+    _delete(w, rows)
+    for row in rows:
+        w.audit("lifted", key=row[0], scope=row[1], reason=row[2], source=source, evidence=evidence)
 
 
 def expire(w: Write, before: datetime) -> int:
@@ -178,11 +181,8 @@ def expire(w: Write, before: datetime) -> int:
         (int(Reason.SOFT_BOUNCE), seconds(before)),
     ).all()
     gone = [_raw(r) for r in rows]
-    _delete(w, gone)
     if gone:
-        number = w.evidence(source="operator", because="the soft bounce suppression ran out", rows=len(gone))
-        for row in gone:
-            w.audit("lifted", key=row[0], scope=row[1], reason=row[2], source="operator", evidence=number)
+        end(w, gone, w.evidence(source="operator", because="the soft bounce suppression ran out", rows=len(gone)))
     return len(gone)
 
 
@@ -341,10 +341,10 @@ def by_evidence(db: Connection, evidence: int) -> list[Fact]:
     return [_fact(r) for r in db.exec_driver_sql(f"{_FACTS} WHERE a.evidence = ? ORDER BY a.seq", (evidence,))]
 
 
-def facts(db: Connection) -> Iterator[tuple[Fact, bytes]]:
-    """The whole audit log in order, each row beside its mac."""
-    query = _FACTS.replace("e.detail", "NULL, a.mac", 1) + " ORDER BY a.seq"
-    for row in db.exec_driver_sql(query, execution_options=IN_PIECES):
+def facts(db: Connection, after: int = 0) -> Iterator[tuple[Fact, bytes]]:
+    """The audit log in order, from the row after this sequence number on, each row beside its mac."""
+    query = _FACTS.replace("e.detail", "NULL, a.mac", 1) + " WHERE a.seq > ? ORDER BY a.seq"
+    for row in in_pieces(db, query, (after,)):
         yield _fact(row), bytes(row[10])
 
 
@@ -370,7 +370,7 @@ def listing(
         + (" WHERE " + " AND ".join(terms) if terms else "")
         + " ORDER BY s.key, s.scope, s.reason"
     )
-    for row in db.exec_driver_sql(query, tuple(values), execution_options=IN_PIECES):
+    for row in in_pieces(db, query, values):
         of_it = json.loads(row[6]).get("source") if row[6] else None
         if source is None or of_it == source:
             yield (bytes(row[0]), *row[1:6], of_it)

@@ -26,7 +26,6 @@ class Reason(IntEnum):
 
 REASONS: Final = {r.word: r for r in Reason}
 SOURCES: Final = ("mail", "one-click", "page", "api", "phone", "letter", "operator", "import", "dsn", "arf")
-IN_PIECES: Final = {"yield_per": 1000}  # execution options of a query whose answer may not fit into memory
 ALL: Final = 0  # the scope of everything; a list's scope is its number
 
 

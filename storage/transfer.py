@@ -17,6 +17,7 @@ from sqlmodel import SQLModel
 import storage.models  # noqa: F401 - declares the tables
 from storage import audit
 from storage.address import SiteKey
+from storage.pieces import in_pieces
 
 _AT_ONCE: Final = 5_000  # rows
 _MODULUS: Final = 1 << 128
@@ -80,7 +81,7 @@ def _read(db: Connection, table: Table) -> Iterator[tuple[Any, ...]]:
     columns = ", ".join(table.columns.keys())
     order = ", ".join(table.primary_key.columns.keys())  # sorted by key, the copy is written twice as fast
     query = f"SELECT {columns} FROM {table.name} ORDER BY {order}"
-    for row in db.exec_driver_sql(query, execution_options={"yield_per": _AT_ONCE}):
+    for row in in_pieces(db, query):
         yield tuple(
             v.replace("\0", "\ufffd") if isinstance(v, str) else v for v in row
         )  # PostgreSQL takes no NUL in a text

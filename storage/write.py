@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,6 +21,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from storage import sealing
 from storage.audit import Chain, Entry, Event, digest
 from storage.engine import WRITE_SECONDS, Ledger, Unavailable
 from storage.terms import seconds
@@ -36,6 +37,7 @@ class Write:
     actor: str
     chain: Chain
     _entries: list[Entry] = field(default_factory=list)
+    _evidence: set[int] = field(default_factory=set)
     _change: int = 0
     _changed: bool = False
     _after: list[Callable[[], object]] = field(default_factory=list)
@@ -47,14 +49,12 @@ class Write:
 
     def rows_added(self, rows: list[tuple[bytes, int, int, int, int]]) -> None:
         """Tell of suppression rows inserted: (key, scope, reason, since, evidence)."""
-        weight = self.chain.weight
-        self._change += sum(weight(*row) for row in rows)
+        self._change += self.chain.weigh(rows)
         self._changed |= bool(rows)
 
     def rows_removed(self, rows: list[tuple[bytes, int, int, int, int]]) -> None:
         """Tell of suppression rows deleted."""
-        weight = self.chain.weight
-        self._change -= sum(weight(*row) for row in rows)
+        self._change -= self.chain.weigh(rows)
         self._changed |= bool(rows)
 
     def evidence(self, **detail: Any) -> tuple[int, bytes]:
@@ -63,7 +63,14 @@ class Write:
         found = self.db.exec_driver_sql(
             "INSERT INTO evidence (at, salt, detail) VALUES (?, ?, ?) RETURNING id", (self.at, salt, text)
         ).scalar_one()
+        self._evidence.add(int(found))
         return int(found), digest(salt, text)
+
+    def forget_evidence(self, numbers: Iterable[int]) -> None:
+        """Forget the particulars of acts. A mark of ours stays, so that `audit verify` knows who it was that took them."""
+        marks = [(self.chain.forgotten(number), number) for number in numbers]
+        if marks:
+            self.db.exec_driver_sql("UPDATE evidence SET salt = ?, detail = NULL WHERE id = ?", marks)
 
     def audit(
         self,
@@ -97,6 +104,8 @@ class Write:
         """Append the audit rows."""
         if self._changed and not self._entries:
             raise AssertionError("suppression rows were changed without an audit row")
+        if not self._evidence <= {e.evidence for e in self._entries}:
+            raise AssertionError("evidence was written of which no audit row tells")
         if self._entries:
             self.chain.append(self.db, self.chain.head(self.db), self.at, self.actor, self._entries, self._change)
 
@@ -125,9 +134,10 @@ def write(ledger: Ledger, now: datetime, actor: str) -> Iterator[Write]:
         for statement in _BEGIN[db.dialect.name]:
             _run(db, statement, ledger)
         try:
-            w = Write(ledger, db, now, actor, Chain(ledger.site_key))
+            w, watch = Write(ledger, db, now, actor, Chain(ledger.site_key)), sealing.Watch(db, ledger.site_key)
             yield w
             w.finish()
+            watch.end()
             _run(db, "COMMIT", ledger)
         except BaseException:
             _roll_back(db)

@@ -19,7 +19,7 @@ import structlog
 from daemon import events, jobs
 from daemon.config import Bounce
 from daemon.jobs import Jobs
-from storage import refusals
+from storage import audit, refusals
 from storage.engine import Unavailable
 from storage.refusals import Refusal, Tally
 from storage.terms import Reason
@@ -76,6 +76,28 @@ def test_the_audit_check_tells_of_a_changed_record(ledger: Books, due: Jobs, sai
     due.verify_audit()
     assert [line["event"] for line in told(said)] == ["audit_broken"]
     assert not ran(ledger)
+
+
+def test_the_head_is_noted_and_a_changed_record_told(
+    ledger: Books, due: Jobs, said: pytest.CaptureFixture[str]
+) -> None:
+    events.configure("json", "info")
+    ledger.suppress("ann@example.com")
+    due.note_head()
+    _, line = told(said)
+    with ledger.ledger.reading() as db:
+        assert (line["event"], line["seq"], line["head"]) == (
+            "audit_head",
+            1,
+            str(audit.Chain(ledger.ledger.site_key).head(db)),
+        )
+    assert ran(ledger) == {"note_head": int(NOW.timestamp())}
+    ledger.suppress("bob@example.com")
+    with closing(sqlite3.connect(ledger.ledger.path)) as raw:
+        raw.execute("UPDATE audit SET actor = 'somebody else' WHERE seq = 2")
+        raw.commit()
+    due.note_head()
+    assert [line["event"] for line in told(said)] == ["audit_broken"]
 
 
 def test_soft_bounces_run_out_and_nothing_else_does(ledger: Books, due: Jobs) -> None:
@@ -148,7 +170,13 @@ async def test_a_job_that_cannot_run_is_told_and_the_next_one_runs(
 
 async def test_a_job_that_is_due_while_the_loop_is_busy_is_not_skipped(ledger: Books, due: Jobs) -> None:
     scheduler = jobs.schedule(due)
-    assert {job.id for job in scheduler.get_jobs()} == {"verify_audit", "expire", "forget_refusals", "tidy"}
+    assert {job.id for job in scheduler.get_jobs()} == {
+        "verify_audit",
+        "note_head",
+        "expire",
+        "forget_refusals",
+        "tidy",
+    }
     scheduler.start()
     try:
         scheduler.get_job("expire").modify(next_run_time=datetime.now(UTC) - timedelta(minutes=5))

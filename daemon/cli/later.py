@@ -12,7 +12,6 @@ NOT_YET: Final = "is not in this version yet"
 
 COMMANDS: Final = frozenset(("backup", "doctor", "erase", "export", "import", "restore", "scrub"))
 OPTIONS: Final = {
-    "lift": ("--cause", "--from", "--to", "--dry-run"),
     "migrate": ("--re-key",),
 }
 

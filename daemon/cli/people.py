@@ -1,4 +1,4 @@
-"""check, suppress, lift, list: one person at a time, or all of them."""
+"""check, suppress, list: one person at a time, or all of them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,6 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(check)
     app.command()(suppress)
-    app.command()(lift)
     app.command("list")(list_)
 
 
@@ -124,7 +123,7 @@ def _checked(fact: dict[str, Any]) -> str:
     return f"{shown}: suppressed: {fact['reason']} ({fact['scope']}) since {fact['since']}{how}"
 
 
-# ------------------------------------------------------------------ suppress, lift
+# ------------------------------------------------------------------ suppress
 
 
 def suppress(
@@ -145,8 +144,8 @@ def suppress(
     from storage.terms import Reason
     from storage.write import write
 
-    _one_of("--reason", reason, REASONS)
-    _one_of("--source", source, SOURCES)
+    one_of("--reason", reason, REASONS)
+    one_of("--source", source, SOURCES)
     if BY_WORD[reason] == Reason.WANTED and list_id is None:
         raise Stop("`wanted` exempts one list: name it with --list", USAGE)
     config = common.loaded()
@@ -179,7 +178,8 @@ def suppress(
     raise typer.Exit(DATAERR if bad else 0)
 
 
-def _one_of(option: str, word: str | None, words: tuple[str, ...]) -> None:
+def one_of(option: str, word: str | None, words: tuple[str, ...]) -> None:
+    """Raises Stop(64) for a word that is not one of these."""
     if word is not None and word not in words:
         raise Stop(f"{option} {word!r}: must be one of {', '.join(words)}", USAGE)
 
@@ -218,58 +218,6 @@ def _scope_to_write(list_id: str | None, config: Loaded, ledger: Ledger) -> tupl
     return number_lists(ledger, config.config)[list_id], f"list:{list_id}"
 
 
-def lift(
-    address: Annotated[str, typer.Argument(metavar="ADDR", help="Whose suppression to end.")],
-    because: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept in the record.")],
-    list_id: ListOption = None,
-    as_json: AsJson = False,
-) -> None:
-    """Take somebody off the list again, saying why.
-
-    Ends what stands for everything, complaints and bounces too; with --list what stands for that list.
-    Exit code 1: there was nothing to lift.
-    """
-    from storage import suppressions
-    from storage.terms import Reason
-    from storage.write import write
-
-    config = common.loaded()
-    person = common.address(address)
-    if not because.strip():
-        raise Stop("--because must say why", USAGE)
-    ledger = common.ledger(config)
-    numbers = common.list_numbers(ledger)
-    scope = common.scope_of(list_id, config, numbers)
-    with write(ledger, common.now(), common.actor()) as w:
-        gone = suppressions.lift(w, person, scope, because)
-    hint = _left(ledger, person, numbers)
-    word = "all" if list_id is None else f"list:{list_id}"
-    if not gone:
-        raise Stop(f"no such suppression: {person} ({word})" + (f"; {hint}" if hint else ""), NO)
-    reasons = sorted({Reason(r[2]).word for r in gone})
-    tell(
-        {"address": str(person), "scope": word, "lifted": reasons},
-        as_json,
-        f"{person}: lifted ({word}: {', '.join(reasons)})",
-    )
-    if hint:
-        note(f"optoutd: {hint}")
-
-
-def _left(ledger: Ledger, person: Address, numbers: dict[str, int]) -> str:
-    """What still stands against somebody, as a sentence; "" if nothing does."""
-    from storage import suppressions
-    from storage.address import keys_of
-    from storage.terms import Reason
-
-    kinds = dict(reversed(keys_of(ledger.site_key, person)))
-    with ledger.connect() as db:
-        rows = suppressions.standing(db, ledger.site_key, person)
-    through = {key: " as part of a whole domain" for key, kind in kinds.items() if kind == "domain"}
-    left = [common.scope_word(r[1], numbers) + through.get(r[0], "") for r in rows if r[2] != Reason.WANTED]
-    return f"still suppressed: {', '.join(dict.fromkeys(left))} (see `optoutd show {person}`)" if left else ""
-
-
 # ------------------------------------------------------------------ list
 
 
@@ -289,8 +237,8 @@ def list_(
     from storage import suppressions
     from storage.terms import REASONS as BY_WORD
 
-    _one_of("--reason", reason, REASONS)
-    _one_of("--source", source, SOURCES)
+    one_of("--reason", reason, REASONS)
+    one_of("--source", source, SOURCES)
     start = None if since is None else moment(since)
     config = common.loaded()
     ledger = common.ledger(config)
@@ -317,10 +265,10 @@ def list_(
         note("nobody is on the list" if (list_id, reason, source, since) == (None,) * 4 else "nobody fits")
 
 
-def moment(text: str) -> datetime:
-    """A --since: a date or a time, UTC unless it says so. Raises Stop(64)."""
+def moment(text: str, option: str = "--since") -> datetime:
+    """A date or a time given to an option, UTC unless it says so. Raises Stop(64)."""
     try:
         found = datetime.fromisoformat(text)
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise Stop(f"--since: {text!r} is no date; write 2026-01-31 or 2026-01-31T12:00:00Z", USAGE) from None
+        raise Stop(f"{option}: {text!r} is no date; write 2026-01-31 or 2026-01-31T12:00:00Z", USAGE) from None

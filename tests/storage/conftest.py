@@ -10,8 +10,7 @@ from sqlmodel import SQLModel
 
 import storage.models  # noqa: F401 - declares the tables
 from storage import postgres as in_postgres
-from storage.audit import Chain
-from storage.engine import Ledger
+from storage.engine import Ledger, first_facts
 from storage.postgres import Server, open_server
 from tests.ledgers import Books, books, opened
 from tests.servers import Postgres
@@ -42,9 +41,8 @@ def on_server(_server: Ledger) -> Iterator[Books]:
     """In PostgreSQL, emptied."""
     with _server.connect() as db:
         db.exec_driver_sql(f"TRUNCATE {', '.join(_EMPTIED)} RESTART IDENTITY")
-        chain = Chain(_server.site_key)
-        db.exec_driver_sql("UPDATE meta SET value = ? WHERE name = 'head'", (chain.seal(chain.start),))
-        db.exec_driver_sql("DELETE FROM meta WHERE name NOT IN ('head', 'check', 'needs')")
+        db.exec_driver_sql("DELETE FROM meta WHERE name <> 'needs'")
+        db.exec_driver_sql("INSERT INTO meta (name, value) VALUES (?, ?)", first_facts(_server.site_key))
     it = opened(_server)
     yield it
     it.close()

@@ -128,7 +128,7 @@ def test_every_column_is_among_those_tampered_with(ledger: Books) -> None:
 @pytest.mark.parametrize(("column", "value"), COLUMNS.items())
 def test_a_changed_row_is_found(kept: Books, column: str, value: str, row: int) -> None:
     tamper(kept, f"UPDATE audit SET {column} = {value} WHERE seq = {row}")
-    assert broken(kept) == (row, f"row {row}: changed, or not written by us")
+    assert broken(kept) == (row, f"audit row {row}: changed, or not written by us")
 
 
 @pytest.mark.parametrize("value", ["NULL", "'text'", "3.5", "x'00'"])
@@ -144,7 +144,7 @@ def test_a_value_of_another_kind_is_found_too(kept: Books, column: str, value: s
 @pytest.mark.parametrize("row", [1, 3])
 def test_a_deleted_row_is_found(kept: Books, row: int) -> None:
     tamper(kept, f"DELETE FROM audit WHERE seq = {row}")
-    assert broken(kept) == (row, f"row {row}: missing")
+    assert broken(kept) == (row, f"audit row {row}: missing")
 
 
 def test_a_deleted_row_is_found_though_the_numbers_close_up(kept: Books) -> None:
@@ -186,7 +186,7 @@ def test_a_cut_tail_is_found_by_a_head_kept_elsewhere(kept: Books) -> None:
 
 def test_a_cut_tail_is_found_without_a_head(kept: Books) -> None:
     tamper(kept, *CUT)
-    assert broken(kept) == (6, "row 6: the end of the log is missing, or was added without the site key")
+    assert broken(kept) == (6, "audit row 6: the end of the log is missing, or was added without the site key")
 
 
 @pytest.mark.parametrize("value", ["NULL", "'text'", "x''", "zeroblob(40)"])
@@ -212,11 +212,11 @@ def test_a_cut_tail_is_still_found_after_we_have_written_again(kept: Books) -> N
 
 
 def test_a_head_from_another_history_is_found(kept: Books) -> None:
-    assert broken(kept, (3, "00" * 16)) == (3, "row 3: not the row of the given head")
+    assert broken(kept, (3, "00" * 16)) == (3, "audit row 3: not the one of the given head")
 
 
 def test_a_head_beyond_the_end_is_found(kept: Books) -> None:
-    assert broken(kept, (9, "00" * 16)) == (7, "row 7: the log ends before the given head 9")
+    assert broken(kept, (9, "00" * 16)) == (7, "audit row 7: missing: the log ends before the given head 9")
 
 
 def test_an_emptied_ledger_is_found_by_a_head_kept_elsewhere(kept: Books) -> None:
@@ -241,6 +241,7 @@ ROW = "(SELECT key FROM suppression ORDER BY key LIMIT 1)"
         f"UPDATE suppression SET scope = 9 WHERE key = {ROW}",
         f"UPDATE suppression SET reason = 6 WHERE key = {ROW}",
         f"UPDATE suppression SET since = since - 1 WHERE key = {ROW}",
+        f"UPDATE suppression SET since = since + 0.5 WHERE key = {ROW}",
         f"UPDATE suppression SET evidence = evidence + 1 WHERE key = {ROW}",
         f"UPDATE suppression SET key = zeroblob(16) WHERE key = {ROW}",
         f"UPDATE suppression SET key = 'text' WHERE key = {ROW}",
@@ -294,15 +295,37 @@ FIRST = "id = (SELECT evidence FROM audit WHERE seq = 1)"
 )
 def test_changed_evidence_is_found(kept: Books, change: str) -> None:
     tamper(kept, f"UPDATE evidence SET {change} WHERE {FIRST}")
-    assert broken(kept) == (1, "row 1: its evidence 1 was changed")
+    assert broken(kept) == (1, "evidence row 1: changed or removed (it is that of audit row 1)")
 
 
-def test_evidence_may_be_forgotten(kept: Books) -> None:
+def test_evidence_may_be_forgotten_by_us_and_by_nobody_else(kept: Books) -> None:
     before = verify(kept)
-    tamper(kept, f"UPDATE evidence SET salt = NULL, detail = NULL WHERE {FIRST}")
+    with write(kept.ledger, NOW, "test") as w:
+        w.forget_evidence([1, 3])
+    with kept.ledger.connect() as db:
+        forgotten = db.exec_driver_sql("SELECT id FROM evidence WHERE detail IS NULL ORDER BY id").scalars().all()
+    assert forgotten == [1, 3]
     assert verify(kept) == before
-    tamper(kept, f"DELETE FROM evidence WHERE {FIRST}")
-    assert verify(kept) == before
+    tamper(kept, "UPDATE evidence SET detail = NULL, salt = (SELECT salt FROM evidence WHERE id = 3) WHERE id = 2")
+    assert broken(kept)[0] == 2, "the mark of one is not that of another"
+
+
+def test_evidence_that_was_removed_is_found(kept: Books) -> None:
+    tamper(kept, "DELETE FROM evidence WHERE id = 2")
+    assert broken(kept) == (2, "evidence row 2: changed or removed (it is that of audit row 2)")
+
+
+def test_evidence_that_was_added_or_dated_anew_is_found(kept: Books) -> None:
+    tamper(kept, "INSERT INTO evidence VALUES (70, 0, zeroblob(16), '{}')")
+    assert broken(kept) == (0, "evidence row 70: belongs to no audit row")
+    tamper(kept, "DELETE FROM evidence WHERE id = 70", "UPDATE evidence SET at = at - 1 WHERE id = 2")
+    assert broken(kept) == (0, "evidence row 2: its time was changed")
+
+
+def test_evidence_has_an_audit_row_or_is_not_written(ledger: Books) -> None:
+    with pytest.raises(AssertionError, match="no audit row"), write(ledger.ledger, NOW, "test") as w:
+        w.evidence(note="of nothing")
+    assert verify(ledger).seq == 0
 
 
 def test_no_personal_data_is_in_the_audit_rows(ledger: Books) -> None:
@@ -367,3 +390,57 @@ def test_an_emptied_ledger_is_not_a_new_one(kept: Books) -> None:
 def test_head_zero_is_the_beginning_of_this_log_and_no_other(kept: Books) -> None:
     verify(kept, (0, audit.Chain(kept.ledger.site_key).start.mac.hex()))
     assert "beginning" in broken(kept, (0, "00" * 16))[1]
+
+
+# ------------------------------------------------------------------ which row it was
+
+
+@pytest.mark.parametrize(
+    ("statement", "sentence"),
+    [
+        ("INSERT INTO suppression VALUES (zeroblob(16), 0, 2, 0, 1)", f"the row of key {'00' * 16} (ref 1) is of no audit row"),
+        ("UPDATE suppression SET scope = 9 WHERE evidence = 1", "(ref 1) is of no audit row: it was added or changed"),
+        ("UPDATE suppression SET evidence = 2 WHERE evidence = 1", "(ref 2) is of no audit row: it was added or changed"),
+        ("DELETE FROM suppression WHERE evidence = 1", "(ref 1), put there by audit row 1, is gone"),
+        ("UPDATE suppression SET since = 1 WHERE evidence = 1", "which one cannot be told"),
+    ],
+)  # fmt: skip
+def test_the_suppression_row_is_named(kept: Books, statement: str, sentence: str) -> None:
+    assert verify(kept)
+    tamper(kept, statement)
+    found = broken(kept)[1]
+    assert found.startswith("suppression: ")
+    assert sentence in found
+
+
+def test_a_row_of_an_import_is_not_taken_for_the_one(kept: Books) -> None:
+    with write(kept.ledger, NOW, "import") as w:
+        suppressions.add_many(w, [(bytes([n]) * 16, ALL, 2, 1) for n in range(9)], "import", {})
+    tamper(kept, "UPDATE suppression SET since = 2 WHERE key = ?", values=(bytes([3]) * 16,))
+    assert "which one cannot be told" in broken(kept)[1]
+
+
+# ------------------------------------------------------------------ what rows mean
+
+
+def test_lists_that_change_their_names_are_found(ledger: Books) -> None:
+    swap = "UPDATE list_number SET id = CASE number WHEN 1 THEN 'b' ELSE 'a' END"
+    ledger.suppress("ann@example.com", "offers")
+    tamper(ledger, swap)
+    assert "list_number" in broken(ledger)[1]
+
+
+def test_a_list_that_is_added_by_us_is_fine_and_seals_nobody_elses_edit(ledger: Books) -> None:
+    with write(ledger.ledger, NOW, "service") as w:
+        suppressions.number_lists(w, ["webinars"])
+    assert verify(ledger).seq == 0
+    tamper(ledger, "UPDATE list_number SET id = 'other' WHERE number = 1")
+    with write(ledger.ledger, NOW, "service") as w:
+        suppressions.number_lists(w, ["fairs"])
+    assert "list_number" in broken(ledger)[1]
+
+
+def test_a_ledger_without_a_seal_is_not_sealed_by_the_next_writer(ledger: Books) -> None:
+    tamper(ledger, "DELETE FROM meta WHERE name = 'sealed'")
+    ledger.suppress("ann@example.com")
+    assert "list_number" in broken(ledger)[1]

@@ -242,11 +242,11 @@ def test_a_migration_keeps_a_copy_of_what_was_there(database: Path, key: Path, m
     create(database, key)
     change(database, "UPDATE alembic_version SET version_num = '0000'")
     monkeypatch.setattr(
-        engine, "_migrate", lambda path: change(path, f"UPDATE alembic_version SET version_num = '{REVISION}'")
+        engine, "_migrate", lambda path, _: change(path, f"UPDATE alembic_version SET version_num = '{REVISION}'")
     )
     old = os.umask(0)
     try:
-        assert migrate(database) == ("0000", REVISION)
+        assert migrate(database, read_site_key(key)) == ("0000", REVISION)
     finally:
         os.umask(old)
     copy = database.with_name(f"optoutd.db.before-{REVISION}")
@@ -257,7 +257,7 @@ def test_a_migration_keeps_a_copy_of_what_was_there(database: Path, key: Path, m
 
 def test_a_current_schema_is_left_alone(database: Path, key: Path) -> None:
     create(database, key)
-    assert migrate(database) == (REVISION, REVISION)
+    assert migrate(database, read_site_key(key)) == (REVISION, REVISION)
     assert listing(database.parent) == ["optoutd.db", "site.key"]
 
 
@@ -268,7 +268,7 @@ def test_the_schema_of_a_newer_version_is_refused_and_not_touched(database: Path
         "UPDATE alembic_version SET version_num = '9999'",
         "UPDATE meta SET value = CAST('9999' AS BLOB) WHERE name = 'needs'",
     )
-    assert migrate(database) == ("9999", "9999")
+    assert migrate(database, read_site_key(key)) == ("9999", "9999")
     with pytest.raises(Unusable, match=f"schema is 9999, this version needs {REVISION}: it belongs to a newer version"):
         open_ledger(database, key)
     assert engine.revision(database) == "9999"

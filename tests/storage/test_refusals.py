@@ -301,8 +301,10 @@ def test_a_ledger_of_the_version_before_gets_its_tables_and_loses_nothing(tmp_pa
     with closing(sqlite3.connect(it.ledger.path)) as db:
         for table in ("refusal", "tally", "forgotten", "import_run", "lease"):
             db.execute(f"DROP TABLE {table}")
-        db.executescript("DELETE FROM meta WHERE name = 'needs'; UPDATE alembic_version SET version_num = '0002'")
-    assert engine.migrate(it.ledger.path) == ("0002", REVISION)
+        db.executescript(
+            "DELETE FROM meta WHERE name IN ('needs', 'sealed'); UPDATE alembic_version SET version_num = '0002'"
+        )
+    assert engine.migrate(it.ledger.path, it.ledger.site_key) == ("0002", REVISION)
     again = books(tmp_path / "ledger")
     with again.ledger.reading() as db:
         assert audit.verify(db, again.ledger.site_key).seq == 1
