@@ -111,7 +111,7 @@ class Service:
         stack.push_async_callback(self._stop_watchers)
         for settings in config.mailbox:
             self._watch(settings)
-        scheduler = jobs.schedule(jobs.Jobs(self.ledger, config.bounce, now, config.retention.refusals))
+        scheduler = jobs.schedule(jobs.Jobs(self.ledger, config.bounce, now, config.retention))
         scheduler.start()
         stack.callback(scheduler.shutdown, wait=False)
 

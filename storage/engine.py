@@ -255,6 +255,15 @@ class Ledger:
         except DBAPIError as why:
             raise Unavailable(f"database {self.path}: {why.orig}") from None
 
+    def write_back(self) -> bool:
+        """Write the log back into the database file and empty it. False: somebody was reading for too long.
+
+        Text that was deleted is then in neither: `secure_delete` overwrites it where it stood.
+        """
+        with self.connect() as connection:
+            busy, _, _ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+        return not busy
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
@@ -321,5 +330,11 @@ def _engine(path: Path) -> Engine:
 
 
 def _pragmas(connection: sqlite3.Connection, _record: object) -> None:
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "temp_store = MEMORY"):
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "temp_store = MEMORY",
+        "secure_delete = ON",  # who is erased must not lie about in free pages
+    ):
         connection.execute(f"PRAGMA {pragma}").fetchall()

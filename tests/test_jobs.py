@@ -17,7 +17,7 @@ import pytest
 import structlog
 
 from daemon import events, jobs
-from daemon.config import Bounce
+from daemon.config import Bounce, Retention
 from daemon.jobs import Jobs
 from storage import refusals
 from storage.engine import Unavailable
@@ -27,6 +27,7 @@ from storage.write import write
 from tests.ledgers import Books, books
 
 NOW = datetime.now(UTC)
+TIMETABLE = "verify_audit expire forget_refusals forget_evidence forget_ordinary forget_reviews tidy".split()
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ def test_old_refusals_go_and_a_live_opt_out_gets_its_turn_between(ledger: Books,
     live = threading.Timer(0.01, opt_out)
     live.start()
     began = time.monotonic()
-    Jobs(ledger.ledger, Bounce(), lambda: NOW, refusals_days=days).forget_refusals()
+    Jobs(ledger.ledger, Bounce(), lambda: NOW, Retention(refusals=days)).forget_refusals()
     took = time.monotonic() - began
     live.join()
     with ledger.ledger.connect() as db:
@@ -148,7 +149,7 @@ async def test_a_job_that_cannot_run_is_told_and_the_next_one_runs(
 
 async def test_a_job_that_is_due_while_the_loop_is_busy_is_not_skipped(ledger: Books, due: Jobs) -> None:
     scheduler = jobs.schedule(due)
-    assert {job.id for job in scheduler.get_jobs()} == {"verify_audit", "expire", "forget_refusals", "tidy"}
+    assert {job.id for job in scheduler.get_jobs()} == set(TIMETABLE)
     scheduler.start()
     try:
         scheduler.get_job("expire").modify(next_run_time=datetime.now(UTC) - timedelta(minutes=5))

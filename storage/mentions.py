@@ -1,0 +1,112 @@
+"""Does a text name a person? For erasing somebody from texts that are about others as well. Pure.
+
+An address is found as people and machines write it: in any case, with any tag, with dots where a provider ignores them,
+in quotes, as `ann%40example.com` of a link and as `ann=example.com` of a return path (VERP).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Final
+
+import idna
+
+from storage.address import Address, NotAnAddress, parse, person, spellings
+
+_WIDEST: Final = ("tag", "alias")
+_SHORT: Final = 3  # letters of a local part that is not looked for by itself: it would be found everywhere
+_MOST: Final = 100  # addresses that are taken from one text
+_LONGEST: Final = 20_000  # characters of a text that are looked at: what we store is far shorter
+_ADDRESS: Final = re.compile(r'[^\s<>"(),;:\[\]\\@]{1,64}@[\w.-]{1,253}|"[^"\r\n]{1,64}"@[\w.-]{1,253}')
+_RETURN_PATH: Final = re.compile(r"([\w.+-]{1,64})(?:=|%40)([\w-]{1,63}(?:\.[A-Za-z0-9]{1,63}){1,5})")
+
+
+class Mentions:
+    """How one person is recognised in a text.
+
+    `word`: letters and digits, in lower case, that every such text has in it, for a database to look for; "" if there
+    are none to go by.
+    """
+
+    def __init__(self, address: Address):
+        bare, dotless, domains = spellings(address)
+        self._same = person(address, _WIDEST)
+        local = r"\.?".join(map(re.escape, bare)) if dotless else re.escape(bare)
+        domain = "|".join(re.escape(d) for name in domains for d in dict.fromkeys((name, _u_label(name))))
+        tagged = rf'{local}(?:\+[^\s@=<>"]{{0,64}})?"?'
+        plain = rf"(?<![\w.+-]){tagged}@(?:{domain})(?![\w-]|\.\w)"
+        encoded = rf"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-F][0-9A-F])){tagged}(?:=40|=|%40)(?:{domain})(?![A-Za-z0-9]|\.[A-Za-z0-9])"
+        self._whole = re.compile(f"{plain}|{encoded}", re.IGNORECASE)
+        self._local = (
+            re.compile(rf"(?<![^\W_]){local}(?![^\W_])", re.IGNORECASE) if len(bare) >= _SHORT else self._whole
+        )
+        runs = re.findall(r"[a-z0-9]+", bare) if bare.isascii() and not dotless else []
+        self.word: str = max(runs, key=len, default="")
+
+    def same(self, text: str) -> bool:
+        """Is this text an address of the person?"""
+        try:
+            return person(parse(text), _WIDEST) == self._same
+        except NotAnAddress:
+            return False
+
+    def names(self, text: str) -> bool:
+        """Does a text hold an address of the person?"""
+        return bool(self._whole.search(unicodedata.normalize("NFC", text[:_LONGEST])))
+
+    def hints(self, text: str) -> bool:
+        """Does a text hold as much as the name before the @, as a word? For identifiers, which are soon made anew."""
+        text = unicodedata.normalize("NFC", text[:_LONGEST])
+        return bool(self._whole.search(text) or self._local.search(text))
+
+    def masked(self, text: str, mask: str) -> str:
+        """The text with every address of the person replaced."""
+        return self._whole.sub(lambda _: mask, unicodedata.normalize("NFC", text))
+
+
+def _u_label(domain: str) -> str:
+    try:
+        return idna.decode(domain) if "xn--" in domain else domain
+    except (idna.IDNAError, UnicodeError):
+        return domain
+
+
+def named(text: str) -> list[Address]:
+    """Every address in a text, at most some hundred."""
+    found = []
+    for m in islice(_ADDRESS.finditer(text[:_LONGEST]), _MOST):
+        spec = m[0].strip(".")
+        found += [_parsed(spec), _parsed(spec.strip("'")), _parsed(spec.rpartition("=")[2])]  # `to=ann@example.com`
+    for m in islice(_RETURN_PATH.finditer(text[:_LONGEST]), _MOST):  # `bounce-7-ann=example.com`: where does Ann begin?
+        starts = [0, *(s.end() for s in re.finditer(r"[+_.-]", m[1]))][:8]
+        found += [_parsed(f"{m[1][start:]}@{m[2]}") for start in starts]
+    return list(dict.fromkeys(a for a in found if a is not None and not a.is_domain))
+
+
+def _parsed(text: str) -> Address | None:
+    try:
+        return parse(text)
+    except NotAnAddress:
+        return None
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every string in a value as JSON has it."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for v in value.values():
+            yield from strings(v)
+    elif isinstance(value, list | tuple):
+        for v in value:
+            yield from strings(v)
+
+
+def loaded(text: str | None) -> dict[str, Any]:
+    """The particulars of an evidence; {} for none."""
+    found = json.loads(text) if text else {}
+    return found if isinstance(found, dict) else {}
