@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from storage.address import Address, SiteKey, keys_of
-from storage.mentions import Mentions, named, strings
+from storage.mentions import Mentions, named, named_in_id, strings
 
 MASK: Final = "(forgotten)"
 _INSTEAD: Final = "erased:"  # no Message-ID that we store begins like this: theirs begin with <
@@ -53,9 +53,11 @@ def is_marked(db: Connection, site_key: SiteKey, whom: Address | bytes) -> bool:
 
 def whose(db: Connection, site_key: SiteKey, texts: Iterable[str]) -> list[Address]:
     """The forgotten people whom these texts name."""
-    if not _anybody(db):
-        return []
-    people = {a: personal_keys(site_key, a) for a in dict.fromkeys(a for text in texts for a in named(text))}
+    return _marked(db, site_key, [a for text in texts for a in named(text)]) if _anybody(db) else []
+
+
+def _marked(db: Connection, site_key: SiteKey, addresses: Iterable[Address]) -> list[Address]:
+    people = {a: personal_keys(site_key, a) for a in addresses}
     marked = among(db, (key for keys in people.values() for key in keys))
     return [a for a, keys in people.items() if marked.intersection(keys)]
 
@@ -107,9 +109,12 @@ def masked(value: Any, gone: Sequence[Address]) -> Any:
     return [masked(v, gone) for v in value] if isinstance(value, list) else value
 
 
-def message_id(db: Connection, site_key: SiteKey, given: str, digest: bytes | None) -> str:
-    """A Message-ID as it may be stored: `<ann@example.com>` is somebody's address."""
-    return instead_of_id(digest) if given and whose(db, site_key, [given]) else given
+def message_id(db: Connection, site_key: SiteKey, given: str, digest: bytes | None, sender: str) -> str:
+    """A Message-ID as it may be stored: not that of a message from somebody forgotten, and not with their address in it."""
+    if not given or not _anybody(db):
+        return given
+    people = [*named(sender), *named_in_id(given)]
+    return instead_of_id(digest) if _marked(db, site_key, people) else given
 
 
 def instead_of_id(digest: bytes | None) -> str:

@@ -79,10 +79,14 @@ def record(
     state: State,
     target: str = "",
     evidence: int | None = None,
+    sender: str = "",
 ) -> int:
-    """Write down what was read, and what is owed (state `owed`: filing into `target`). Returns the row's id."""
+    """Write down what was read, and what is owed (state `owed`: filing into `target`). Returns the row's id.
+
+    `sender` is not written down: the message of somebody who was forgotten is known by its octets alone.
+    """
     when = None if internaldate is None else seconds(internaldate)
-    message_id = forgotten.message_id(w.db, w.ledger.site_key, message_id, digest)
+    message_id = forgotten.message_id(w.db, w.ledger.site_key, message_id, digest, sender)
     found = w.db.exec_driver_sql(
         "INSERT INTO incoming (mailbox, folder, uidvalidity, uid, state, attempts, target, digest, size, message_id, internaldate, label, evidence)"
         " VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?)"

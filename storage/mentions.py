@@ -20,9 +20,9 @@ from storage.address import Address, NotAnAddress, parse, person, spellings
 _WIDEST: Final = ("tag", "alias")
 _SHORT: Final = 3  # letters of a local part that is not looked for by itself: it would be found everywhere
 _MOST: Final = 100  # addresses that are taken from one text
-_LONGEST: Final = 20_000  # characters of a text that are looked at: what we store is far shorter
+_LONGEST: Final = 100_000  # characters of a text that are looked at: what we store is far shorter
 _ADDRESS: Final = re.compile(r'[^\s<>"(),;:\[\]\\@]{1,64}@[\w.-]{1,253}|"[^"\r\n]{1,64}"@[\w.-]{1,253}')
-_RETURN_PATH: Final = re.compile(r"([\w.+-]{1,64})(?:=|%40)([\w-]{1,63}(?:\.[A-Za-z0-9]{1,63}){1,5})")
+_WITHIN: Final = re.compile(r"([\w.+-]{1,64})(?:=40|=|%40|@)([\w-]{1,63}(?:\.[A-Za-z0-9]{1,63}){1,5})")
 
 
 class Mentions:
@@ -41,8 +41,10 @@ class Mentions:
         plain = rf"(?<![\w.+-]){tagged}@(?:{domain})(?![\w-]|\.\w)"
         encoded = rf"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-F][0-9A-F])){tagged}(?:=40|=|%40)(?:{domain})(?![A-Za-z0-9]|\.[A-Za-z0-9])"
         self._whole = re.compile(f"{plain}|{encoded}", re.IGNORECASE)
+        within = rf"(?<![^\W_]){tagged}(?:@|=40|=|%40)(?:{domain})(?![A-Za-z0-9]|\.[A-Za-z0-9])"
+        self._within = re.compile(f"{plain}|{encoded}|{within}", re.IGNORECASE)
         self._local = (
-            re.compile(rf"(?<![^\W_]){local}(?![^\W_])", re.IGNORECASE) if len(bare) >= _SHORT else self._whole
+            re.compile(rf"(?<![^\W_]){local}(?![^\W_])", re.IGNORECASE) if len(bare) >= _SHORT else self._within
         )
         runs = re.findall(r"[a-z0-9]+", bare) if bare.isascii() and not dotless else []
         self.word: str = max(runs, key=len, default="")
@@ -58,14 +60,21 @@ class Mentions:
         """Does a text hold an address of the person?"""
         return bool(self._whole.search(unicodedata.normalize("NFC", text[:_LONGEST])))
 
-    def hints(self, text: str) -> bool:
-        """Does a text hold as much as the name before the @, as a word? For identifiers, which are soon made anew."""
-        text = unicodedata.normalize("NFC", text[:_LONGEST])
-        return bool(self._whole.search(text) or self._local.search(text))
+    def is_in(self, identity: str) -> bool:
+        """Does a Message-ID hold an address of the person, whatever stands before it (`<7.ann@example.com>`)?"""
+        return bool(self._within.search(unicodedata.normalize("NFC", identity[:_LONGEST])))
+
+    def hints(self, identity: str) -> bool:
+        """Does it hold as much as the name before the @, as a word? For messages that are the person's anyway."""
+        return self.is_in(identity) or bool(self._local.search(unicodedata.normalize("NFC", identity[:_LONGEST])))
 
     def masked(self, text: str, mask: str) -> str:
         """The text with every address of the person replaced."""
         return self._whole.sub(lambda _: mask, unicodedata.normalize("NFC", text))
+
+    def others_masked(self, text: str, mask: str) -> str:
+        """The text with every address replaced that is not the person's."""
+        return _ADDRESS.sub(lambda m: m[0] if self.same(m[0].strip(".'")) or self.names(m[0]) else mask, text)
 
 
 def _u_label(domain: str) -> str:
@@ -81,8 +90,14 @@ def named(text: str) -> list[Address]:
     for m in islice(_ADDRESS.finditer(text[:_LONGEST]), _MOST):
         spec = m[0].strip(".")
         found += [_parsed(spec), _parsed(spec.strip("'")), _parsed(spec.rpartition("=")[2])]  # `to=ann@example.com`
-    for m in islice(_RETURN_PATH.finditer(text[:_LONGEST]), _MOST):  # `bounce-7-ann=example.com`: where does Ann begin?
-        starts = [0, *(s.end() for s in re.finditer(r"[+_.-]", m[1]))][:8]
+    return list(dict.fromkeys(a for a in found if a is not None and not a.is_domain))
+
+
+def named_in_id(identity: str) -> list[Address]:
+    """Every address that may be in a Message-ID: in `<bounce-7-ann=example.com@lists.example>` nobody knows where Ann begins."""
+    found = []
+    for m in islice(_WITHIN.finditer(identity[:_LONGEST]), _MOST):
+        starts = [0, *(s.end() for s in re.finditer(r"[+_.=-]", m[1]))][:16]
         found += [_parsed(f"{m[1][start:]}@{m[2]}") for start in starts]
     return list(dict.fromkeys(a for a in found if a is not None and not a.is_domain))
 

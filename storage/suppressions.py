@@ -340,7 +340,11 @@ def details(db: Connection, evidence: Sequence[int]) -> dict[int, dict[str, Any]
 
 def history(db: Connection, site_key: SiteKey, address: Address) -> list[Fact]:
     """All that was ever done about any form of this address, oldest first."""
-    keys = [key for key, _ in keys_of(site_key, address)]
+    return by_keys(db, [key for key, _ in keys_of(site_key, address)])
+
+
+def by_keys(db: Connection, keys: Sequence[bytes]) -> list[Fact]:
+    """All that was ever done about these keys, oldest first."""
     marks = ",".join("?" * len(keys))
     return [_fact(r) for r in db.exec_driver_sql(f"{_FACTS} WHERE a.key IN ({marks}) ORDER BY a.seq", tuple(keys))]
 

@@ -195,4 +195,4 @@ def _of_evidence(db: Connection, evidence: set[int]) -> set[int]:
 def _refused_ids(db: Connection, who: Mentions, keys: Sequence[bytes]) -> tuple[int, ...]:
     mine = _under(db, "SELECT id, message_id FROM refusal WHERE key", keys)
     found = {number for number, text in mine if who.hints(text)}
-    return tuple(sorted(found | {n for n, text in _texts(db, who, "refusal", "id", "message_id") if who.names(text)}))
+    return tuple(sorted(found | {n for n, text in _texts(db, who, "refusal", "id", "message_id") if who.is_in(text)}))

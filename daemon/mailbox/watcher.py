@@ -440,4 +440,5 @@ def _note(w: Write, envelope: Envelope, known: Seen, state: incoming.State) -> i
         state=state,
         target=known.target,
         evidence=known.evidence,
+        sender=envelope.sender,
     )
