@@ -31,6 +31,7 @@ class Erased:
     """What came of it. `removed`: kind of trace -> how many; `undecided`: review items that were closed without a decision."""
 
     known: bool = False
+    spelled: tuple[str, ...] = ()  # as the address stood anywhere
     removed: Counter[str] = field(default_factory=Counter)
     shared: tuple[int, ...] = ()  # evidence whose particulars are gone for somebody else as well
     undecided: tuple[int, ...] = ()
@@ -53,6 +54,7 @@ def erase_everywhere(
             found = trace(db, ledger.site_key, address)
         progress()
         done.known |= found.known
+        done.spelled = tuple(dict.fromkeys([*done.spelled, *found.spelled]))
         if not found.plain and (turn or found.marked or not found.known):
             break
         with write(ledger, now, actor) as w:

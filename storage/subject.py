@@ -77,7 +77,7 @@ class Held:
     traces: Traces
     forgotten: bool
     addresses: tuple[str, ...]
-    suppressions: tuple[RawRow, ...]
+    suppressions: tuple[RawRow, ...]  # their domain's as well
     asked_again: tuple[tuple[int, int, datetime], ...]  # scope, reason, when last
     entries: tuple[Entry, ...]
     named_in: tuple[tuple[datetime, dict[str, Any]], ...]
@@ -100,14 +100,14 @@ def held(db: Connection, site_key: SiteKey, address: Address) -> Held:
         traces=found,
         forgotten=bool(among(db, keys)),
         addresses=tuple(sorted({row[0] for row in _under(db, "SELECT address FROM person WHERE key", keys)})),
-        suppressions=found.suppressions + found.hashed,
+        suppressions=_standing(db, site_key, address, found),
         asked_again=tuple(
             (scope, reason, _utc(at))
             for scope, reason, at in _under(db, "SELECT scope, reason, at FROM asked_again WHERE key", keys)
         ),
         entries=entries,
         named_in=tuple(_named_in(db, who, sorted(set(found.evidence) - behind))),
-        messages=tuple(_messages(db, who, behind | set(found.evidence), found.incoming)),
+        messages=tuple(_messages(db, found, behind)),
         reviews=tuple(_reviews(db, who, found.reviews)),
         refusals=tuple(refusals.of_key(db, keys, _EVERY)),
         notices=tuple(
@@ -119,6 +119,12 @@ def held(db: Connection, site_key: SiteKey, address: Address) -> Held:
         soft_bounces=tuple(_utc(day * 86_400) for (day,) in _under(db, "SELECT day FROM soft_bounce WHERE key", keys)),
         unproven=tuple(_unproven(db, site_key, found.spelled)),
     )
+
+
+def _standing(db: Connection, site_key: SiteKey, address: Address, found: Traces) -> tuple[RawRow, ...]:
+    """What keeps mail from them: rows of their own, of their whole domain, and under a foreign digest of the address."""
+    rows = {*found.suppressions, *found.hashed, *suppressions.standing(db, site_key, address)}
+    return tuple(sorted(rows, key=lambda r: (r[3], r[1:])))
 
 
 def _under(db: Connection, query: str, values: Sequence[Any]) -> Iterator[Any]:
@@ -161,17 +167,19 @@ def _named_in(db: Connection, who: Mentions, numbers: Sequence[int]) -> Iterator
         yield _utc(at), of_them(loaded(detail), who)
 
 
-def _messages(db: Connection, who: Mentions, evidence: set[int], others: Sequence[int]) -> Iterator[Message]:
+def _messages(db: Connection, found: Traces, behind: set[int]) -> Iterator[Message]:
     """No index leads from an evidence to its messages: all are looked through, once."""
     columns = "id, mailbox, folder, uid, message_id, internaldate, label, evidence"
     rows = db.execution_options(yield_per=1000).exec_driver_sql(
-        f"SELECT {columns} FROM incoming WHERE evidence IS NOT NULL ORDER BY id"
+        f"SELECT {columns} FROM incoming WHERE evidence IS NOT NULL"
     )
-    found = {row[0]: row[1:] for row in rows if row[7] in evidence}
-    found |= {row[0]: row[1:] for row in _under(db, f"SELECT {columns} FROM incoming WHERE id", others)}
-    for number in sorted(found):
-        mailbox, folder, uid, message_id, came, label, of = found[number]
-        yield Message(mailbox, folder, uid, message_id, None if came is None else _utc(came), label, of)
+    about = behind | set(found.evidence)
+    messages = {row[0]: row[1:] for row in rows if row[7] in about}
+    messages |= {row[0]: row[1:] for row in _under(db, f"SELECT {columns} FROM incoming WHERE id", found.incoming)}
+    for number in sorted(messages):
+        mailbox, folder, uid, message_id, came, label, of = messages[number]
+        identity = SOMEBODY if of in found.shared or (of in about and of not in behind) else message_id
+        yield Message(mailbox, folder, uid, identity, None if came is None else _utc(came), label, of)
 
 
 def _reviews(db: Connection, who: Mentions, numbers: Sequence[int]) -> Iterator[Review]:

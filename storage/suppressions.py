@@ -312,10 +312,11 @@ _FACTS = """
 def _fact(row: Any) -> Fact:
     key = None if row[4] is None else bytes(row[4])
     detail = json.loads(row[9]) if row[9] else None
-    return Fact(row[0], _utc(row[1]), row[2], row[3], key, row[5], row[6], row[7], row[8], detail)
+    return Fact(row[0], utc(row[1]), row[2], row[3], key, row[5], row[6], row[7], row[8], detail)
 
 
-def _utc(at: int) -> datetime:
+def utc(at: int) -> datetime:
+    """Seconds since 1970, as a moment."""
     return datetime.fromtimestamp(at, UTC)
 
 
