@@ -93,7 +93,7 @@ def erase(w: Write, address: Address, found: Traces) -> Erased:
     removed["review"] = len(found.reviews)
     kinds = {kind: n for kind, n in sorted(removed.items()) if n}
     w.audit("erased", key=found.keys[0], evidence=w.evidence(source="operator", removed=kinds))
-    return Erased(True, removed, found.shared, tuple(undecided))
+    return Erased(True, found.spelled, removed, found.shared, tuple(undecided))
 
 
 def _each(w: Write, statement: str, values: Sequence[int] | Sequence[bytes]) -> int:

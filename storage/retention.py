@@ -100,13 +100,16 @@ _PASSED: Final = (
 def old_messages(db: Connection, of: Watched, before: datetime) -> list[tuple[int, int]]:
     """(row, UID) of ordinary mail that came before a day; some at a time, lowest UID first.
 
-    None while it is not sure that all that lay in the folder at first sight has been read, and none without a date.
+    None while it is not sure that all that lay in the folder at first sight has been read, and none without a date. The
+    last that was read always stays: it tells how far we have come.
     """
     query = (
         "SELECT i.id, i.uid FROM incoming i JOIN watched_folder ON watched_folder.mailbox = i.mailbox"
         " AND watched_folder.folder = i.folder AND watched_folder.uidvalidity = i.uidvalidity"
         f" WHERE i.mailbox = ? AND i.folder = ? AND i.uidvalidity = ? AND i.label IN ({_marks(_ORDINARY)})"
         f" AND i.state IN ('done', 'settled') AND i.evidence IS NULL AND i.internaldate BETWEEN ? AND ? AND {_PASSED}"
+        " AND i.uid < (SELECT max(j.uid) FROM incoming j WHERE j.mailbox = i.mailbox AND j.folder = i.folder"
+        " AND j.uidvalidity = i.uidvalidity AND j.state <> 'reading')"
         " AND NOT EXISTS (SELECT 1 FROM review r WHERE r.incoming = i.id) ORDER BY i.uid LIMIT ?"
     )
     dated = (86_400, seconds(before - _MARGIN))  # a server that tells no date gives us the first day of 1970
