@@ -299,8 +299,17 @@ def test_much_ordinary_mail_goes_in_pieces(ledger: Books, monkeypatch: pytest.Mo
 def decided(it: Books, ago: float | None, words: str = "stop, I think", received: float = 9000) -> int:
     with write(it.ledger, NOW - days(received), "test") as w:
         number = incoming.open_review(
-            w, None, received=w.now, sender=str(ANN), addresses=[str(ANN)], scope="all", rules=["h-odd"], words=words, wish="review", excerpt="Subject: x"
-        )  # fmt: skip
+            w,
+            None,
+            received=w.now,
+            sender=str(ANN),
+            addresses=[str(ANN)],
+            scope="all",
+            rules=["h-odd"],
+            words=words,
+            wish="review",
+            excerpt="Subject: x",
+        )
     if ago is not None:
         with write(it.ledger, NOW - days(ago), "test") as w:
             item = incoming.review(w.db, number)
