@@ -22,6 +22,9 @@ _SHORT: Final = 3  # letters of a local part that is not looked for by itself: i
 _MOST: Final = 100  # addresses that are taken from one text
 _LONGEST: Final = 100_000  # characters of a text that are looked at: what we store is far shorter
 _ADDRESS: Final = re.compile(r'[^\s<>"(),;:\[\]\\@]{1,64}@[\w.-]{1,253}|"[^"\r\n]{1,64}"@[\w.-]{1,253}')
+_PLAIN: Final = re.compile(
+    r"[A-Za-z0-9.!#$%&'*+/?^_`{|}~-]{1,64}@[A-Za-z0-9.-]{1,253}"
+)  # “ann@example.com”, or 我的ann@...
 _WITHIN: Final = re.compile(r"([\w.+-]{1,64})(?:=40|=|%40|@)([\w-]{1,63}(?:\.[A-Za-z0-9]{1,63}){1,5})")
 
 
@@ -38,13 +41,15 @@ class Mentions:
         local = r"\.?".join(map(re.escape, bare)) if dotless else re.escape(bare)
         domain = "|".join(re.escape(d) for name in domains for d in dict.fromkeys((name, _u_label(name))))
         tagged = rf'{local}(?:\+[^\s@=<>"]{{0,64}})?"?'
-        plain = rf"(?<![\w.+-]){tagged}@(?:{domain})(?![\w-]|\.\w)"
-        encoded = rf"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-F][0-9A-F])){tagged}(?:=40|=|%40)(?:{domain})(?![A-Za-z0-9]|\.[A-Za-z0-9])"
+        letter = "A-Za-z0-9" if bare.isascii() else r"\w"  # beside one of ours no other script belongs to the address
+        end = r"(?![A-Za-z0-9]|\.[A-Za-z0-9])"
+        plain = rf"(?<![{letter}_.+-]){tagged}@(?:{domain})(?![A-Za-z0-9_-]|\.[A-Za-z0-9])"
+        encoded = rf"(?:(?<![{letter}])|(?<=%[0-9A-F][0-9A-F])){tagged}(?:=40|=|%40)(?:{domain}){end}"
         self._whole = re.compile(f"{plain}|{encoded}", re.IGNORECASE)
-        within = rf"(?<![^\W_]){tagged}(?:@|=40|=|%40)(?:{domain})(?![A-Za-z0-9]|\.[A-Za-z0-9])"
+        within = rf"(?<![{letter}]){tagged}(?:@|=40|=|%40)(?:{domain}){end}"
         self._within = re.compile(f"{plain}|{encoded}|{within}", re.IGNORECASE)
         self._local = (
-            re.compile(rf"(?<![^\W_]){local}(?![^\W_])", re.IGNORECASE) if len(bare) >= _SHORT else self._within
+            re.compile(rf"(?<![{letter}]){local}(?![{letter}])", re.IGNORECASE) if len(bare) >= _SHORT else self._within
         )
         runs = re.findall(r"[a-z0-9]+", bare) if bare.isascii() and not dotless else []
         self.word: str = max(runs, key=len, default="")
@@ -87,9 +92,10 @@ def _u_label(domain: str) -> str:
 def named(text: str) -> list[Address]:
     """Every address in a text, at most some hundred."""
     found = []
-    for m in islice(_ADDRESS.finditer(text[:_LONGEST]), _MOST):
-        spec = m[0].strip(".")
-        found += [_parsed(spec), _parsed(spec.strip("'")), _parsed(spec.rpartition("=")[2])]  # `to=ann@example.com`
+    for pattern in (_ADDRESS, _PLAIN):
+        for m in islice(pattern.finditer(text[:_LONGEST]), _MOST):
+            spec = m[0].strip(".-")
+            found += [_parsed(spec), _parsed(spec.strip("'")), _parsed(spec.rpartition("=")[2])]  # `to=ann@example.com`
     return list(dict.fromkeys(a for a in found if a is not None and not a.is_domain))
 
 
