@@ -31,8 +31,8 @@ _WITHIN: Final = re.compile(r"([\w.+-]{1,64})(?:=40|=|%40|@)([\w-]{1,63}(?:\.[A-
 class Mentions:
     """How one person is recognised in a text.
 
-    `word`: letters and digits, in lower case, that every such text has in it, for a database to look for; "" if there
-    are none to go by.
+    `word`: letters and digits, in lower case, that every such text has in it if its dots are left out, for a database to
+    look for; "" if there are none to go by.
     """
 
     def __init__(self, address: Address):
@@ -51,7 +51,7 @@ class Mentions:
         self._local = (
             re.compile(rf"(?<![{letter}]){local}(?![{letter}])", re.IGNORECASE) if len(bare) >= _SHORT else self._within
         )
-        runs = re.findall(r"[a-z0-9]+", bare) if bare.isascii() and not dotless else []
+        runs = re.findall(r"[a-z0-9]+", bare) if bare.isascii() else []
         self.word: str = max(runs, key=len, default="")
 
     def same(self, text: str) -> bool:

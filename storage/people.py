@@ -10,20 +10,25 @@ address later looks at that mark (storage.forgotten).
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Final
 
 from storage import forgotten
 from storage.address import Address
 from storage.engine import Ledger
 from storage.mentions import Mentions
 from storage.suppressions import RawRow
-from storage.traces import Traces, trace
+from storage.traces import Traces, rows_under, trace
 from storage.write import Write, write
 
-_TURNS = 3  # what came in while we looked is found by the next look
+_TURNS: Final = 3  # what came in while we looked is found by the next look
+_MANY: Final = ("evidence", "reviews", "incoming", "refused_ids")  # of which somebody may have many thousands
+_MOST: Final = 1_000  # of each in one transaction
+_GAP: Final = 0.05  # s between two of them
 
 
 @dataclass
@@ -57,18 +62,29 @@ def erase_everywhere(
         done.spelled = tuple(dict.fromkeys([*done.spelled, *found.spelled]))
         if not found.plain and (turn or found.marked or not found.known):
             break
-        with write(ledger, now, actor) as w:
-            _add(done, erase(w, address, found))
-        progress()
+        for piece in _pieces(found):
+            with write(ledger, now, actor) as w:
+                _add(done, erase(w, address, piece))
+            progress()
+            time.sleep(_GAP)
     done.suppressions, done.audit_rows, done.refusals = found.suppressions, found.audit_rows, found.refusals
     if done.known:
         done.clean = ledger.write_back()
     return done
 
 
+def _pieces(found: Traces) -> Iterator[Traces]:
+    """So many rows at a time that a live opt-out need not wait for long; nearly everybody is one piece."""
+    yield replace(found, **{name: getattr(found, name)[:_MOST] for name in _MANY})
+    rest = replace(found, suppressions=(), hashed=(), people=(), outbox=(), soft_bounces=0)
+    longest = max(len(getattr(found, name)) for name in _MANY)
+    for start in range(_MOST, longest, _MOST):
+        yield replace(rest, **{name: getattr(found, name)[start : start + _MOST] for name in _MANY})
+
+
 def _add(total: Erased, some: Erased) -> None:
     total.removed += some.removed
-    total.shared += some.shared
+    total.shared = tuple(dict.fromkeys(total.shared + some.shared))
     total.undecided += some.undecided
 
 
@@ -118,20 +134,19 @@ def _digest(w: Write, incoming: int) -> bytes | None:
 
 def _re_key(w: Write, found: Traces) -> int:
     """A row under a plain digest of the address tells everybody who has it in mind: it goes on under the person's key."""
-    there = {row[:3] for row in found.suppressions}
-    moved = [(found.keys[0], *row[1:]) for row in found.hashed]
-    fresh = [row for n, row in enumerate(moved) if row[:3] not in there | {r[:3] for r in moved[:n]}]
-    if found.hashed:
-        w.db.exec_driver_sql(
-            "DELETE FROM suppression WHERE key = ? AND scope = ? AND reason = ?", [r[:3] for r in found.hashed]
-        )
-        w.rows_removed(list(found.hashed))
-    if fresh:
-        w.db.exec_driver_sql(
-            "INSERT INTO suppression (key, scope, reason, since, evidence) VALUES (?, ?, ?, ?, ?)", fresh
-        )
-        w.rows_added(fresh)
-    return len(found.hashed)
+    hashed = rows_under(w.db, [row[0] for row in found.hashed])  # as they are now: the chain counts every row
+    there = {row[:3] for row in rows_under(w.db, found.keys)} if hashed else set()
+    for row in hashed:
+        moved = (found.keys[0], *row[1:])
+        w.db.exec_driver_sql("DELETE FROM suppression WHERE key = ? AND scope = ? AND reason = ?", row[:3])
+        w.rows_removed([row])
+        if moved[:3] not in there:
+            there.add(moved[:3])
+            w.db.exec_driver_sql(
+                "INSERT INTO suppression (key, scope, reason, since, evidence) VALUES (?, ?, ?, ?, ?)", moved
+            )
+            w.rows_added([moved])
+    return len(hashed)
 
 
 def _clean_review(w: Write, who: Mentions, number: int) -> bool:

@@ -75,8 +75,8 @@ def trace(db: Connection, site_key: SiteKey, address: Address) -> Traces:
         keys=tuple(keys),
         marked=among(db, keys) == set(keys),
         spelled=spelled,
-        suppressions=_rows(db, keys),
-        hashed=_rows(db, _digests(spelled)),
+        suppressions=rows_under(db, keys),
+        hashed=rows_under(db, _digests(spelled)),
         people=tuple(people),
         evidence=tuple(sorted(evidence)),
         shared=tuple(sorted(shared & evidence)),
@@ -93,7 +93,7 @@ def trace(db: Connection, site_key: SiteKey, address: Address) -> Traces:
 def _texts(db: Connection, who: Mentions, table: str, *columns: str) -> Iterator[Any]:
     """The rows of a table whose texts (all columns but the first) may name the person: the database looks roughly."""
     texts = " || ' ' || ".join(f"coalesce({c}, '')" for c in columns[1:])
-    where, values = (f" WHERE lower({texts}) LIKE ?", (f"%{who.word}%",)) if who.word else ("", ())
+    where, values = (f" WHERE replace(lower({texts}), '.', '') LIKE ?", (f"%{who.word}%",)) if who.word else ("", ())
     query = f"SELECT {', '.join(columns)} FROM {table}{where}"
     yield from db.execution_options(yield_per=1000).exec_driver_sql(query, values)
 
@@ -105,7 +105,8 @@ def _under(db: Connection, query: str, values: Sequence[Any]) -> Iterator[Any]:
         yield from db.exec_driver_sql(f"{query} IN ({','.join('?' * len(some))})", tuple(some)).all()
 
 
-def _rows(db: Connection, keys: Sequence[bytes]) -> tuple[RawRow, ...]:
+def rows_under(db: Connection, keys: Sequence[bytes]) -> tuple[RawRow, ...]:
+    """The suppression rows of these keys."""
     found = _under(db, "SELECT key, scope, reason, since, evidence FROM suppression WHERE key", keys)
     return tuple((bytes(r[0]), int(r[1]), int(r[2]), int(r[3]), int(r[4])) for r in found)
 

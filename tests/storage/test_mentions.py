@@ -68,7 +68,7 @@ def test_what_a_provider_takes_for_one_mailbox_is_one_person() -> None:
     who = Mentions(parse("z.elda@googlemail.com"))
     assert who.names("ZEL.DA+x@gmail.com")
     assert not who.names("zeldb@gmail.com")
-    assert who.word == ""
+    assert who.word == "zelda"
     assert spellings(parse("z.elda+x@googlemail.com")) == ("zelda", True, ("gmail.com", "googlemail.com"))
 
 

@@ -297,3 +297,29 @@ def test_somebody_of_a_similar_address_is_left_alone(life: Life) -> None:
     with life.it.ledger.reading() as db:
         found = trace(db, life.it.ledger.site_key, parse(ZELDA))
     assert (found.people, found.evidence, found.suppressions) == ((), (), ())
+
+
+def test_much_about_one_person_goes_in_pieces(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(people, "_MOST", 2)
+    happened(life, "asks", "bounces", "complains", *["is_doubtful"] * 3, *["is_refused"] * 4)
+    done = life.is_erased()
+    assert life.found() == []
+    assert (done.removed["address"], done.removed["soft_bounce"]) == (1, 1)
+    with life.it.ledger.reading() as db:
+        told = [
+            f.detail for f in suppressions.history(db, life.it.ledger.site_key, parse(ZELDA)) if f.event == "erased"
+        ]
+    assert sum(t["removed"].get("message_id", 0) for t in told if t) == done.removed["message_id"] > 6
+    assert len(told) > 3
+
+
+def test_who_is_taken_off_while_we_look_is_not_put_back(life: Life) -> None:
+    life.is_imported_by_digest()
+    with life.it.ledger.reading() as db:
+        found = trace(db, life.it.ledger.site_key, parse(ZELDA))
+    assert len(found.hashed) == 1
+    with write(life.it.ledger, NOW, "test") as w:
+        suppressions.lift(w, found.hashed[0][0], ALL, "a slip")
+    with write(life.it.ledger, NOW, "test") as w:
+        assert people.erase(w, parse(ZELDA), found).removed["digest"] == 0
+    assert life.tables()["suppression"] == []
