@@ -30,7 +30,7 @@ _T = TypeVar("_T")
 _GAP: Final = 0.05  # s between two transactions of a long deletion, in which a live opt-out gets its turn
 
 
-@dataclass(frozen=True)
+@dataclass
 class Jobs:
     """The jobs over one ledger. Each runs in a thread, never on the event loop."""
 
@@ -38,6 +38,10 @@ class Jobs:
     bounce: Bounce
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     kept: Retention = field(default_factory=Retention)
+
+    def take_over(self, bounce: Bounce, kept: Retention) -> None:
+        """Other settings, from the next run of each job on."""
+        self.bounce, self.kept = bounce, kept
 
     def verify_audit(self) -> None:
         """Has the record been changed?"""

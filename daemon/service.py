@@ -92,6 +92,7 @@ class Service:
     watchers: dict[str, Watcher] = field(default_factory=dict)
     webs: list[web.Server] = field(default_factory=list)
     writing: asyncio.Task[None] | None = None  # of notices
+    clockwork: jobs.Jobs | None = None
     bound: dict[str, list[str]] = field(default_factory=dict)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     reload: asyncio.Event = field(default_factory=asyncio.Event)
@@ -111,7 +112,8 @@ class Service:
         stack.push_async_callback(self._stop_watchers)
         for settings in config.mailbox:
             self._watch(settings)
-        scheduler = jobs.schedule(jobs.Jobs(self.ledger, config.bounce, now, config.retention))
+        self.clockwork = jobs.Jobs(self.ledger, config.bounce, now, config.retention)
+        scheduler = jobs.schedule(self.clockwork)
         scheduler.start()
         stack.callback(scheduler.shutdown, wait=False)
 
@@ -248,6 +250,8 @@ class Service:
             self.policy.take_over(self._policy_context())
         for server in self.webs:
             server.take_over(build_web(new, self.ledger, self.numbers))
+        if self.clockwork is not None:
+            self.clockwork.take_over(new.bounce, new.retention)
         await self._write_to_people()
         await self._stop_watchers()  # passwords, CA files and house are read again
         self.watchers.clear()

@@ -120,6 +120,17 @@ def test_old_refusals_go_and_a_live_opt_out_gets_its_turn_between(ledger: Books,
     assert days == 0 or waited[0] < took, "it did not wait for the end"
 
 
+def test_what_a_reload_says_counts_from_the_next_run_on(ledger: Books, due: Jobs) -> None:
+    old = Refusal(NOW - timedelta(days=401), "refused", bytes(16), 0, Reason.OPT_OUT, "", "", 1)
+    with write(ledger.ledger, NOW, "relay") as w:
+        refusals.record(w, [old], {})
+    for days, left in ((0, 1), (400, 0)):
+        due.take_over(Bounce(), Retention(refusals=days))
+        due.forget_refusals()
+        with ledger.ledger.connect() as db:
+            assert db.exec_driver_sql("SELECT count(*) FROM refusal").scalar() == left
+
+
 def test_tidying_writes_the_log_back(ledger: Books, due: Jobs) -> None:
     for n in range(50):
         ledger.suppress(f"a{n}@example.com")
