@@ -1,4 +1,5 @@
-"""What is done by the clock: the audit checks, soft bounces that run out, old refusals, and the database's own upkeep.
+"""What is done by the clock: the audit checks, soft bounces that run out, what has been kept long enough, and the
+database's own upkeep.
 
 Times of the last good run are kept in the ledger; the schedule itself lives in memory. APScheduler's default would
 silently skip a job that is due while the loop is busy for a second, hence the settings of `schedule`.
@@ -11,32 +12,36 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from sqlalchemy import Connection
 
 from daemon import events
-from daemon.config import Bounce
-from storage import audit, incoming, outbox, refusals, suppressions
+from daemon.config import Bounce, Retention
+from storage import audit, incoming, outbox, refusals, retention, suppressions
 from storage.engine import Ledger, Unavailable, Unusable
 from storage.write import write
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 _GAP: Final = 0.05  # s between two transactions of a long deletion, in which a live opt-out gets its turn
 
 
-@dataclass(frozen=True)
+@dataclass
 class Jobs:
-    """The jobs over one ledger. Each runs in a thread, never on the event loop.
-
-    `refusals_days`: how long the relay's record is kept; 0 = for ever.
-    """
+    """The jobs over one ledger. Each runs in a thread, never on the event loop."""
 
     ledger: Ledger
     bounce: Bounce
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    refusals_days: int = 400
+    kept: Retention = field(default_factory=Retention)
+
+    def take_over(self, bounce: Bounce, kept: Retention) -> None:
+        """Other settings, from the next run of each job on."""
+        self.bounce, self.kept = bounce, kept
 
     def verify_audit(self) -> None:
         """Has the record been changed, or the list? All of it."""
@@ -80,12 +85,55 @@ class Jobs:
         forgotten = 0
         while True:
             with write(self.ledger, self.now(), "job forget_refusals") as w:
-                some = refusals.forget(w, self.refusals_days)
+                some = refusals.forget(w, self.kept.refusals)
             if some == 0:
                 break
             forgotten += some
             time.sleep(_GAP)
         self._done("forget_refusals", forgotten=forgotten)
+
+    def forget_evidence(self) -> None:
+        """Forget the particulars of what has ended long ago. What explains a standing suppression stays."""
+        last = forgotten = 0
+        if before := self._before(self.kept.evidence):
+            while some := self._read(retention.old_evidence, before, last):
+                with write(self.ledger, self.now(), "job forget_evidence") as w:
+                    forgotten += retention.forget_evidence(w, some, before)
+                last = some[-1]
+                time.sleep(_GAP)
+        self._done("forget_evidence", forgotten=forgotten)
+
+    def forget_ordinary(self) -> None:
+        """Delete what is known of old ordinary mail. It is not read again all the same."""
+        forgotten = 0
+        if before := self._before(self.kept.ordinary):
+            for folder in self._read(retention.watched):
+                while some := self._read(retention.old_messages, folder, before):
+                    with write(self.ledger, self.now(), "job forget_ordinary") as w:
+                        retention.forget_messages(w, folder, some, before)
+                    forgotten += len(some)
+                    time.sleep(_GAP)
+        self._done("forget_ordinary", forgotten=forgotten)
+
+    def forget_reviews(self) -> None:
+        """Take out of decided reviews what was written, by whom and about whom."""
+        forgotten = 0
+        if before := self._before(self.kept.review_excerpt):
+            while some := self._read(retention.decided_reviews, before):
+                with write(self.ledger, self.now(), "job forget_reviews") as w:
+                    retention.forget_reviews(w, some)
+                forgotten += len(some)
+                time.sleep(_GAP)
+        self._done("forget_reviews", forgotten=forgotten)
+
+    def _before(self, days: int) -> datetime | None:
+        """What is older than this has been kept long enough; None: nothing, ever."""
+        return self.now() - timedelta(days=days) if days else None
+
+    def _read(self, look: Callable[Concatenate[Connection, _P], _T], *about: _P.args, **more: _P.kwargs) -> _T:
+        """What is due is looked for on a connection that keeps nobody from writing."""
+        with self.ledger.connect() as db:
+            return look(db, *about, **more)
 
     def tidy(self) -> None:
         """Write the log back into the database file and let SQLite renew its statistics. PostgreSQL does so by itself."""
@@ -115,6 +163,9 @@ def schedule(jobs: Jobs) -> AsyncIOScheduler:
     scheduler.add_job(_run, "interval", args=[jobs.note_head], hours=1, id="note_head", next_run_time=soon)
     scheduler.add_job(_run, "interval", args=[jobs.expire], hours=1, id="expire")
     scheduler.add_job(_run, "interval", args=[jobs.forget_refusals], hours=1, id="forget_refusals")
+    scheduler.add_job(_run, "cron", args=[jobs.forget_evidence], hour=3, minute=37, id="forget_evidence")
+    scheduler.add_job(_run, "cron", args=[jobs.forget_ordinary], hour=3, minute=47, id="forget_ordinary")
+    scheduler.add_job(_run, "cron", args=[jobs.forget_reviews], hour=3, minute=57, id="forget_reviews")
     scheduler.add_job(_run, "interval", args=[jobs.tidy], minutes=30, id="tidy")
     return scheduler
 

@@ -375,7 +375,10 @@ class Postfix(Section):
 class Retention(Section):
     """For how many days records are kept; 0 = for ever."""
 
+    evidence: Annotated[int, Field(ge=0)] = 2190
     refusals: Annotated[int, Field(ge=0)] = 400
+    ordinary: Annotated[int, Field(ge=0)] = 400
+    review_excerpt: Annotated[int, Field(ge=0)] = 90
 
 
 class Log(Section):
@@ -413,9 +416,6 @@ LATER: Final[dict[str, tuple[object, ...]]] = {
     "web.admin_password_file": ("",),
     "web.operator": (),
     "web.token": (),
-    "retention.evidence": (0,),
-    "retention.ordinary": (0,),
-    "retention.review_excerpt": (0,),
 }
 LATER_CHOICES: Final[dict[str, tuple[str, ...]]] = {}
 LATER_SECTIONS: Final = frozenset(p.partition(".")[0] for p in LATER if "." in p) - Config.model_fields.keys()

@@ -50,6 +50,7 @@ class Service:
     watchers: dict[str, Watcher] = field(default_factory=dict)
     webs: list[web.Server] = field(default_factory=list)
     writing: asyncio.Task[None] | None = None  # of notices
+    clockwork: jobs.Jobs = field(init=False)
     scheduler: AsyncIOScheduler = field(init=False)
     keeping: list[asyncio.Task[None]] = field(default_factory=list)  # of our duties; reaching the database
     bound: dict[str, list[str]] = field(default_factory=dict)
@@ -69,7 +70,8 @@ class Service:
         await self._open_policy(stack)
         await self._open_web(stack, "web", "listen")
         await self._open_web(stack, "public", "public_listen")
-        self.scheduler = jobs.schedule(jobs.Jobs(self.ledger, config.bounce, now, config.retention.refusals))
+        self.clockwork = jobs.Jobs(self.ledger, config.bounce, now, config.retention)
+        self.scheduler = jobs.schedule(self.clockwork)
         self.scheduler.start(paused=True)
         stack.callback(self.scheduler.shutdown, wait=False)
         stack.push_async_callback(self.duties.give_up)
@@ -275,6 +277,7 @@ class Service:
             self.policy.take_over(self._policy_context())
         for server in self.webs:
             server.take_over(self._web_context())
+        self.clockwork.take_over(self.loaded.config.bounce, self.loaded.config.retention)
 
 
 def _refuse_ourselves(config: Config, bound: list[str]) -> None:

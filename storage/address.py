@@ -177,6 +177,18 @@ def _fold(text: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
+def spellings(address: Address) -> tuple[str, bool, tuple[str, ...]]:
+    """What all addresses that are the same person as this one, at the widest, have in common.
+
+    Returns (local part without tag, folded; may dots stand anywhere in it?; the domains).
+    """
+    folded = address.local.lower() if address.local.isascii() else _fold(address.local)
+    bare = folded.partition("+")[0] if folded.find("+") > 0 else folded
+    home, dotless = _ALIASES.get(address.domain, (address.domain, False))
+    domains = tuple(domain for domain, of in _ALIASES.items() if of[0] == home) or (address.domain,)
+    return (bare.replace(".", "") or bare if dotless else bare), dotless, domains
+
+
 def person(address: Address, same: Iterable[str]) -> str:
     """The form under which a suppression of this address is written: the widest personal form that `same` allows.
 

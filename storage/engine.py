@@ -227,6 +227,9 @@ class Store(Protocol):
     def identity(self) -> object:
         """Which database lies there now; differs if another took its place. Raises Unavailable if there is none."""
 
+    def write_back(self) -> bool:
+        """Leave nothing of deleted text behind, as far as the database can. False: somebody was reading for too long."""
+
 
 @dataclass
 class Ledger:
@@ -326,6 +329,12 @@ class File:
         except DBAPIError as why:
             raise Unavailable(f"{self.name}: {why.orig}") from None
 
+    def write_back(self) -> bool:
+        """Write the log back into the file and empty it: deleted text, which `secure_delete` overwrites, is in neither then."""
+        with self.engine.connect() as connection:
+            busy, _, _ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+        return not busy
+
 
 def verify_identity(scalar: Callable[[str], Any], site_key: SiteKey) -> None:
     """Schema and check value of an open database; `scalar(sql)` gives the first value of the first row. Raises as below."""
@@ -396,5 +405,11 @@ def _engine(path: Path) -> Engine:
 
 
 def _pragmas(connection: sqlite3.Connection, _record: object) -> None:
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "temp_store = MEMORY"):
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "temp_store = MEMORY",
+        "secure_delete = ON",  # who is erased must not lie about in free pages
+    ):
         connection.execute(f"PRAGMA {pragma}").fetchall()

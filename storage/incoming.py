@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
+from storage import forgotten
 from storage.terms import seconds
 from storage.write import Write
 
@@ -78,9 +79,14 @@ def record(
     state: State,
     target: str = "",
     evidence: int | None = None,
+    sender: str = "",
 ) -> int:
-    """Write down what was read, and what is owed (state `owed`: filing into `target`). Returns the row's id."""
+    """Write down what was read, and what is owed (state `owed`: filing into `target`). Returns the row's id.
+
+    `sender` is not written down: the message of somebody who was forgotten is known by its octets alone.
+    """
     when = None if internaldate is None else seconds(internaldate)
+    message_id = forgotten.message_id(w.db, w.ledger.site_key, message_id, digest, sender)
     found = w.db.exec_driver_sql(
         "INSERT INTO incoming (mailbox, folder, uidvalidity, uid, state, attempts, target, digest, size, message_id, internaldate, label, evidence)"
         " VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?)"
@@ -146,7 +152,11 @@ def twins(db: Connection, message_id: str, digest: bytes, *, mailbox: str | None
     """Earlier sightings of the same message: by Message-ID, or by content if it has none. Oldest first."""
     if not message_id and not digest:
         return []  # never fetched: nothing is known to compare
-    where, values = ("message_id = ?", (message_id,)) if message_id else ("message_id = '' AND digest = ?", (digest,))
+    values: tuple[str | bytes, ...]
+    if message_id:  # that of somebody who was erased is known by its octets alone
+        where, values = "message_id IN (?, ?)", (message_id, forgotten.instead_of_id(digest) or message_id)
+    else:
+        where, values = "message_id = '' AND digest = ?", (digest,)
     if mailbox is not None:
         where, values = f"{where} AND mailbox = ?", (*values, mailbox)
     return [_seen(r) for r in db.exec_driver_sql(f"{_SEEN} WHERE {where} AND state <> 'reading' ORDER BY id", values)]
@@ -286,7 +296,13 @@ def was_queued(db: Connection, received: datetime | None, sender: str, words: st
     """Was this message put into the queue before, whatever was decided? One without a date: by its words alone."""
     query = "SELECT 1 FROM review WHERE (at = ? OR ?) AND sender = ? AND words = ? LIMIT 1"
     at = 0 if received is None else seconds(received)
-    return db.exec_driver_sql(query, (at, received is None, sender, words)).first() is not None
+    if db.exec_driver_sql(query, (at, received is None, sender, words)).first() is not None:
+        return True
+    # One that was decided and has lost its words by now is known by the second in which it came.
+    query = (
+        "SELECT 1 FROM review WHERE at = ? AND state <> 'open' AND sender = '' AND words = '' AND excerpt = '' LIMIT 1"
+    )
+    return received is not None and db.exec_driver_sql(query, (at,)).first() is not None
 
 
 _ITEM = (
@@ -326,7 +342,17 @@ def decide(w: Write, item: Item, accepted: bool, note: str) -> None:
     w.db.exec_driver_sql(
         "UPDATE review SET state = ?, decided = ?, note = ? WHERE id = ?", (state, w.at, note, item.id)
     )
+    if forgotten.whose(w.db, w.ledger.site_key, (item.sender, *item.addresses)):
+        strip(w, [item.id])  # it had to be shown while it waited, and need not be any longer
     if accepted and item.incoming is not None:
         w.db.exec_driver_sql(
             "UPDATE incoming SET state = 'owed' WHERE id = ? AND state = 'done' AND target <> ''", (item.incoming,)
         )
+
+
+def strip(w: Write, items: Iterable[int]) -> None:
+    """Take out of items all that is anybody's: sender, addresses, words, excerpt and note."""
+    w.db.exec_driver_sql(
+        "UPDATE review SET sender = '', addresses = '[]', words = '', excerpt = '', note = '' WHERE id = ?",
+        [(number,) for number in items],
+    )

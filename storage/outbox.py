@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import Connection
 
+from storage import forgotten
 from storage.address import Address
 from storage.suppressions import form_of
 from storage.terms import seconds
@@ -37,7 +38,13 @@ class Notice:
 
 
 def owe(w: Write, kind: Kind, person: Address, language: str, scopes: Sequence[int], *, proven: bool) -> bool:
-    """Owe a person a notice. False: they had one of this kind lately, or too many unproven ones are under way."""
+    """Owe a person a notice.
+
+    False: they had one of this kind lately, too many unproven ones are under way, or the person was forgotten, so that
+    their address is not written down for it.
+    """
+    if forgotten.is_marked(w.db, w.ledger.site_key, person):
+        return False
     keys = w.ledger.site_key.address_keys(form_of(w, person))
     marks = ",".join("?" * len(keys))
     lately = w.db.exec_driver_sql(

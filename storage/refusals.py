@@ -14,7 +14,9 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 
 from sqlalchemy import Connection
 
+from storage import forgotten
 from storage.address import NotAnAddress, keys_of, parse
+from storage.mentions import Mentions
 from storage.pieces import in_pieces
 from storage.terms import Reason, seconds
 from storage.write import Write
@@ -73,10 +75,11 @@ class Tally(NamedTuple):
 def record(w: Write, refusals: Sequence[Refusal], tallies: Mapping[Tally, int]) -> None:
     """Add refusals, and counts to the counts that are there. Addresses of people known by key alone are learned."""
     if refusals:
+        erased = forgotten.among(w.db, (r.key for r in refusals))
         w.db.exec_driver_sql(
             "INSERT INTO refusal (at, outcome, key, list, reason, credential, message_id, evidence, others)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [(seconds(r.at), *r[1:6], _storable(r.message_id), r.evidence, r.others) for r in refusals],
+            [(seconds(r.at), *r[1:6], _message_id(r, r.key in erased), r.evidence, r.others) for r in refusals],
         )
         if w.ledger.keep_addresses:
             _learn(w, {r.key: r.address for r in refusals if r.address})
@@ -86,6 +89,17 @@ def record(w: Write, refusals: Sequence[Refusal], tallies: Mapping[Tally, int]) 
             " ON CONFLICT (hour, list, credential, outcome, reason) DO UPDATE SET count = tally.count + excluded.count",
             [(*tally, n) for tally, n in tallies.items()],
         )
+
+
+def _message_id(of: Refusal, erased: bool) -> str:
+    """A message to one recipient may have that recipient in its Message-ID: not that of a forgotten one."""
+    if erased:
+        try:
+            if not of.address or Mentions(parse(of.address)).hints(of.message_id):
+                return ""
+        except NotAnAddress:
+            return ""
+    return _storable(of.message_id)
 
 
 def _storable(text: str) -> str:
@@ -112,6 +126,7 @@ def _nameless(db: Connection, keys: Sequence[bytes]) -> list[bytes]:
     query = (
         f"SELECT DISTINCT s.key FROM suppression s WHERE s.key IN ({marks})"
         " AND NOT EXISTS (SELECT 1 FROM person p WHERE p.key = s.key)"
+        " AND NOT EXISTS (SELECT 1 FROM forgotten f WHERE f.key = s.key)"
     )
     return [bytes(row[0]) for row in db.exec_driver_sql(query, tuple(keys))]
 
@@ -123,7 +138,7 @@ def _address_under(w: Write, key: bytes, path: str) -> str | None:
     except NotAnAddress:
         return None
     own = [k for k, kind in keys_of(w.ledger.site_key, address) if kind != "domain"]
-    return str(address) if key in own else None
+    return str(address) if key in own and not forgotten.among(w.db, own) else None
 
 
 def forget(w: Write, days: int, most: int = 5_000) -> int:

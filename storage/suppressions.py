@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from sqlalchemy import Connection
 
+from storage import forgotten
 from storage.address import Address, SiteKey, forms, keys_of, person
 from storage.engine import Ledger
 from storage.pieces import in_pieces
@@ -19,6 +20,9 @@ from storage.write import Write
 
 RawRow = tuple[bytes, int, int, int, int]  # key, scope, reason, since (seconds UTC), evidence
 Whom = Address | bytes  # bytes: the address key in a token of ours; the address itself is not known
+
+# How long before a lift it may have been wished, where that is not known any more: longer than a link of ours is good for.
+_WISH_SECONDS: Final = 90 * 86_400
 
 Outcome = Literal["new", "repeated", "outdated"]  # outdated: asked before the person was taken off the list again
 
@@ -51,7 +55,8 @@ def add(
     """
     moment = since or w.now
     keys, address = _keys_for_writing(w, whom)
-    address = address or str(plain or "")
+    erased = any(forgotten.is_marked(w.db, w.ledger.site_key, p) for p in (whom, plain) if p)
+    address = "" if erased else address or str(plain or "")
     standing = _rows(w.db, keys)
     # whoever says no to everything, or to this list, no longer wants it
     unwanted = [r for r in standing if reason == Reason.OPT_OUT and r[2] == Reason.WANTED and scope in (ALL, r[1])]
@@ -65,7 +70,11 @@ def add(
     if any(r[1] == scope and r[3] > seconds(moment) for r in unwanted):
         return Added("outdated", 0)  # wanted again since
     unwanted = [r for r in unwanted if r[3] <= seconds(moment)]
-    number = evidence() if evidence else w.evidence(address=address, source=source, **detail)
+    if erased:  # it is honoured all the same, and nothing of the person is written down again
+        forgotten.mark(w.db, keys[:1])
+        number = w.evidence(**(forgotten.ours(detail) | {"source": source}))
+    else:
+        number = evidence() if evidence else w.evidence(address=address, source=source, **detail)
     _delete(w, unwanted)
     _insert(w, [(keys[0], scope, int(reason), seconds(moment), number[0])])
     if w.ledger.keep_addresses and address:
@@ -124,10 +133,9 @@ def add_many(
         fresh = [(*row, number[0]) for row in _not_there(w.db, batch)]
         _insert(w, fresh)
         total += len(fresh)
-    if people:
-        w.db.exec_driver_sql(
-            "INSERT INTO person (key, address) VALUES (?, ?) ON CONFLICT (key) DO NOTHING", list(people)
-        )
+    erased = forgotten.among(w.db, (key for key, _ in people))
+    if known := [p for p in people if p[0] not in erased]:
+        w.db.exec_driver_sql("INSERT INTO person (key, address) VALUES (?, ?) ON CONFLICT (key) DO NOTHING", known)
     w.audit("imported", source=source, evidence=number)
     return total
 
@@ -162,7 +170,7 @@ def lift(
     gone = [r for r in _rows(w.db, keys) if r[1] == scope and r[2] != Reason.WANTED and only in (None, r[2])]
     if gone:
         address = "" if isinstance(whom, bytes) else str(whom)
-        wished = {} if asked is None else {"asked": seconds(asked)}
+        wished: dict[str, Any] = {} if asked is None else {"asked": seconds(asked)}
         end(w, gone, w.evidence(address=address, source=source, because=because, **wished), source)
     return gone
 
@@ -198,8 +206,8 @@ def _personal_keys(w: Write, address: Address) -> list[bytes]:
 def _lifted_later(db: Connection, keys: list[bytes], scope: int, moment: datetime) -> bool:
     """Was this person taken off this list (or off all) again after `moment`? Then an older wish does not count.
 
-    What counts is when it was wished, as the evidence has it, not when we got to read it. A bounce that was lifted or
-    ran out says nothing of what the person wants.
+    What counts is when it was wished, as the evidence has it, not when we got to read it; of evidence that was forgotten
+    we take it that the wish was much older. A bounce that was lifted or ran out says nothing of what the person wants.
     """
     marks = ",".join("?" * len(keys))
     lifts = db.exec_driver_sql(
@@ -207,7 +215,8 @@ def _lifted_later(db: Connection, keys: list[bytes], scope: int, moment: datetim
         f" WHERE a.event = 'lifted' AND a.reason IN (?, ?, ?) AND a.scope IN (?, ?) AND a.key IN ({marks})",
         (int(Reason.COMPLAINT), int(Reason.OPT_OUT), int(Reason.OPERATOR), scope, ALL, *keys),
     )
-    return any(seconds(moment) < (json.loads(detail).get("asked", at) if detail else at) for at, detail in lifts)
+    wished = (json.loads(detail).get("asked", at) if detail else at - _WISH_SECONDS for at, detail in lifts)
+    return any(seconds(moment) < at for at in wished)
 
 
 def lifted_since(db: Connection, ledger: Ledger, whom: Whom, scope: int, moment: int) -> bool:
@@ -303,10 +312,11 @@ _FACTS = """
 def _fact(row: Any) -> Fact:
     key = None if row[4] is None else bytes(row[4])
     detail = json.loads(row[9]) if row[9] else None
-    return Fact(row[0], _utc(row[1]), row[2], row[3], key, row[5], row[6], row[7], row[8], detail)
+    return Fact(row[0], utc(row[1]), row[2], row[3], key, row[5], row[6], row[7], row[8], detail)
 
 
-def _utc(at: int) -> datetime:
+def utc(at: int) -> datetime:
+    """Seconds since 1970, as a moment."""
     return datetime.fromtimestamp(at, UTC)
 
 
@@ -331,7 +341,11 @@ def details(db: Connection, evidence: Sequence[int]) -> dict[int, dict[str, Any]
 
 def history(db: Connection, site_key: SiteKey, address: Address) -> list[Fact]:
     """All that was ever done about any form of this address, oldest first."""
-    keys = [key for key, _ in keys_of(site_key, address)]
+    return by_keys(db, [key for key, _ in keys_of(site_key, address)])
+
+
+def by_keys(db: Connection, keys: Sequence[bytes]) -> list[Fact]:
+    """All that was ever done about these keys, oldest first."""
     marks = ",".join("?" * len(keys))
     return [_fact(r) for r in db.exec_driver_sql(f"{_FACTS} WHERE a.key IN ({marks}) ORDER BY a.seq", tuple(keys))]
 

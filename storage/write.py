@@ -21,7 +21,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from storage import sealing
+from storage import forgotten, sealing
 from storage.audit import Chain, Entry, Event, digest
 from storage.engine import WRITE_SECONDS, Ledger, Unavailable
 from storage.terms import seconds
@@ -57,9 +57,13 @@ class Write:
         self._change -= self.chain.weigh(rows)
         self._changed |= bool(rows)
 
-    def evidence(self, **detail: Any) -> tuple[int, bytes]:
-        """Keep the particulars of an act. Returns (evidence id, digest for the audit row)."""
-        salt, text = secrets.token_bytes(16), json.dumps(detail, ensure_ascii=False, sort_keys=True)
+    def evidence(self, *, about: Iterable[str] = (), **detail: Any) -> tuple[int, bytes]:
+        """Keep the particulars of an act. Returns (evidence id, digest for the audit row).
+
+        `about`: addresses of people whom it concerns, if they are not in it: of those who were forgotten nothing is kept.
+        """
+        kept = forgotten.kept_out(self.db, self.ledger.site_key, detail, about)
+        salt, text = secrets.token_bytes(16), json.dumps(kept, ensure_ascii=False, sort_keys=True)
         found = self.db.exec_driver_sql(
             "INSERT INTO evidence (at, salt, detail) VALUES (?, ?, ?) RETURNING id", (self.at, salt, text)
         ).scalar_one()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from sqlmodel import SQLModel
 
 import daemon
+from daemon.config import Retention
 from daemon.mail.rules import RULES
 
 ROOT = Path(__file__).parents[1]
@@ -57,3 +60,14 @@ def test_ci_does_what_the_readme_says() -> None:
     assert "make --no-print-directory check" in run
     assert "make --no-print-directory test" in run
     assert ".ci/run" in README
+
+
+def test_privacy_names_every_table_and_the_days_of_the_code() -> None:
+    text = (ROOT / "docs/privacy.md").read_text()
+    importlib.import_module("storage.models")
+    tables = text.partition("| table |")[2].partition("\n\n")[0]
+    assert set(SQLModel.metadata.tables) == {
+        name for row in tables.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])
+    }
+    told = {name: int(days) for name, days in re.findall(r"`retention\.(\w+)` \((\d+) days\)", text)}
+    assert told == Retention().model_dump()

@@ -17,7 +17,7 @@ import pytest
 import structlog
 
 from daemon import events, jobs
-from daemon.config import Bounce
+from daemon.config import Bounce, Retention
 from daemon.jobs import Jobs
 from storage import audit, refusals
 from storage.engine import Unavailable
@@ -27,6 +27,7 @@ from storage.write import write
 from tests.ledgers import Books, books
 
 NOW = datetime.now(UTC)
+TIMETABLE = "verify_audit note_head expire forget_refusals forget_evidence forget_ordinary forget_reviews tidy".split()
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ def test_old_refusals_go_and_a_live_opt_out_gets_its_turn_between(ledger: Books,
     live = threading.Timer(0.01, opt_out)
     live.start()
     began = time.monotonic()
-    Jobs(ledger.ledger, Bounce(), lambda: NOW, refusals_days=days).forget_refusals()
+    Jobs(ledger.ledger, Bounce(), lambda: NOW, Retention(refusals=days)).forget_refusals()
     took = time.monotonic() - began
     live.join()
     with ledger.ledger.connect() as db:
@@ -139,6 +140,17 @@ def test_old_refusals_go_and_a_live_opt_out_gets_its_turn_between(ledger: Books,
         assert db.exec_driver_sql("SELECT sum(count) FROM tally").scalar() == left
     assert set(ran(ledger)) == {"forget_refusals"}
     assert days == 0 or waited[0] < took, "it did not wait for the end"
+
+
+def test_what_a_reload_says_counts_from_the_next_run_on(ledger: Books, due: Jobs) -> None:
+    old = Refusal(NOW - timedelta(days=401), "refused", bytes(16), 0, Reason.OPT_OUT, "", "", 1)
+    with write(ledger.ledger, NOW, "relay") as w:
+        refusals.record(w, [old], {})
+    for days, left in ((0, 1), (400, 0)):
+        due.take_over(Bounce(), Retention(refusals=days))
+        due.forget_refusals()
+        with ledger.ledger.connect() as db:
+            assert db.exec_driver_sql("SELECT count(*) FROM refusal").scalar() == left
 
 
 def test_tidying_writes_the_log_back(ledger: Books, due: Jobs) -> None:
@@ -170,13 +182,7 @@ async def test_a_job_that_cannot_run_is_told_and_the_next_one_runs(
 
 async def test_a_job_that_is_due_while_the_loop_is_busy_is_not_skipped(ledger: Books, due: Jobs) -> None:
     scheduler = jobs.schedule(due)
-    assert {job.id for job in scheduler.get_jobs()} == {
-        "verify_audit",
-        "note_head",
-        "expire",
-        "forget_refusals",
-        "tidy",
-    }
+    assert {job.id for job in scheduler.get_jobs()} == set(TIMETABLE)
     scheduler.start()
     try:
         scheduler.get_job("expire").modify(next_run_time=datetime.now(UTC) - timedelta(minutes=5))

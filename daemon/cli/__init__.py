@@ -31,6 +31,7 @@ from daemon.cli import (
     running,
     statistics,
     story,
+    subjects,
 )
 from daemon.cli.common import CONFIG, INTERRUPTED, OK, SOFTWARE, TEMPFAIL, USAGE, ReaderGone, Stop
 
@@ -68,7 +69,7 @@ def _options(
     common.chosen_config = config
 
 
-for group in (running, people, lifting, story, links, reading, replaying, statistics, auditing, keeping):
+for group in (running, people, lifting, story, subjects, links, reading, replaying, statistics, auditing, keeping):
     group.register(app)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daemon.cli import common
+from daemon.cli import common, subjects
 from daemon.cli.common import NO, USAGE, AsJson, Stop, tell, when
 
 if TYPE_CHECKING:
@@ -22,14 +22,33 @@ def register(app: typer.Typer) -> None:
 def show(
     address: Annotated[str | None, typer.Argument(metavar="ADDR", help="Whose story.")] = None,
     ref: Annotated[int | None, typer.Option(metavar="N", help="The (ref N) of a refusal.")] = None,
+    for_subject: Annotated[
+        bool, typer.Option("--for-subject", help="All we hold on them, to be handed over (GDPR Art. 15).")
+    ] = False,
+    certificate: Annotated[
+        bool, typer.Option("--certificate", help="Who asked, when, how, what was refused since; the log verified.")
+    ] = False,
+    output: Annotated[
+        str | None, typer.Option("-o", metavar="FILE", help="Of those two: into a file that only you can read.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Why is somebody (not) mailed? What stands, and its history.
 
     Give an address, or with --ref the number that a refusal names: `550 ... has opted out (ref 7)`.
+    Exit code of --certificate: 1 if the record is broken, or if there is nothing on record to certify.
     """
     if (address is None) == (ref is None):
         raise Stop("give either ADDR or --ref N", USAGE)
+    if for_subject or certificate:
+        if for_subject and certificate:
+            raise Stop("--for-subject and --certificate are two papers: give one of them", USAGE)
+        if address is None:
+            raise Stop("--for-subject and --certificate are about a person: give ADDR", USAGE)
+        (subjects.for_subject if for_subject else subjects.certify)(address, output, as_json)
+        return
+    if output is not None:
+        raise Stop("-o goes with --for-subject or --certificate", USAGE)
     from storage import refusals, suppressions
     from storage.address import keys_of
     from storage.terms import Reason
@@ -54,7 +73,7 @@ def show(
     fact = {
         "address": str(person) if person else _named(facts),
         "suppressed": any(r[2] != Reason.WANTED for r in rows),
-        "suppressions": [_standing(r, details.get(r[4]), numbers) for r in rows],
+        "suppressions": [_standing(r, details.get(r[4]), numbers, facts) for r in rows],
         "history": sorted([*map(_happened, facts), *(_refusal(r, numbers) for r in refused)], key=lambda h: h["at"]),
     }
     tell(fact, as_json, _shown(fact))
@@ -65,8 +84,9 @@ def _named(facts: list[Fact]) -> str | None:
     return next((str(f.detail["address"]) for f in facts if f.detail and f.detail.get("address")), None)
 
 
-def _standing(row: RawRow, detail: dict[str, Any] | None, numbers: dict[str, int]) -> dict[str, Any]:
-    of_it = detail or {}
+def _standing(row: RawRow, detail: dict[str, Any] | None, numbers: dict[str, int], facts: list[Fact]) -> dict[str, Any]:
+    """A row that stands. Of somebody who was forgotten the audit row still says where it came from."""
+    of_it = detail or {"source": next((f.source for f in facts if f.evidence == row[4]), None)}
     return {
         "scope": common.scope_word(row[1], numbers),
         "reason": common.reason_word(row[2]),

@@ -378,6 +378,7 @@ class Act:
             state=state or ("owed" if folder else "done"),
             target=folder,
             evidence=self._refs[0] if self._refs else None,
+            sender=e.sender,
         )
         return Done(word, number, tuple(self._refs), self._review, folder if state is None else "")
 

@@ -29,7 +29,10 @@ class Outdated(Exception):
 def close(w: Write, item: Item, desk: Desk, *, accepted: bool, note: str) -> list[suppressions.Added]:
     """Carry out a decision, write it down, and close the item."""
     added = _carry_out(w, item, desk, note) if accepted else []
-    number = w.evidence(review=item.id, note=note, wish=item.wish, words=item.words, rules=list(item.rules))
+    about = (item.sender, *item.addresses)
+    number = w.evidence(
+        about=about, review=item.id, note=note, wish=item.wish, words=item.words, rules=list(item.rules)
+    )
     w.audit("review-accepted" if accepted else "review-rejected", source="mail", evidence=number)
     incoming.decide(w, item, accepted, note)
     return added

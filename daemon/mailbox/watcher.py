@@ -188,10 +188,10 @@ class Watcher:
         validity, following = self._next.get(folder.name, (None, 0))
         if validity == folder.uidvalidity:
             return session.uids_from(following)
-        begun = self._first_sight(folder)
         ledger, name = self._means.intake.ledger, self.settings.name
-        with ledger.connect() as db:
+        with ledger.connect() as db:  # before the beginning is asked for: retention moves that past what it forgets
             ended = incoming.ended(db, name, folder.name, folder.uidvalidity)
+        begun = self._first_sight(folder)
         found = set(session.uids_from(begun.uidnext))
         if not self._is_target(folder.name):
             found |= set(session.uids_since(begun.since))
@@ -440,4 +440,5 @@ def _note(w: Write, envelope: Envelope, known: Seen, state: incoming.State) -> i
         state=state,
         target=known.target,
         evidence=known.evidence,
+        sender=envelope.sender,
     )
