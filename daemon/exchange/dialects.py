@@ -31,7 +31,7 @@ Read = Callable[[Record], Said | str]  # str: why the row suppresses nobody. Rai
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """`address`: names of its column of addresses; `array`: names under which its JSON keeps the rows. `bare`: the columns of
+    """`address`: names of its column of addresses; `bare`: the columns of
     its CSV where that has no header."""
 
     format: str
@@ -39,7 +39,6 @@ class Dialect:
     address: tuple[str, ...]
     fits: Callable[[Set[str]], bool]
     read: Read
-    array: tuple[str, ...] = ()
     bare: tuple[str, ...] = ()
 
 
@@ -350,7 +349,6 @@ DIALECTS: Final = (
         ("emailaddress",),
         _within(("emailaddress", "reason"), "lastupdatetime attributes"),
         ses,
-        ("suppresseddestinationsummaries",),
         ("emailaddress", "reason", "lastupdatetime"),
     ),
     Dialect("sendgrid", "SendGrid", ("email",), _is_sendgrid, sendgrid),
@@ -360,12 +358,11 @@ DIALECTS: Final = (
         ("address",),
         _within(("address", "created_at"), "code error tags tag count id message_hash"),
         mailgun,
-        ("items",),
     ),
-    Dialect("postmark", "Postmark", ("emailaddress", "email_address"), _is_postmark, postmark, ("suppressions",)),
-    Dialect("mailchimp", "Mailchimp", ("email_address",), _is_mailchimp, mailchimp, ("members",)),
-    Dialect("sparkpost", "SparkPost", ("recipient",), _has("recipient", "type"), sparkpost, ("results",)),
-    Dialect("listmonk", "listmonk", ("email",), _has("uuid", "email", "status"), listmonk, ("results",)),
+    Dialect("postmark", "Postmark", ("emailaddress", "email_address"), _is_postmark, postmark),
+    Dialect("mailchimp", "Mailchimp", ("email_address",), _is_mailchimp, mailchimp),
+    Dialect("sparkpost", "SparkPost", ("recipient",), _has("recipient", "type"), sparkpost),
+    Dialect("listmonk", "listmonk", ("email",), _has("uuid", "email", "status"), listmonk),
     Dialect("mautic", "Mautic", ("email",), _is_mautic, mautic),
 )
 BY_NAME: Final = {d.format: d for d in DIALECTS}

@@ -22,7 +22,6 @@ from daemon.exchange.words import Strange
 _TABLES: Final = {"csv": None, "tsv": "\t", "text": "", "hashes": None}  # generic formats, and their delimiter
 FORMATS: Final = ("auto", *_TABLES, "json", "ndjson", "postfix", *BY_NAME)
 _JSON: Final = frozenset(("auto", "json", "ndjson", *BY_NAME)) - {"optoutd", "mautic"}
-_ARRAYS: Final = frozenset(name for d in DIALECTS for name in d.array) | {"suppressions", "recipients", "subscribers"}
 _SAMPLE: Final = 200
 
 _ANYONE: Final = Dialect("text", "plain text", (), lambda names: False, dialects.anyone)
@@ -114,10 +113,8 @@ def _fitting(names: frozenset[str]) -> Dialect:
 
 def _described(dialect: Dialect, text: Text, table: Table) -> str:
     """One line: what the user should know before it starts."""
-    kind = "one a line" if not table.delimiter else f"{tables.DELIMITER_NAMES[table.delimiter]}-separated"
-    head = "with header" if table.preamble.strip() else "no header"
     what = "hashes" if table.hashed else "addresses"
-    return f"{dialect.title}, {text.encoding.name}, {kind}, {head}, {what} in {table.column_name!r}"
+    return f"{dialect.title}, {text.encoding.name}, {table.shape}, {what} in {table.column_name!r}"
 
 
 class _Rows:
@@ -205,10 +202,10 @@ def _ask(dialect: Dialect, record: words.Record) -> None:
 
 
 def _json(text: Text, format: str, column: str | None) -> ForeignList:
-    lines = _is_lines(text)
+    lines = items.is_lines(text.head)
     if lines and format == "json":
         raise NotUnderstood("these are JSON Lines: --format ndjson")
-    head = items.lines([text.head]) if lines else items.items([text.head], _ARRAYS)
+    head = items.lines([text.head]) if lines else items.items([text.head], items.ARRAYS)
     try:
         sample = [i.value for i in islice(head, _SAMPLE) if i.value is not None]
     except (items.NoArray, ValueError):
@@ -222,7 +219,7 @@ def _json(text: Text, format: str, column: str | None) -> ForeignList:
     title = f"{'' if dialect is _GENERIC else dialect.title + ' '}JSON{' Lines' if lines else ''}".strip()
 
     def found() -> Iterator[Found]:
-        source = items.lines(text.pieces()) if lines else items.items(text.pieces(), _ARRAYS)
+        source = items.lines(text.pieces()) if lines else items.items(text.pieces(), items.ARRAYS)
         for item in source:
             if item.value is not None and not item.why:
                 record = _record(item.value)
@@ -238,21 +235,6 @@ def _json(text: Text, format: str, column: str | None) -> ForeignList:
     return ForeignList(
         "json" if dialect is _GENERIC else dialect.format, text.encoding.name, "", False, key, hashed, described, found
     )
-
-
-def _is_lines(text: Text) -> bool:
-    """JSON Lines: an object in the first line, with no array of rows in it."""
-    start = text.head.lstrip()
-    if start[0] != "{":
-        return False
-    first = next((i for i in items.lines([start]) if i.raw.strip()), None)
-    if first is None or not isinstance(first.value, dict) or first.why:
-        return False
-    try:
-        next(items.items([start], _ARRAYS), None)
-    except (items.NoArray, ValueError):
-        return True
-    return False
 
 
 def _record(value: object) -> dict[str, object]:

@@ -13,6 +13,10 @@ from daemon.exchange.reading import LONGEST, batches
 _DEPTH: Final = 20
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _TOKEN: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},]', re.DOTALL)
+# What the array of rows is called, normalised: SES, Mailgun, Postmark, Mailchimp, SparkPost and listmonk, others.
+ARRAYS: Final = frozenset(
+    "suppresseddestinationsummaries items suppressions members results recipients subscribers".split()
+)
 _NESTS: Final = ("data",)  # where some services wrap what they answer
 
 
@@ -84,6 +88,21 @@ def items(pieces: Iterable[str], arrays: Collection[str]) -> Iterator[Item]:
             yield Item(number + 1, walk.text[walk.at : walk.at + 500], None, "the file ends or goes wrong here")
             return
         documents += 1
+
+
+def is_lines(head: str) -> bool:
+    """Is a text that begins so JSON Lines: an object in the first line, with no array of rows in it?"""
+    start = head.lstrip()
+    if not start.startswith("{"):
+        return False
+    first = next(lines([start]))
+    if not isinstance(first.value, dict) or first.why:
+        return False
+    try:
+        next(items([start], ARRAYS), None)
+    except (NoArray, ValueError):
+        return True
+    return False
 
 
 class _Walk:
