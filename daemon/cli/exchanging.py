@@ -73,9 +73,9 @@ def export(
     if as_json and output != "-":
         fact = {"written": counts.written, "without_address": counts.unknown, "not_in_format": counts.unsaid}
         tell(fact, True, "")
-    note(f"{counts.written} written, {counts.unknown} without a known address")
     if counts.unsaid:
-        note(f"{counts.unsaid} left out: a whole domain, or what this format cannot say")
+        note(f"{counts.unsaid} left out: whole domains, or what this format cannot say")
+    note(f"{counts.written} written, {counts.unknown} without a known address")
     if complete and not counts.complete:
         raise typer.Exit(TEMPFAIL)
 
@@ -177,9 +177,9 @@ def scrub(
     }
     if as_json:
         tell(fact, True, "")
-    note(f"{counts.kept} kept, {counts.removed} removed, {counts.unreadable} unreadable")
     for reason, number in sorted(counts.reasons.items(), key=lambda x: (-x[1], x[0])):
-        note(f"  {reason} {number}")
+        note(f"removed for {reason}: {number}")
+    note(f"{counts.kept} kept, {counts.removed} removed, {counts.unreadable} unreadable")
     if counts.unreadable or bad_hashes:
         raise typer.Exit(DATAERR)
 
@@ -284,12 +284,12 @@ def _input(path: str) -> Iterator[BinaryIO]:
             raise Stop("- is stdin, but stdin is closed", NOINPUT)
         yield sys.stdin.buffer
         return
-    try:
-        file = Path(path).open("rb")
-        file.peek(1)  # a directory opens, and cannot be read
-    except OSError as why:
-        raise Stop(f"{path}: {why.strerror}", NOINPUT) from None
-    with file:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(Path(path).open("rb"))
+            file.peek(1)  # a directory opens, and cannot be read
+        except OSError as why:
+            raise Stop(f"{path or repr(path)}: {why.strerror}", NOINPUT) from None
         yield file
 
 
@@ -301,7 +301,11 @@ def _output(path: str) -> Iterator[Callable[[bytes], object]]:
         return
     from daemon.exchange.files import appearing
 
-    with appearing(Path(path)) as file:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(appearing(Path(path)))
+        except OSError as why:
+            raise Stop(f"{path or repr(path)} cannot be written: {why.strerror}", USAGE) from None
         yield file.write
 
 

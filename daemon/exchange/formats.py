@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import BinaryIO, Final
 
@@ -121,6 +121,9 @@ class _Rows:
     """The rows of a table in one dialect."""
 
     def __init__(self, dialect: Dialect, names: list[str], column: int):
+        if dialect is _GENERIC:
+            dialect = replace(dialect, read=dialects.generic_for(names))
+            dialect = _ANYONE if dialect.read is dialects.anyone else dialect
         self._dialect, self._names, self._column = dialect, names, column
 
     def look_at(self, sample: Iterable[list[str]]) -> None:
@@ -131,22 +134,24 @@ class _Rows:
 
     def found(self, records: Iterator[reading.Record], *, comments: bool) -> Iterator[Found]:
         """`comments`: may lines begin with `#`?"""
+        column, names = self._column, self._names
+        simple = self._dialect is _ANYONE
         for line, raw, cells in records:
             if isinstance(cells, str):
                 yield _bad(line, cells, raw)
-                continue
-            if tables.is_blank(cells) or (comments and cells[0].startswith("#")):
-                continue
-            if len(cells) <= self._column:
-                yield _bad(line, f"too few cells: {len(cells)}, and the address would be in the next", raw)
-                continue
-            record = dict(zip(self._names, cells, strict=False))
-            yield _read(self._dialect, line, raw, cells[self._column], record)
+            elif len(cells) > column and (address := words.trimmed(cells[column])):
+                if comments and address.startswith("#"):
+                    continue
+                if simple and "@" in address:
+                    yield Entry(line, address)
+                else:
+                    yield _read(self._dialect, line, raw, address, dict(zip(names, cells, strict=False)))
+            elif not tables.is_blank(cells):
+                yield _bad(line, "no address in it", raw)
 
 
-def _read(dialect: Dialect, line: int, raw: str, cell: str, record: words.Record) -> Found:
-    """What one row comes to."""
-    address = words.trimmed(cell)
+def _read(dialect: Dialect, line: int, raw: str, address: str, record: words.Record) -> Found:
+    """What one row comes to. `address`: trimmed."""
     if not address:
         return _bad(line, "no address in it", raw)
     try:
@@ -188,10 +193,12 @@ def _bad(line: int, why: str, raw: str) -> Bad:
 
 
 def _ask(dialect: Dialect, record: words.Record) -> None:
-    """Does this row make sense? Raises NotUnderstood."""
+    """Does this row make sense? Raises NotUnderstood. In our own format a wrong word is a bad row: the column is no riddle."""
     try:
         dialect.read(record)
     except Strange as why:
+        if dialect.format == "optoutd":
+            return
         raise NotUnderstood(
             f"{dialect.title}: column {why.column!r} says {why.value[:60]!r}, which is not understood; take that column out, or"
             " translate it: opt-out, complaint, hard-bounce, operator, subscribed"
@@ -210,7 +217,8 @@ def _json(text: Text, format: str, column: str | None) -> ForeignList:
         sample = [i.value for i in islice(head, _SAMPLE) if i.value is not None]
     except (items.NoArray, ValueError):
         raise NotUnderstood("no array of addresses found in this JSON") from None
-    records = [_record(value) for value in sample]
+    objects = [value for value in sample if isinstance(value, dict)]
+    records = [_record(value) for value in objects or sample]
     names = frozenset(name for record in records[:5] for name in record)
     dialect = BY_NAME.get(format) or (_GENERIC if format != "auto" else _fitting(names))
     key = _key(dialect, names, column)
@@ -223,7 +231,7 @@ def _json(text: Text, format: str, column: str | None) -> ForeignList:
         for item in source:
             if item.value is not None and not item.why:
                 record = _record(item.value)
-                yield _read(dialect, item.number, item.raw, words.said(record.get(key)), record)
+                yield _read(dialect, item.number, item.raw, words.trimmed(words.said(record.get(key))), record)
             elif item.why:
                 yield _bad(item.number, item.why, item.raw)
 

@@ -82,9 +82,9 @@ def means_digest(column: str) -> bool:
 def trimmed(cell: str) -> str:
     """The address in a cell, bounded: without space around it, a name before `<...>`, or a spreadsheet's apostrophe."""
     text = cell[:CELL].strip()
-    if text.startswith("'") and _FORMULA.match(text):
+    if text[:1] == "'" and _FORMULA.match(text):
         text = text[1:]
-    if text.endswith(">"):
+    if text[-1:] == ">":
         found = _BRACKETED.match(text)
         return found[1] if found else text
     return text
