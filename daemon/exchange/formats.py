@@ -80,7 +80,7 @@ def _table(text: Text, format: str, column: str | None) -> ForeignList:
         raise NotUnderstood(f"this is not a list from {told.title}: no column {' or '.join(told.address)}")
     if dialect is _HASHES and table.sample and not table.hashed:
         raise NotUnderstood("this is not a list of hashes: one MD5 or SHA-256 in hex digits a line")
-    rows = _Rows(dialect, names, table.column)
+    rows = _Rows(dialect, names, table)
     rows.look_at(table.sample)
     return ForeignList(
         dialect.format,
@@ -90,7 +90,7 @@ def _table(text: Text, format: str, column: str | None) -> ForeignList:
         table.column_name,
         table.hashed,
         _described(dialect, text, table),
-        lambda: rows.found(table.records(text), comments=not table.delimiter),
+        lambda: rows.found(text),
     )
 
 
@@ -120,11 +120,11 @@ def _described(dialect: Dialect, text: Text, table: Table) -> str:
 class _Rows:
     """The rows of a table in one dialect."""
 
-    def __init__(self, dialect: Dialect, names: list[str], column: int):
+    def __init__(self, dialect: Dialect, names: list[str], table: Table):
         if dialect is _GENERIC:
             dialect = replace(dialect, read=dialects.generic_for(names))
             dialect = _ANYONE if dialect.read is dialects.anyone else dialect
-        self._dialect, self._names, self._column = dialect, names, column
+        self._dialect, self._names, self._table = dialect, names, table
 
     def look_at(self, sample: Iterable[list[str]]) -> None:
         """Raises NotUnderstood where the first rows use words that we do not know."""
@@ -132,14 +132,14 @@ class _Rows:
             if not tables.is_blank(cells):
                 _ask(self._dialect, dict(zip(self._names, cells, strict=False)))
 
-    def found(self, records: Iterator[reading.Record], *, comments: bool) -> Iterator[Found]:
-        """`comments`: may lines begin with `#`?"""
-        column, names = self._column, self._names
+    def found(self, text: Text) -> Iterator[Found]:
+        """What each of them says; in lists without a delimiter lines may begin with `#`."""
+        table, names, comments = self._table, self._names, not self._table.delimiter
         simple = self._dialect is _ANYONE
-        for line, raw, cells in records:
+        for line, raw, cells in table.records(text):
             if isinstance(cells, str):
                 yield _bad(line, cells, raw)
-            elif len(cells) > column and (address := words.trimmed(cells[column])):
+            elif address := table.address(cells):
                 if comments and address.startswith("#"):
                     continue
                 if simple and "@" in address:

@@ -100,11 +100,11 @@ class Scrub:
 
 
 def _table_rows(text: Text, table: Table) -> Iterator[_Row]:
-    column, comments = table.column, not table.delimiter
+    comments = not table.delimiter
     for line, raw, cells in table.records(text):
         if isinstance(cells, str):
             yield _Row(line, raw, "", cells)
-        elif len(cells) > column and (address := words.trimmed(cells[column])):
+        elif address := table.address(cells):
             yield _Row(line, raw, "" if comments and address.startswith("#") else address)
         else:
             yield _Row(line, raw, "", "" if tables.is_blank(cells) else "no address in it")

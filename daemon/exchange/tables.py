@@ -51,6 +51,12 @@ class Table:
         kind = f"{_NAMES[self.delimiter]}-separated" if self.delimiter in _NAMES else f"separated by {self.delimiter!r}"
         return f"{kind if self.delimiter else 'one a line'}, {'with' if self.preamble.strip() else 'no'} header"
 
+    def address(self, cells: Sequence[str]) -> str:
+        """What stands in the column of addresses; "" if nothing does."""
+        if len(cells) <= self.column:
+            return ""
+        return words.from_csv(cells[self.column]) if self.delimiter else words.trimmed(cells[self.column])
+
     def records(self, text: Text) -> Iterator[Record]:
         """Every row after the preamble, blank ones included."""
         pieces = text.pieces()
