@@ -75,7 +75,7 @@ def _lowered(texts: Sequence[str]) -> list[bytes]:
 def _domain_keys(site_key: SiteKey, domain: str) -> Keys | None:
     """None for a domain whose addresses have other forms, or that is none."""
     try:
-        somebody = parse(f"x@{domain}")
+        somebody = parse(f"x.y@{domain}")  # the dot shows who takes addresses with and without it for one
     except NotAnAddress:
         return None
     keys = keys_of(site_key, somebody)
