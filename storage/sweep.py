@@ -51,10 +51,11 @@ def sweep(site_key: SiteKey, texts: Sequence[str], kinds: Sequence[str] = ()) ->
             octets[number] = b""
             continue
         domain = text[found.end() :]
-        if domain not in known:
-            known[domain] = _domain_keys(site_key, domain.decode())
-        domains.append(known[domain])
-        if known[domain] is None:
+        keys = known.get(domain, ())
+        if keys == ():
+            keys = known[domain] = _domain_keys(site_key, domain.decode())
+        domains.append(keys)
+        if keys is None:
             octets[number] = b""
     own = [_digests(hasher, octets) for hasher in site_key.hashers]
     hashed = [[_hash(kind, text) for text in octets] for kind in kinds]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -303,6 +304,12 @@ def test_the_description_says_what_was_found() -> None:
     assert said == "CSV, UTF-16 LE with BOM, semicolon-separated, with header, addresses in 'E-Mail'"
     assert "SendGrid" in opened(CASES["sendgrid-spam"]).description
     assert set(FORMATS) >= {c.partition("-")[0] for c in CASES} | {"auto", "csv", "hashes"}
+
+
+def test_the_documents_name_every_format() -> None:
+    table = (LISTS.parents[2] / "docs/lists.md").read_text().partition("| format |")[2].partition("\n\n")[0]
+    named = {word for row in table.splitlines()[2:] for word in re.findall("`([a-z]+)`", row.split("|")[1])}
+    assert named == set(FORMATS) - {"auto"}
 
 
 # ------------------------------------------------------------------ large and hostile
