@@ -273,7 +273,6 @@ _ACCESS: Final = re.compile(
     r"|[2345]\d\d)(?:[ \t\r\n]|\Z)",
     re.IGNORECASE,
 )
-_NETWORK: Final = re.compile(r"[\[\]0-9a-f.:/]*[0-9:][\[\]0-9a-f.:/]*\Z", re.IGNORECASE)
 
 
 def _is_access_map(text: Text) -> bool:
@@ -326,8 +325,8 @@ def _refused(number: int, raw: str) -> Found:
     if not action:
         return _bad(number, "a pattern without an action", raw)
     if "@" not in pattern:
-        if _NETWORK.match(pattern) or pattern == "<>":
-            return Skipped(number, "a network or host, no address")
+        if pattern == "<>" or ":" in pattern or not pattern.strip("0123456789./[]"):
+            return Skipped(number, "a network or the null sender, no address")
         pattern = "@" + pattern.lstrip(".")
     elif pattern.endswith("@"):
         return _bad(number, "a name at any domain: no address", raw)

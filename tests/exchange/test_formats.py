@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import json
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from daemon.exchange.formats import FORMATS, ForeignList, open_list
 from daemon.exchange.rows import Bad, Entry, Found, NotUnderstood, Skipped
@@ -93,8 +96,11 @@ EXPECTED: dict[str, list[tuple[object, ...]]] = {
         (6, "@example.info", "operator"),
         (7, "skipped"),
         (8, "skipped"),
-        (9, "bad"),
-        (10, "bad"),
+        (9, "skipped"),
+        (10, "@126.de", "operator"),
+        (11, "skipped"),
+        (12, "bad"),
+        (13, "bad"),
     ],
     "optoutd": [
         (2, "=a@example.com", "opt-out"),
@@ -355,3 +361,31 @@ def test_a_quotation_mark_left_open_costs_one_row() -> None:
         (5, "d@example.com", ""),
     ]
     assert short(found('id,email\n1,a@example.com\n2,"b@example.com\n')) == [(2, "a@example.com", ""), (3, "bad")]
+
+
+WORDS = (
+    'email|address|,|;|\n|\r\n|"|{|}|[|]|:|\\|a@example.com|reason| |REJECT|created|\x00|\ufeff|é|\ud800|status|5.1.1|items|#|=|'
+    "'|1e999|sep=;|scope|since|00000000000000000000000000000000"
+).split("|")
+SOUP = st.lists(st.sampled_from(WORDS), max_size=30).map("".join)
+
+
+@given(SOUP, st.sampled_from(FORMATS), st.sampled_from([None, "1", "email"]), st.sampled_from(["utf-8", "utf-16"]))
+@settings(max_examples=200)
+def test_whatever_it_is_it_is_rows_or_a_refusal(soup: str, format: str, column: str | None, encoding: str) -> None:
+    octets = soup.encode(encoding, "surrogatepass")
+    try:
+        rows = found(octets, format, column)
+    except NotUnderstood:
+        return
+    assert all(isinstance(row, Entry | Skipped | Bad) for row in rows)
+    lines = [row.line for row in rows]
+    assert lines == sorted(lines)
+    assert all(len(row.text) <= 500 for row in rows if isinstance(row, Bad))
+    assert all(len(row.address) <= 512 and len(row.note) <= 600 for row in rows if isinstance(row, Entry))
+
+
+@given(st.binary(max_size=300))
+def test_octets_of_any_kind(octets: bytes) -> None:
+    with suppress(NotUnderstood):
+        assert all(isinstance(row, Entry | Skipped | Bad) for row in open_list(io.BytesIO(octets)).found())
