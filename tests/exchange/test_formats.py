@@ -251,14 +251,23 @@ def test_octets_that_are_no_utf8_in_another_column_do_no_harm() -> None:
 @pytest.mark.parametrize("header", ["", "sha256\n", '"Email_SHA256"\r\n'])
 def test_hashes(header: str) -> None:
     md5, sha = "0" * 31 + "A", "f" * 64
-    rows = found(f"{header}{sha}\n{md5}\nzz\n\n{'0' * 40}\n", "auto")
+    rows = found(f"{header}{sha}\n{md5}\nzz\n\n{'0' * 40}\nann@example.com\n", "auto")
     first = 1 + bool(header)
     assert rows[:2] == [
         Entry(first, "", hashed=("sha256", bytes.fromhex(sha))),
         Entry(first + 1, "", hashed=("md5", bytes.fromhex(md5))),
     ]
-    assert [r.line for r in rows if isinstance(r, Bad)] == [first + 2, first + 4]
+    assert [r.line for r in rows if isinstance(r, Bad)] == [first + 2, first + 4, first + 5]
     assert opened(f"{header}{sha}\n").hashed
+
+
+def test_hashes_in_a_column_of_a_table_or_of_objects() -> None:
+    sha = "f" * 64
+    rows = found(f"hash,reason\n{sha},complaint\nann@example.com,complaint\n")
+    assert rows[0] == Entry(2, "", "complaint", hashed=("sha256", bytes.fromhex(sha)))
+    assert isinstance(rows[1], Bad)
+    assert isinstance(found(f'{{"md5": "{sha[:32]}"}}\n')[0], Entry)
+    assert found(f"email\nann@example.com\n{sha}\n")[1] == Entry(3, sha)  # for the importing to refuse
 
 
 # ------------------------------------------------------------------ refusals
