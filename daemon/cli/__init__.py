@@ -21,6 +21,7 @@ from daemon import __version__
 from daemon.cli import (
     auditing,
     common,
+    exchanging,
     keeping,
     later,
     lifting,
@@ -69,7 +70,21 @@ def _options(
     common.chosen_config = config
 
 
-for group in (running, people, lifting, story, subjects, links, reading, replaying, statistics, auditing, keeping):
+_GROUPS = (
+    running,
+    people,
+    lifting,
+    story,
+    subjects,
+    links,
+    reading,
+    replaying,
+    statistics,
+    exchanging,
+    auditing,
+    keeping,
+)
+for group in _GROUPS:
     group.register(app)
 
 

@@ -10,7 +10,7 @@ from daemon.cli.common import USAGE, Stop
 
 NOT_YET: Final = "is not in this version yet"
 
-COMMANDS: Final = frozenset(("backup", "doctor", "export", "import", "restore", "scrub"))
+COMMANDS: Final = frozenset(("backup", "doctor", "import", "restore"))
 OPTIONS: Final = {
     "migrate": ("--re-key",),
 }

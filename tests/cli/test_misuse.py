@@ -17,7 +17,8 @@ from daemon.cli import later
 from tests.cli.desk import CONFIG, ROOT, Desk
 
 COMMANDS = (
-    "demo run check-config check suppress lift show erase list token read replay review stats audit migrate review_list review_show"
+    "demo run check-config check suppress lift show erase list token read replay review stats export scrub audit migrate"
+    " review_list review_show"
     " review_accept review_reject audit_verify audit_export"
 ).split()
 EVERY_FACT = (
@@ -31,6 +32,7 @@ EVERY_FACT = (
     ["stats", "--by", "list"],
     ["audit", "verify"],
     ["audit", "export"],
+    ["export"],
 )
 
 
