@@ -18,7 +18,8 @@ from typing import Final, Literal
 
 import idna
 
-FormKind = Literal["exact", "tag", "alias", "domain"]
+FormKind = Literal["exact", "tag", "alias", "domain", "hash"]
+HashKind = Literal["md5", "sha256"]  # of foreign lists: of the trimmed address in small letters
 KEY_OCTETS: Final = 16
 
 # Local parts are taken as people have them, not as RFC 5321 wishes: docomo gave out `a..b@` and `a.@` for years.
@@ -188,6 +189,18 @@ def person(address: Address, same: Iterable[str]) -> str:
     return [form for kind, form in forms(address) if kind in allowed][-1]
 
 
+def sole_form(text: str) -> str | None:
+    """The form of an address that has but one personal form, whatever `same_person` says; None: parse it to find out.
+
+    A list of millions is nearly all such addresses, and this costs a third of `person(parse(text), ...)`.
+    """
+    form = text.lower()
+    plain = _PLAIN.match(form)
+    if plain is None or not text.isascii() or "+" in form or plain[2] in _ALIASES or len(plain[2]) > 253:
+        return None
+    return form.removesuffix(".")
+
+
 @dataclass(frozen=True, eq=False)
 class SiteKey:
     """The site's secret: one or more 32-octet keys, newest first. New rows use the first; lookups try all.
@@ -248,8 +261,15 @@ class Who:
     plain: str = field(repr=False)
 
 
-def keys_of(site_key: SiteKey, address: Address) -> Sequence[tuple[bytes, FormKind]]:
-    """Every key that may suppress this address, narrow to wide: what a lookup asks for."""
+def keys_of(
+    site_key: SiteKey, address: Address, hashes: Sequence[HashKind] = ()
+) -> Sequence[tuple[bytes, FormKind]]:
+    """Every key that may suppress this address, narrow to wide: what a lookup asks for.
+
+    `hashes`: the kinds of foreign hashes there are rows of (storage.hashes says which); their keys come last.
+    """
+    if hashes:
+        return [*keys_of(site_key, address), *((key, "hash") for key in hash_keys(address, hashes))]
     local, domain = address.local, address.domain
     if "+" in local or domain in _ALIASES or not local or not local.isascii():
         return _keyed(site_key, forms(address))
@@ -271,3 +291,28 @@ def _domain_keys(site_key: SiteKey, domain: str) -> Sequence[tuple[bytes, FormKi
 
 def _keyed(site_key: SiteKey, named: Iterable[tuple[FormKind, str]]) -> list[tuple[bytes, FormKind]]:
     return [(site_key._digest(hasher, form), kind) for kind, form in named for hasher in site_key.hashers]
+
+
+# ------------------------------------------------------------------ hashes that others made
+
+
+def hash_key(digest: bytes) -> bytes:
+    """The key under which somebody stands of whom a list has only this digest: its first 16 octets."""
+    return digest[:KEY_OCTETS]
+
+
+def hash_keys(address: Address, kinds: Sequence[HashKind]) -> list[bytes]:
+    """The keys of this address in lists of such hashes: of the address as written, in small letters.
+
+    A name in another script has two spellings on the way: mail has the A-labels, the list was made of either.
+    """
+    if address.is_domain:
+        return []
+    spelt = [str(address).lower()]
+    if "xn--" in address.domain:
+        try:
+            spelt.append(f"{spelt[0].rpartition('@')[0]}@{idna.decode(address.domain)}".lower())
+        except (idna.IDNAError, UnicodeError):
+            pass  # A-labels that stand for nothing: only the one spelling
+    octets = [text.encode("utf-8", "surrogateescape") for text in spelt]
+    return [hash_key(hashlib.new(kind, o, usedforsecurity=False).digest()) for kind in kinds for o in octets]

@@ -79,6 +79,18 @@ class Chain:
         digest.update(b"%b|%d|%d|%d|%d" % (key, scope, reason, since, evidence))
         return int.from_bytes(digest.digest())
 
+    def weights(self, rows: Iterable[tuple[bytes, int, int, int, int]]) -> int:
+        """The sum of many: a batch mostly differs in its keys alone, which halves the work."""
+        total, rest, tail = 0, None, b""
+        for row in rows:
+            if row[1:] != rest:
+                rest = row[1:]
+                tail = b"|%d|%d|%d|%d" % rest
+            digest = self._set.copy()
+            digest.update(row[0] + tail)
+            total += int.from_bytes(digest.digest())
+        return total
+
     def mac(self, before: bytes, row: Iterable[Any]) -> bytes:
         """The mac of a row (all columns but the mac) that follows `before`."""
         digest = self._row.copy()

@@ -15,7 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from storage.address import Address, FormKind, SiteKey, keys_of
+from storage import hashes
+from storage.address import Address, FormKind, HashKind, SiteKey, keys_of
 from storage.engine import Unavailable, Unusable, verify_identity
 from storage.terms import ALL, Reason
 
@@ -48,7 +49,7 @@ class Verdict:
     evidence: int
 
 
-_WIDTH: dict[FormKind, int] = {"exact": 0, "tag": 1, "alias": 2, "domain": 3}
+_WIDTH: dict[FormKind, int] = {"exact": 0, "hash": 1, "tag": 2, "alias": 3, "domain": 4}
 
 
 def verdict(rows: Sequence[Row], list_number: int | None) -> Verdict | None:
@@ -91,10 +92,11 @@ class Lookup:
         self._db: sqlite3.Connection | None = None
         self._used: sqlite3.Cursor
         self._seen: tuple[int, int, int, int] | None = None
+        self._known = hashes.Known()
 
     def rows(self, address: Address) -> list[Row]:
         """All rows that any form of this address hits."""
-        keys = keys_of(self.site_key, address)
+        keys = keys_of(self.site_key, address, self._begin())
         found = self._ask([key for key, _ in keys])
         if not found:
             return []
@@ -103,7 +105,8 @@ class Lookup:
 
     def rows_of_all(self, addresses: Iterable[Address]) -> list[list[Row]]:
         """As `rows` for several addresses, in one statement per 500 keys."""
-        asked = [keys_of(self.site_key, a) for a in addresses]
+        kinds = self._begin()
+        asked = [keys_of(self.site_key, a, kinds) for a in addresses]
         keys = list({key for of_one in asked for key, _ in of_one})
         found: dict[bytes, list[tuple[int, int, int, int]]] = {}
         for start in range(0, len(keys), _AT_ONCE):
@@ -115,11 +118,11 @@ class Lookup:
             else [[] for _ in asked]
         )
 
-    def _ask(self, keys: list[bytes]) -> list[tuple[bytes, int, int, int, int]]:
+    def _begin(self) -> Sequence[HashKind]:
+        """A question begins: is the file still ours? Returns the kinds of foreign hashes that are to be asked for, too."""
         try:
-            return (
-                self._cursor().execute(_select(len(keys)), keys).fetchall()
-            )  # fetchall: a half-read cursor pins an old snapshot
+            self._connect()
+            return self._known.kinds(self._announced)
         except (sqlite3.Error, OSError) as why:
             self.close()
             raise Unavailable(f"lookup in {self.path}: {why}") from why
@@ -127,8 +130,20 @@ class Lookup:
             self.close()
             raise
 
-    def _cursor(self) -> sqlite3.Cursor:
-        """A cursor on the connection, which is opened anew whenever the file is another one or was written to.
+    def _announced(self) -> bytes | None:
+        (value,) = self._used.execute(hashes.SELECT).fetchone() or (None,)
+        return value
+
+    def _ask(self, keys: list[bytes]) -> list[tuple[bytes, int, int, int, int]]:
+        """The rows under these keys, in the file that `_begin` found."""
+        try:
+            return self._used.execute(_select(len(keys)), keys).fetchall()  # a half-read cursor pins an old snapshot
+        except sqlite3.Error as why:
+            self.close()
+            raise Unavailable(f"lookup in {self.path}: {why}") from why
+
+    def _connect(self) -> None:
+        """See to the connection, which is opened anew whenever the file is another one or was written to.
 
         A file that is overwritten in place keeps its inode while our page cache keeps the old list, so size and
         mtime count as well. In WAL mode they change only when a checkpoint writes pages back: one reopening
@@ -141,7 +156,7 @@ class Lookup:
             self._db = self._open()
             self._used = self._db.cursor()  # one for all questions: 1.5 us less than a new one each
             self._seen = seen
-        return self._used
+            self._known.forget()  # it may be another list, with other kinds of rows
 
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(

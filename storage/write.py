@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -45,16 +45,14 @@ class Write:
         """`now` in seconds since 1970 UTC."""
         return seconds(self.now)
 
-    def rows_added(self, rows: list[tuple[bytes, int, int, int, int]]) -> None:
+    def rows_added(self, rows: Sequence[tuple[bytes, int, int, int, int]]) -> None:
         """Tell of suppression rows inserted: (key, scope, reason, since, evidence)."""
-        weight = self.chain.weight
-        self._change += sum(weight(*row) for row in rows)
+        self._change += self.chain.weights(rows)
         self._changed |= bool(rows)
 
-    def rows_removed(self, rows: list[tuple[bytes, int, int, int, int]]) -> None:
+    def rows_removed(self, rows: Sequence[tuple[bytes, int, int, int, int]]) -> None:
         """Tell of suppression rows deleted."""
-        weight = self.chain.weight
-        self._change -= sum(weight(*row) for row in rows)
+        self._change -= self.chain.weights(rows)
         self._changed |= bool(rows)
 
     def evidence(self, **detail: Any) -> tuple[int, bytes]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from storage import audit, suppressions
+from storage import audit, bulk, suppressions
 from storage.address import SiteKey, parse
 from storage.audit import ChainBroken, Head
 from storage.terms import ALL, Reason
@@ -261,7 +261,7 @@ def test_two_rows_that_change_places_are_found(kept: Books) -> None:
 def test_a_batch_is_covered_row_by_row(ledger: Books) -> None:
     with write(ledger.ledger, NOW, "import") as w:
         rows = [(n.to_bytes(16), ALL, int(Reason.OPT_OUT), n) for n in range(25_000)]
-        assert suppressions.add_many(w, rows, "import", {"file": "list.csv"}) == 25_000
+        assert bulk.add_many(w, bulk.Batch(rows), 1, {"file": "list.csv"}).new == 25_000
     assert verify(ledger).seq == 1
     tamper(ledger, "UPDATE suppression SET since = 1 WHERE key = ?", values=((12_345).to_bytes(16),))
     assert broken(ledger)[0] == 0
