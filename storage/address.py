@@ -12,6 +12,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, Literal
@@ -261,9 +262,7 @@ class Who:
     plain: str = field(repr=False)
 
 
-def keys_of(
-    site_key: SiteKey, address: Address, hashes: Sequence[HashKind] = ()
-) -> Sequence[tuple[bytes, FormKind]]:
+def keys_of(site_key: SiteKey, address: Address, hashes: Sequence[HashKind] = ()) -> Sequence[tuple[bytes, FormKind]]:
     """Every key that may suppress this address, narrow to wide: what a lookup asks for.
 
     `hashes`: the kinds of foreign hashes there are rows of (storage.hashes says which); their keys come last.
@@ -310,9 +309,7 @@ def hash_keys(address: Address, kinds: Sequence[HashKind]) -> list[bytes]:
         return []
     spelt = [str(address).lower()]
     if "xn--" in address.domain:
-        try:
+        with suppress(idna.IDNAError, UnicodeError):  # A-labels that stand for nothing have the one spelling
             spelt.append(f"{spelt[0].rpartition('@')[0]}@{idna.decode(address.domain)}".lower())
-        except (idna.IDNAError, UnicodeError):
-            pass  # A-labels that stand for nothing: only the one spelling
     octets = [text.encode("utf-8", "surrogateescape") for text in spelt]
     return [hash_key(hashlib.new(kind, o, usedforsecurity=False).digest()) for kind in kinds for o in octets]

@@ -223,7 +223,9 @@ class Added:
         return self.fates.count("added")
 
 
-def add_many(w: Write, batch: Batch, at: int, detail: Mapping[str, Any], *, source: str = "import", run: int = 0) -> Added:
+def add_many(
+    w: Write, batch: Batch, at: int, detail: Mapping[str, Any], *, source: str = "import", run: int = 0
+) -> Added:
     """Add what is to be added of a batch, under one evidence and one audit row.
 
     `at`: seconds UTC at which rows without a date begin to count. `detail`: what explains the batch. `run`: the import

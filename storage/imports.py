@@ -11,7 +11,6 @@ from sqlalchemy import Connection
 from storage.write import Write
 
 
-
 @dataclass(frozen=True, slots=True)
 class Run:
     """An import, and what became of its first `position` rows. `at`: when it was first begun.
@@ -40,7 +39,8 @@ def begin(w: Write, digest: bytes, file: str) -> Run:
     One that has ended begins anew, with the date it had: what a list without dates says has not become younger.
     """
     row = w.db.exec_driver_sql(
-        "SELECT id, file, at, position, added, already, skipped, bad, finished FROM import_run WHERE digest = ?", (digest,)
+        "SELECT id, file, at, position, added, already, skipped, bad, finished FROM import_run WHERE digest = ?",
+        (digest,),
     ).first()
     if row is None:
         number = w.db.exec_driver_sql(

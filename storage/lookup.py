@@ -121,7 +121,7 @@ class Lookup:
     def _begin(self) -> Sequence[HashKind]:
         """A question begins: is the file still ours? Returns the kinds of foreign hashes that are to be asked for, too."""
         try:
-            self._connect()
+            self._cursor()
             return self._known.kinds(self._announced)
         except (sqlite3.Error, OSError) as why:
             self.close()
@@ -142,8 +142,8 @@ class Lookup:
             self.close()
             raise Unavailable(f"lookup in {self.path}: {why}") from why
 
-    def _connect(self) -> None:
-        """See to the connection, which is opened anew whenever the file is another one or was written to.
+    def _cursor(self) -> sqlite3.Cursor:
+        """A cursor on the connection, which is opened anew whenever the file is another one or was written to.
 
         A file that is overwritten in place keeps its inode while our page cache keeps the old list, so size and
         mtime count as well. In WAL mode they change only when a checkpoint writes pages back: one reopening
@@ -157,6 +157,7 @@ class Lookup:
             self._used = self._db.cursor()  # one for all questions: 1.5 us less than a new one each
             self._seen = seen
             self._known.forget()  # it may be another list, with other kinds of rows
+        return self._used
 
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(

@@ -317,10 +317,10 @@ def list_(
         note("nobody is on the list" if (list_id, reason, source, since) == (None,) * 4 else "nobody fits")
 
 
-def moment(text: str) -> datetime:
-    """A --since: a date or a time, UTC unless it says so. Raises Stop(64)."""
+def moment(text: str, option: str = "--since") -> datetime:
+    """The value of an option: a date or a time, UTC unless it says so. Raises Stop(64)."""
     try:
         found = datetime.fromisoformat(text)
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise Stop(f"--since: {text!r} is no date; write 2026-01-31 or 2026-01-31T12:00:00Z", USAGE) from None
+        raise Stop(f"{option}: {text!r} is no date; write 2026-01-31 or 2026-01-31T12:00:00Z", USAGE) from None

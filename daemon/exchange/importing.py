@@ -153,9 +153,10 @@ class Reader:
             if reason == Reason.SOFT_BOUNCE and (since or self._begun) < self._ran_out:
                 made.skipped += 1
                 continue
-            for scope in scopes:
-                rows.append((key, scope, reason, since, number))
-            several = several or len(scopes) > 1
+            rows.append((key, scopes[0], reason, since, number))
+            if len(scopes) > 1:
+                rows += [(key, scope, reason, since, number) for scope in scopes[1:]]
+                several = True
             made.first = made.first or item.line
             made.last = item.line
         rows.sort(key=itemgetter(0))

@@ -10,7 +10,6 @@ import pytest
 
 from storage import audit, suppressions
 from storage.address import parse
-from storage.engine import Ledger
 from storage.lookup import Row, verdict
 from storage.suppressions import Added
 from storage.terms import ALL, Reason, joined
