@@ -142,7 +142,7 @@ class _Planner:
         _, scope, reason, since = row
         if reason != Reason.OPT_OUT:
             return
-        for standing in [r for r in mine.values() if r[2] == Reason.WANTED and scope in (ALL, r[1]) and r[3] <= since]:
+        for standing in [r for r in mine.values() if r[2] == Reason.WANTED and scope in (ALL, r[1]) and r[3] < since]:
             del mine[standing[1], standing[2]]
             if standing[4] < 0:
                 self._fresh[-1 - standing[4]] = None
@@ -236,8 +236,8 @@ def add_many(
     if made.fresh or made.ended:
         of_run = {"import": run} if run else {}
         number = w.evidence(source=source, rows=len(made.fresh), **of_run, **detail)
-        insert(w, [(*row, number[0]) for row in made.fresh])
         _delete(w, made.ended)
+        insert(w, [(*row, number[0]) for row in made.fresh])
         w.audit("imported", source=source, evidence=number)
         for row in made.ended:
             w.audit("lifted", key=row[0], scope=row[1], reason=row[2], source=source, evidence=number)
