@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
@@ -53,7 +54,7 @@ def people(it: Books) -> list[str]:
         return list(db.exec_driver_sql("SELECT address FROM person ORDER BY 1").scalars())
 
 
-def suppress(it: Books, scope: int = ALL, reason: Reason = OPT_OUT, since: datetime = NOW) -> None:
+def opt_out(it: Books, scope: int = ALL, reason: Reason = OPT_OUT, since: datetime = NOW) -> None:
     with write(it.ledger, since, "test") as w:
         suppressions.add(w, parse("ann@example.com"), scope, reason, "mail", {})
 
@@ -80,7 +81,7 @@ def _whole(ledger: Books) -> object:
 
 
 def test_a_batch_adds_what_is_new_once_and_leaves_what_is_there(ledger: Books) -> None:
-    suppress(ledger, since=NOW - HOUR)
+    opt_out(ledger, since=NOW - HOUR)
     offers = ledger.numbers["offers"]
     ann, bob = row(ledger, "ann@example.com", since=NOW), row(ledger, "bob@example.com", since=NOW)
     addresses = {bob[0]: "bob@example.com", ann[0]: "ANN@example.com"}
@@ -139,7 +140,7 @@ def test_nobody_who_was_forgotten_is_remembered_again(ledger: Books) -> None:
 
 def test_a_later_date_for_what_stands_is_noted(ledger: Books) -> None:
     """A link that takes the older wish back must not take this one back."""
-    suppress(ledger, since=NOW - HOUR)
+    opt_out(ledger, since=NOW - HOUR)
     for asked, noted in ((NOW - 2 * HOUR, NOW - HOUR), (NOW, NOW), (NOW - HOUR / 2, NOW)):
         add(ledger, row(ledger, "ann@example.com", since=asked))
         with ledger.ledger.connect() as db:
@@ -154,7 +155,7 @@ def test_a_later_date_for_what_stands_is_noted(ledger: Books) -> None:
     ("asked", "fate"), [(NOW - HOUR, "skipped"), (NOW + HOUR, "added"), (None, "skipped")]
 )  # fmt: skip
 def test_what_is_older_than_a_lift_brings_nobody_back(ledger: Books, asked: datetime | None, fate: str) -> None:
-    suppress(ledger, since=NOW - 2 * HOUR)
+    opt_out(ledger, since=NOW - 2 * HOUR)
     lift(ledger)
     ann = row(ledger, "ann@example.com", since=asked)
     assert add(ledger, ann, addresses={ann[0]: "ann@example.com"}, now=NOW + 2 * HOUR).fates == [fate]
@@ -162,7 +163,7 @@ def test_what_is_older_than_a_lift_brings_nobody_back(ledger: Books, asked: date
 
 
 def test_a_lift_of_a_list_says_nothing_of_everything(ledger: Books, newsletter: int) -> None:
-    suppress(ledger, newsletter)
+    opt_out(ledger, newsletter)
     lift(ledger, newsletter)
     offers = ledger.numbers["offers"]
     rows = [row(ledger, "ann@example.com", scope) for scope in (ALL, newsletter, offers)]
@@ -170,7 +171,7 @@ def test_a_lift_of_a_list_says_nothing_of_everything(ledger: Books, newsletter: 
 
 
 def test_a_lift_of_everything_counts_for_a_list(ledger: Books, newsletter: int) -> None:
-    suppress(ledger)
+    opt_out(ledger)
     lift(ledger)
     assert add(ledger, row(ledger, "ann@example.com", newsletter)).fates == ["skipped"]
 
@@ -186,7 +187,7 @@ def test_a_lift_of_everything_counts_for_a_list(ledger: Books, newsletter: int) 
     ],
 )
 def test_which_lifts_count(ledger: Books, lifted: Reason, imported: Reason, fate: str) -> None:
-    suppress(ledger, reason=lifted)
+    opt_out(ledger, reason=lifted)
     lift(ledger)
     assert add(ledger, row(ledger, "ann@example.com", reason=imported)).fates == [fate]
 
@@ -209,7 +210,7 @@ def test_what_was_undone_by_its_cause_can_be_imported_again(ledger: Books) -> No
 def test_an_opt_out_of_everything_ends_what_was_wanted_before_it(
     ledger: Books, newsletter: int, asked: datetime | None, wanted: bool
 ) -> None:
-    suppress(ledger, newsletter, WANTED)
+    opt_out(ledger, newsletter, WANTED)
     assert add(ledger, row(ledger, "ann@example.com", since=asked)).fates == ["added"]
     assert (newsletter in [r[0] for r in stands(ledger, "ann@example.com")]) is wanted
     with ledger.ledger.connect() as db:
@@ -218,8 +219,8 @@ def test_an_opt_out_of_everything_ends_what_was_wanted_before_it(
 
 
 def test_what_stands_and_is_asked_for_again_ends_what_was_wanted_in_between(ledger: Books, newsletter: int) -> None:
-    suppress(ledger, since=NOW - HOUR)
-    suppress(ledger, newsletter, WANTED)
+    opt_out(ledger, since=NOW - HOUR)
+    opt_out(ledger, newsletter, WANTED)
     assert add(ledger, row(ledger, "ann@example.com", since=NOW + HOUR)).fates == ["already"]
     assert [r[1] for r in stands(ledger, "ann@example.com")] == [OPT_OUT]
 
@@ -228,13 +229,13 @@ def test_what_stands_and_is_asked_for_again_ends_what_was_wanted_in_between(ledg
 def test_an_opt_out_of_a_list_that_is_wanted_since(
     ledger: Books, newsletter: int, asked: datetime | None, fate: str
 ) -> None:
-    suppress(ledger, newsletter, WANTED)
+    opt_out(ledger, newsletter, WANTED)
     assert add(ledger, row(ledger, "ann@example.com", newsletter, since=asked)).fates == [fate]
     assert [r[1] for r in stands(ledger, "ann@example.com")] == [OPT_OUT if fate == "added" else WANTED]
 
 
 def test_an_import_lifts_nothing_by_what_it_says_is_wanted(ledger: Books, newsletter: int) -> None:
-    suppress(ledger)
+    opt_out(ledger)
     assert add(ledger, row(ledger, "ann@example.com", newsletter, WANTED, NOW + HOUR)).fates == ["skipped"]
 
 
@@ -259,7 +260,7 @@ def test_what_is_wanted_may_be_ended_by_the_same_list(ledger: Books, newsletter:
 
 def test_what_stands_under_an_older_key_stands(ledger: Books) -> None:
     it = ledger.ledger
-    suppress(ledger)
+    opt_out(ledger)
     old = key(it, "ann@example.com")
     it.site_key = SiteKey((b"n" * 32, *it.site_key.keys))
     new, bob = key(it, "ann@example.com"), key(it, "bob@example.com")
@@ -281,7 +282,7 @@ def test_what_stands_under_an_older_key_stands(ledger: Books) -> None:
 
 def test_a_lift_under_an_older_key_counts(ledger: Books) -> None:
     it = ledger.ledger
-    suppress(ledger)
+    opt_out(ledger)
     lift(ledger)
     old = key(it, "ann@example.com")
     it.site_key = SiteKey((b"n" * 32, *it.site_key.keys))
@@ -313,19 +314,18 @@ def test_it_does_not_matter_where_a_list_is_cut(ledger: Books, rows: list[Row], 
     """Killed and resumed, or of another size: the same list comes to the same rows, and the same again adds nothing."""
 
     def put(portions: list[list[Row]]) -> tuple[object, list[str]]:
-        with pytest.raises(_RollBack), write(ledger.ledger, NOW, "import") as w:
-            fates = []
+        found: tuple[object, list[str]]
+        with suppress(_RollBack), write(ledger.ledger, NOW, "import") as w:
+            fates = list[str]()
             for portion in portions:
                 batch = Batch(sorted(portion, key=itemgetter(0)))
                 fates += bulk.add_many(w, batch, 250, {}, run=1).fates
-            found = [
-                tuple(r)
-                for r in w.db.exec_driver_sql("SELECT key, scope, reason, since FROM suppression ORDER BY 1, 2, 3")
-            ]
+            stand = w.db.exec_driver_sql("SELECT key, scope, reason, since FROM suppression ORDER BY 1, 2, 3")
+            found = [tuple(r) for r in stand], sorted(fates)
             again = bulk.add_many(w, Batch(sorted(rows, key=itemgetter(0))), 250, {}, run=1)
             assert not again.new or any(r[2] == WANTED for r in rows)  # a list may contradict itself
             raise _RollBack
-        return found, sorted(fates)
+        return found
 
     cuts, rest = [], list(rows)
     while rest:
