@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -46,16 +46,21 @@ class Desk:
         self.it, self.bad = it, list[Bad]()
         self.now = NOW
 
-    def make(self, **more: object) -> Import:
-        terms = more.pop("terms", Terms())
-        return Import(
-            self.it.ledger, HOUSE, self.it.numbers, terms, {"file": "a.csv", "format": "csv"}, "test", lambda: self.now,
-            bad=self.bad.append, wait=more.pop("wait", no_wait), **more,
-        )  # type: ignore[arg-type]  # fmt: skip
+    def make(self, terms: Terms | None = None, wait: Callable[[float], object] = no_wait) -> Import:
+        detail = {"file": "a.csv", "format": "csv"}
+        it = Import(self.it.ledger, HOUSE, self.it.numbers, terms or Terms(), detail, "test", lambda: self.now)
+        it.bad, it.wait = self.bad.append, wait
+        return it
 
-    def __call__(self, *rows: Found | str, digest: bytes = b"", terms: Terms | None = None, **more: object) -> Tally:
-        it = self.make(terms=terms or Terms(), **more)
-        found = [Entry(n, row) if isinstance(row, str) else row for n, row in enumerate(rows, 1)]
+    def __call__(
+        self,
+        *rows: Found | str,
+        digest: bytes = b"",
+        terms: Terms | None = None,
+        wait: Callable[[float], object] = no_wait,
+    ) -> Tally:
+        it = self.make(terms, wait)
+        found: list[Found] = [Entry(n, row) if isinstance(row, str) else row for n, row in enumerate(rows, 1)]
         return it.run(it.begin(digest or repr(rows).encode(), "a.csv"), iter(found))
 
     def why(self, row: Found | str, **terms: object) -> str:
