@@ -125,7 +125,7 @@ def test_stdin(desk: Desk) -> None:
     assert said.err.splitlines()[-1] == "stdin:2: an address looks like name@example.com"
     assert desk("import", "-", "--rejects", "no.txt", stdin=b"bar@example.com\nfoo\n").code == 65
     assert (desk.directory / "no.txt").read_text().splitlines()[1:] == [
-        "1\tan address looks like name@example.com\tfoo"
+        "2\tan address looks like name@example.com\tfoo"
     ]
 
 
