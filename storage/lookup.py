@@ -18,6 +18,7 @@ from typing import NamedTuple
 from storage import hashes
 from storage.address import Address, FormKind, HashKind, SiteKey, keys_of
 from storage.engine import Unavailable, Unusable, verify_identity
+from storage.sweep import sweep
 from storage.terms import ALL, Reason
 
 BUSY_MILLISECONDS = 250  # SQLite readers do not wait for writers; this is for a checkpoint that resets the log
@@ -86,8 +87,11 @@ def _select(keys: int) -> str:
 class Lookup:
     """A reading connection of its own. Not for several threads; every method raises Unavailable where it cannot tell."""
 
-    def __init__(self, path: Path, site_key: SiteKey):
+    def __init__(self, path: Path, site_key: SiteKey, *, mapped: int = _MAPPED):
+        """`mapped`: octets of the file that may be mapped. 0 for whole lists: they come by every page in order anyway, and
+        what is mapped counts as memory of ours."""
         self.path, self.site_key = path, site_key
+        self._mapped = mapped
         self._text = str(path)
         self._db: sqlite3.Connection | None = None
         self._used: sqlite3.Cursor
@@ -117,6 +121,29 @@ class Lookup:
             if found
             else [[] for _ in asked]
         )
+
+    def sweep(self, texts: Sequence[str]) -> list[Sequence[Row] | None]:
+        """As `rows_of_all` for addresses as a list has them, best some ten thousand at a time.
+
+        None: not one of the plain addresses that storage.sweep knows how to ask for quickly; parse it. Of lists of hashes it
+        knows nothing: while there are any, that is all of them.
+        """
+        if self._begin():
+            return [None] * len(texts)
+        asked = sweep(self.site_key, texts)
+        found: dict[bytes, list[tuple[int, int, int, int]]] = {}
+        for start in range(0, len(asked.wanted), _AT_ONCE):
+            for key, *rest in self._ask(asked.wanted[start : start + _AT_ONCE]):
+                found.setdefault(key, []).append((rest[0], rest[1], rest[2], rest[3]))
+        answers: list[Sequence[Row] | None] = [None if keys is None else () for keys in asked.domains]
+        for number, keys in enumerate(asked.domains if found else ()):
+            if keys is None:
+                continue
+            standing = [Row("exact", *r) for own in asked.own for r in found.get(own[number], ())]
+            standing += [Row(kind, *r) for key, kind in keys for r in found.get(key, ())]
+            if standing:
+                answers[number] = standing
+        return answers
 
     def _begin(self) -> Sequence[HashKind]:
         """A question begins: is the file still ours? Returns the kinds of foreign hashes that are to be asked for, too."""
@@ -165,7 +192,7 @@ class Lookup:
         )
         try:
             db.execute("PRAGMA query_only = ON")
-            db.execute(f"PRAGMA mmap_size = {_MAPPED}")
+            db.execute(f"PRAGMA mmap_size = {self._mapped}")
             verify_identity(lambda sql: (db.execute(sql).fetchone() or [None])[0], self.site_key)
         except BaseException:
             db.close()

@@ -18,7 +18,20 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from daemon import __version__
-from daemon.cli import common, importing, keeping, later, links, people, reading, replaying, running, statistics, story
+from daemon.cli import (
+    common,
+    exchanging,
+    importing,
+    keeping,
+    later,
+    links,
+    people,
+    reading,
+    replaying,
+    running,
+    statistics,
+    story,
+)
 from daemon.cli.common import CONFIG, INTERRUPTED, OK, SOFTWARE, TEMPFAIL, USAGE, ReaderGone, Stop
 
 app = typer.Typer(
@@ -55,7 +68,7 @@ def _options(
     common.chosen_config = config
 
 
-for group in (running, people, story, links, reading, replaying, statistics, importing, keeping):
+for group in (running, people, story, links, reading, replaying, statistics, importing, exchanging, keeping):
     group.register(app)
 
 

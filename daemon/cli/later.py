@@ -10,7 +10,7 @@ from daemon.cli.common import USAGE, Stop
 
 NOT_YET: Final = "is not in this version yet"
 
-COMMANDS: Final = frozenset(("backup", "doctor", "erase", "export", "restore", "scrub"))
+COMMANDS: Final = frozenset(("backup", "doctor", "erase", "restore"))
 OPTIONS: Final = {
     "lift": ("--cause", "--from", "--to", "--dry-run"),
     "migrate": ("--to", "--re-key"),

@@ -6,7 +6,7 @@ when and for which lists, or why the row suppresses nobody. Each docstring names
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -31,7 +31,7 @@ Read = Callable[[Record], Said | str]  # str: why the row suppresses nobody. Rai
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """`address`: names of its column of addresses; `array`: names under which its JSON keeps the rows. `bare`: the columns of
+    """`address`: names of its column of addresses; `bare`: the columns of
     its CSV where that has no header."""
 
     format: str
@@ -39,7 +39,6 @@ class Dialect:
     address: tuple[str, ...]
     fits: Callable[[Set[str]], bool]
     read: Read
-    array: tuple[str, ...] = ()
     bare: tuple[str, ...] = ()
 
 
@@ -62,23 +61,40 @@ _SINCE: Final = (
 
 def generic(row: Record) -> Said | str:
     """Anybody's table: `list` or `scope`, `reason` or a status, a yes/no column, a date and a source, where there are such."""
-    reason = ""
-    if column := words.first_of(row, _STATUS):
-        value = say(row, column)
-        reason = words.status(column, value) if value else ""
+    return generic_for(row.keys())(row)
+
+
+def generic_for(names: Iterable[str]) -> Read:
+    """The same for rows that all have these columns: which of them say something is found out once."""
+    there = set(names)
+    status = next((n for n in _STATUS if n in there), "")
+    flags = [(n, True) for n in _FLAGS if n in there] + [(n, False) for n in _COUNTER_FLAGS if n in there]
+    since = [n for n in _SINCE if n in there]
+    notes = [n for n in ("note", "notes", "comment") if n in there]
+    scope = next((n for n in ("scope", "list") if n in there), "")
+
+    def read(row: Record) -> Said | str:
+        value = say(row, status) if status else ""
+        reason = words.status(status, value) if value else ""
         if value and reason == SUBSCRIBED:
-            return f"{column}: {value[:40]}"
-    for column in _FLAGS:
-        if column in row and not reason:
-            if not words.flag(column, say(row, column)):
-                return f"{column}: no"
-            reason = "opt-out"
-    for column in _COUNTER_FLAGS:
-        if column in row and not reason:
-            if words.flag(column, say(row, column)):
-                return f"{column}: yes"
-            reason = "opt-out"
-    return Said(reason, say(row, *_SINCE), _scopes(row), _source(row), say(row, "note", "notes", "comment")[:500])
+            return f"{status}: {value[:40]}"
+        if not reason and flags:
+            said = _flagged(row, flags)
+            if said != "opt-out":
+                return said
+            reason = said
+        scopes = words.scopes(scope, say(row, scope)) if scope else ()
+        return Said(reason, say(row, *since), scopes, _source(row), say(row, *notes)[:500])
+
+    return read if status or flags or since or scope or notes or "source" in there else anyone
+
+
+def _flagged(row: Record, flags: list[tuple[str, bool]]) -> str:
+    """`opt-out` if every yes/no column says so, else which one does not."""
+    for column, yes in flags:
+        if words.flag(column, say(row, column)) != yes:
+            return f"{column}: {'no' if yes else 'yes'}"
+    return "opt-out"
 
 
 def _scopes(row: Record) -> tuple[str, ...]:
@@ -350,7 +366,6 @@ DIALECTS: Final = (
         ("emailaddress",),
         _within(("emailaddress", "reason"), "lastupdatetime attributes"),
         ses,
-        ("suppresseddestinationsummaries",),
         ("emailaddress", "reason", "lastupdatetime"),
     ),
     Dialect("sendgrid", "SendGrid", ("email",), _is_sendgrid, sendgrid),
@@ -360,12 +375,11 @@ DIALECTS: Final = (
         ("address",),
         _within(("address", "created_at"), "code error tags tag count id message_hash"),
         mailgun,
-        ("items",),
     ),
-    Dialect("postmark", "Postmark", ("emailaddress", "email_address"), _is_postmark, postmark, ("suppressions",)),
-    Dialect("mailchimp", "Mailchimp", ("email_address",), _is_mailchimp, mailchimp, ("members",)),
-    Dialect("sparkpost", "SparkPost", ("recipient",), _has("recipient", "type"), sparkpost, ("results",)),
-    Dialect("listmonk", "listmonk", ("email",), _has("uuid", "email", "status"), listmonk, ("results",)),
+    Dialect("postmark", "Postmark", ("emailaddress", "email_address"), _is_postmark, postmark),
+    Dialect("mailchimp", "Mailchimp", ("email_address",), _is_mailchimp, mailchimp),
+    Dialect("sparkpost", "SparkPost", ("recipient",), _has("recipient", "type"), sparkpost),
+    Dialect("listmonk", "listmonk", ("email",), _has("uuid", "email", "status"), listmonk),
     Dialect("mautic", "Mautic", ("email",), _is_mautic, mautic),
 )
 BY_NAME: Final = {d.format: d for d in DIALECTS}

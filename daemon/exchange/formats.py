@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import BinaryIO, Final
 
@@ -22,7 +22,6 @@ from daemon.exchange.words import Strange
 _TABLES: Final = {"csv": None, "tsv": "\t", "text": "", "hashes": None}  # generic formats, and their delimiter
 FORMATS: Final = ("auto", *_TABLES, "json", "ndjson", "postfix", *BY_NAME)
 _JSON: Final = frozenset(("auto", "json", "ndjson", *BY_NAME)) - {"optoutd", "mautic"}
-_ARRAYS: Final = frozenset(name for d in DIALECTS for name in d.array) | {"suppressions", "recipients", "subscribers"}
 _SAMPLE: Final = 200
 
 _ANYONE: Final = Dialect("text", "plain text", (), lambda names: False, dialects.anyone)
@@ -81,7 +80,7 @@ def _table(text: Text, format: str, column: str | None) -> ForeignList:
         raise NotUnderstood(f"this is not a list from {told.title}: no column {' or '.join(told.address)}")
     if dialect is _HASHES and table.sample and not table.hashed:
         raise NotUnderstood("this is not a list of hashes: one MD5 or SHA-256 in hex digits a line")
-    rows = _Rows(dialect, names, table.column)
+    rows = _Rows(dialect, names, table)
     rows.look_at(table.sample)
     return ForeignList(
         dialect.format,
@@ -91,7 +90,7 @@ def _table(text: Text, format: str, column: str | None) -> ForeignList:
         table.column_name,
         table.hashed,
         _described(dialect, text, table),
-        lambda: rows.found(table.records(text), comments=not table.delimiter),
+        lambda: rows.found(text),
     )
 
 
@@ -114,17 +113,18 @@ def _fitting(names: frozenset[str]) -> Dialect:
 
 def _described(dialect: Dialect, text: Text, table: Table) -> str:
     """One line: what the user should know before it starts."""
-    kind = "one a line" if not table.delimiter else f"{tables.DELIMITER_NAMES[table.delimiter]}-separated"
-    head = "with header" if table.preamble.strip() else "no header"
     what = "hashes" if table.hashed else "addresses"
-    return f"{dialect.title}, {text.encoding.name}, {kind}, {head}, {what} in {table.column_name!r}"
+    return f"{dialect.title}, {text.encoding.name}, {table.shape}, {what} in {table.column_name!r}"
 
 
 class _Rows:
     """The rows of a table in one dialect."""
 
-    def __init__(self, dialect: Dialect, names: list[str], column: int):
-        self._dialect, self._names, self._column = dialect, names, column
+    def __init__(self, dialect: Dialect, names: list[str], table: Table):
+        if dialect is _GENERIC:
+            dialect = replace(dialect, read=dialects.generic_for(names))
+            dialect = _ANYONE if dialect.read is dialects.anyone else dialect
+        self._dialect, self._names, self._table = dialect, names, table
 
     def look_at(self, sample: Iterable[list[str]]) -> None:
         """Raises NotUnderstood where the first rows use words that we do not know."""
@@ -132,24 +132,26 @@ class _Rows:
             if not tables.is_blank(cells):
                 _ask(self._dialect, dict(zip(self._names, cells, strict=False)))
 
-    def found(self, records: Iterator[reading.Record], *, comments: bool) -> Iterator[Found]:
-        """`comments`: may lines begin with `#`?"""
-        for line, raw, cells in records:
+    def found(self, text: Text) -> Iterator[Found]:
+        """What each of them says; in lists without a delimiter lines may begin with `#`."""
+        table, names, comments = self._table, self._names, not self._table.delimiter
+        simple = self._dialect is _ANYONE
+        for line, raw, cells in table.records(text):
             if isinstance(cells, str):
                 yield _bad(line, cells, raw)
-                continue
-            if tables.is_blank(cells) or (comments and cells[0].startswith("#")):
-                continue
-            if len(cells) <= self._column:
-                yield _bad(line, f"too few cells: {len(cells)}, and the address would be in the next", raw)
-                continue
-            record = dict(zip(self._names, cells, strict=False))
-            yield _read(self._dialect, line, raw, cells[self._column], record)
+            elif address := table.address(cells):
+                if comments and address.startswith("#"):
+                    continue
+                if simple and "@" in address:
+                    yield Entry(line, address)
+                else:
+                    yield _read(self._dialect, line, raw, address, dict(zip(names, cells, strict=False)))
+            elif not tables.is_blank(cells):
+                yield _bad(line, "no address in it", raw)
 
 
-def _read(dialect: Dialect, line: int, raw: str, cell: str, record: words.Record) -> Found:
-    """What one row comes to."""
-    address = words.trimmed(cell)
+def _read(dialect: Dialect, line: int, raw: str, address: str, record: words.Record) -> Found:
+    """What one row comes to. `address`: trimmed."""
     if not address:
         return _bad(line, "no address in it", raw)
     try:
@@ -191,10 +193,12 @@ def _bad(line: int, why: str, raw: str) -> Bad:
 
 
 def _ask(dialect: Dialect, record: words.Record) -> None:
-    """Does this row make sense? Raises NotUnderstood."""
+    """Does this row make sense? Raises NotUnderstood. In our own format a wrong word is a bad row: the column is no riddle."""
     try:
         dialect.read(record)
     except Strange as why:
+        if dialect.format == "optoutd":
+            return
         raise NotUnderstood(
             f"{dialect.title}: column {why.column!r} says {why.value[:60]!r}, which is not understood; take that column out, or"
             " translate it: opt-out, complaint, hard-bounce, operator, subscribed"
@@ -205,15 +209,16 @@ def _ask(dialect: Dialect, record: words.Record) -> None:
 
 
 def _json(text: Text, format: str, column: str | None) -> ForeignList:
-    lines = _is_lines(text)
+    lines = items.is_lines(text.head)
     if lines and format == "json":
         raise NotUnderstood("these are JSON Lines: --format ndjson")
-    head = items.lines([text.head]) if lines else items.items([text.head], _ARRAYS)
+    head = items.lines([text.head]) if lines else items.items([text.head], items.ARRAYS)
     try:
         sample = [i.value for i in islice(head, _SAMPLE) if i.value is not None]
     except (items.NoArray, ValueError):
         raise NotUnderstood("no array of addresses found in this JSON") from None
-    records = [_record(value) for value in sample]
+    objects = [value for value in sample if isinstance(value, dict)]
+    records = [_record(value) for value in objects or sample]
     names = frozenset(name for record in records[:5] for name in record)
     dialect = BY_NAME.get(format) or (_GENERIC if format != "auto" else _fitting(names))
     key = _key(dialect, names, column)
@@ -222,11 +227,11 @@ def _json(text: Text, format: str, column: str | None) -> ForeignList:
     title = f"{'' if dialect is _GENERIC else dialect.title + ' '}JSON{' Lines' if lines else ''}".strip()
 
     def found() -> Iterator[Found]:
-        source = items.lines(text.pieces()) if lines else items.items(text.pieces(), _ARRAYS)
+        source = items.lines(text.pieces()) if lines else items.items(text.pieces(), items.ARRAYS)
         for item in source:
             if item.value is not None and not item.why:
                 record = _record(item.value)
-                yield _read(dialect, item.number, item.raw, words.said(record.get(key)), record)
+                yield _read(dialect, item.number, item.raw, words.trimmed(words.said(record.get(key))), record)
             elif item.why:
                 yield _bad(item.number, item.why, item.raw)
 
@@ -238,21 +243,6 @@ def _json(text: Text, format: str, column: str | None) -> ForeignList:
     return ForeignList(
         "json" if dialect is _GENERIC else dialect.format, text.encoding.name, "", False, key, hashed, described, found
     )
-
-
-def _is_lines(text: Text) -> bool:
-    """JSON Lines: an object in the first line, with no array of rows in it."""
-    start = text.head.lstrip()
-    if start[0] != "{":
-        return False
-    first = next((i for i in items.lines([start]) if i.raw.strip()), None)
-    if first is None or not isinstance(first.value, dict) or first.why:
-        return False
-    try:
-        next(items.items([start], _ARRAYS), None)
-    except (items.NoArray, ValueError):
-        return True
-    return False
 
 
 def _record(value: object) -> dict[str, object]:

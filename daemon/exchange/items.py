@@ -12,7 +12,12 @@ from daemon.exchange.reading import LONGEST, batches
 
 _DEPTH: Final = 20
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
-_TOKEN: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},]', re.DOTALL)
+_TOKEN: Final = re.compile(r'["\[\]{},]')
+_IN_STRING: Final = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+# What the array of rows is called, normalised: SES, Mailgun, Postmark, Mailchimp, SparkPost and listmonk, others.
+ARRAYS: Final = frozenset(
+    "suppresseddestinationsummaries items suppressions members results recipients subscribers".split()
+)
 _NESTS: Final = ("data",)  # where some services wrap what they answer
 
 
@@ -84,6 +89,21 @@ def items(pieces: Iterable[str], arrays: Collection[str]) -> Iterator[Item]:
             yield Item(number + 1, walk.text[walk.at : walk.at + 500], None, "the file ends or goes wrong here")
             return
         documents += 1
+
+
+def is_lines(head: str) -> bool:
+    """Is a text that begins so JSON Lines: an object in the first line, with no array of rows in it?"""
+    start = head.lstrip()
+    if not start.startswith("{"):
+        return False
+    first = next(lines([start]))
+    if not isinstance(first.value, dict) or first.why:
+        return False
+    try:
+        next(items([start], ARRAYS), None)
+    except (NoArray, ValueError):
+        return True
+    return False
 
 
 class _Walk:
@@ -173,8 +193,10 @@ class _Walk:
             try:
                 value, raw = self.value()
             except ValueError as why:
-                yield Item(number, self.text[self.at : self.at + 500], None, str(why))
+                text, begin = self.text, self.at
                 self._skip()
+                end = self.at if self.text is text else len(text)
+                yield Item(number, text[begin : min(end, begin + 500)], None, str(why))
             else:
                 yield Item(number, raw[:500], value)
 
@@ -183,22 +205,35 @@ class _Walk:
         depth = 0
         while True:
             match = _TOKEN.search(self.text, self.at)
-            if match is None or (match.end() == len(self.text) and match[0][0] == '"'):
-                # an opened string may go over to the next piece
-                quote = self.text.find('"', self.at)
-                self.at = quote if quote >= 0 and len(self.text) - quote < LONGEST else len(self.text)
+            if match is None:
+                self.at = len(self.text)
                 if not self.more():
-                    self.at = len(self.text)
                     return
                 continue
             char = match[0]
-            if depth == 0 and char in (",", "]", "}"):
-                self.at = match.start() + (char == "}")
-                if char != "}":
-                    return
-                continue
-            depth += (char in "[{") - (char in "]}")
+            if depth == 0 and char in ",]":
+                self.at = match.start()
+                return
             self.at = match.end()
+            if char == '"':
+                self._skip_string()
+            elif char in "[{":
+                depth += 1
+            elif char != ",":
+                depth = max(depth - 1, 0)
+
+    def _skip_string(self) -> None:
+        """Behind the quotation mark that ends the string we are in."""
+        while True:
+            match = _IN_STRING.match(self.text, self.at)
+            assert match is not None
+            self.at = match.end()
+            if self.text[self.at : self.at + 1] == '"':
+                self.at += 1
+                return
+            if not self.more():  # what is left is nothing, or half of an escape
+                self.at = len(self.text)
+                return
 
     def leave(self) -> bool:
         """Out of the array and of what it is in; False if the text ends or goes wrong before that."""
@@ -211,6 +246,7 @@ class _Walk:
             elif char == "," and closing == "}":
                 self.at += 1
                 try:
+                    self.next()
                     self.value()
                     if self.next() != ":":
                         return False

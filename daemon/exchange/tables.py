@@ -15,7 +15,7 @@ from daemon.exchange.rows import NotUnderstood
 
 _SAMPLE: Final = 200  # rows that are looked at before anything is decided
 _DELIMITERS: Final = (",", ";", "\t", "|")
-DELIMITER_NAMES: Final = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar", "": "none"}
+_NAMES: Final = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,18 @@ class Table:
     def column_name(self) -> str:
         """For people: as the header has it, or its number."""
         return self.names[self.column].strip() if self.names else f"column {self.column + 1}"
+
+    @property
+    def shape(self) -> str:
+        """For people: delimiter and header."""
+        kind = f"{_NAMES[self.delimiter]}-separated" if self.delimiter in _NAMES else f"separated by {self.delimiter!r}"
+        return f"{kind if self.delimiter else 'one a line'}, {'with' if self.preamble.strip() else 'no'} header"
+
+    def address(self, cells: Sequence[str]) -> str:
+        """What stands in the column of addresses; "" if nothing does."""
+        if len(cells) <= self.column:
+            return ""
+        return words.from_csv(cells[self.column]) if self.delimiter else words.trimmed(cells[self.column])
 
     def records(self, text: Text) -> Iterator[Record]:
         """Every row after the preamble, blank ones included."""

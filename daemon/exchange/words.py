@@ -79,12 +79,16 @@ def means_digest(column: str) -> bool:
     return column.replace("_", "") in DIGESTS
 
 
-def trimmed(cell: str) -> str:
-    """The address in a cell, bounded: without space around it, a name before `<...>`, or a spreadsheet's apostrophe."""
+def from_csv(cell: str) -> str:
+    """The address in a cell of a table: as `trimmed`, and without the apostrophe that `harmless` has put before it."""
     text = cell[:CELL].strip()
-    if text.startswith("'") and _FORMULA.match(text):
-        text = text[1:]
-    if text.endswith(">"):
+    return trimmed(text[1:] if text[:1] == "'" and _FORMULA.match(text) else text)
+
+
+def trimmed(text: str) -> str:
+    """An address, bounded, without space around it or a name before `<...>`."""
+    text = text[:CELL].strip()
+    if text[-1:] == ">":
         found = _BRACKETED.match(text)
         return found[1] if found else text
     return text
@@ -235,5 +239,5 @@ _RUNS: Final = re.compile(r"'*[=+\-@\t\r]")
 
 
 def harmless(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula; `trimmed` takes the apostrophe off again."""
+    """A cell that no spreadsheet takes for a formula; `from_csv` takes the apostrophe off again."""
     return "'" + cell if _RUNS.match(cell) else cell
