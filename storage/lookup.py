@@ -125,21 +125,23 @@ class Lookup:
     def sweep(self, texts: Sequence[str]) -> list[Sequence[Row] | None]:
         """As `rows_of_all` for addresses as a list has them, best some ten thousand at a time.
 
-        None: not one of the plain addresses that storage.sweep knows how to ask for quickly; parse it. Of lists of hashes it
-        knows nothing: while there are any, that is all of them.
+        None: not one of the plain addresses that storage.sweep knows how to ask for quickly; parse it.
         """
-        if self._begin():
-            return [None] * len(texts)
-        asked = sweep(self.site_key, texts)
+        kinds = self._begin()
+        asked = sweep(self.site_key, texts, kinds)
         found: dict[bytes, list[tuple[int, int, int, int]]] = {}
         for start in range(0, len(asked.wanted), _AT_ONCE):
             for key, *rest in self._ask(asked.wanted[start : start + _AT_ONCE]):
                 found.setdefault(key, []).append((rest[0], rest[1], rest[2], rest[3]))
         answers: list[Sequence[Row] | None] = [None if keys is None else () for keys in asked.domains]
-        for number, keys in enumerate(asked.domains if found else ()):
+        for number, keys in enumerate(asked.domains if found or kinds else ()):
             if keys is None:
                 continue
+            if kinds and "xn--" in texts[number].lower():  # its hash may be of the other spelling
+                answers[number] = None
+                continue
             standing = [Row("exact", *r) for own in asked.own for r in found.get(own[number], ())]
+            standing += [Row("hash", *r) for of_kind in asked.hashed for r in found.get(of_kind[number], ())]
             standing += [Row(kind, *r) for key, kind in keys for r in found.get(key, ())]
             if standing:
                 answers[number] = standing

@@ -164,6 +164,21 @@ def test_another_list_that_takes_the_place_has_its_own_kinds(ledger: Books, tmp_
     lookup.close()
 
 
+def test_a_whole_list_is_asked_for_by_hash_too(ledger: Books) -> None:
+    lookup = ledger.lookup()
+    texts = ["Ann.Lee@Example.com", "bob@example.com", "ann@xn--bcher-kva.example"]
+    assert lookup.sweep(texts) == [(), (), ()]
+    lookup.close()
+    announce(ledger, "md5")
+    put(ledger, MD5)
+    lookup = ledger.lookup()
+    (ann, *others) = lookup.sweep(texts)
+    assert ann
+    assert [r.kind for r in ann] == ["hash"]
+    assert others == [(), None]  # the last has two spellings: parse it
+    lookup.close()
+
+
 # ------------------------------------------------------------------ what else there is about a person
 
 
