@@ -190,18 +190,6 @@ def person(address: Address, same: Iterable[str]) -> str:
     return [form for kind, form in forms(address) if kind in allowed][-1]
 
 
-def sole_form(text: str) -> str | None:
-    """The form of an address that has but one personal form, whatever `same_person` says; None: parse it to find out.
-
-    A list of millions is nearly all such addresses, and this costs a third of `person(parse(text), ...)`.
-    """
-    form = text.lower()
-    plain = _PLAIN.match(form)
-    if plain is None or not text.isascii() or "+" in form or plain[2] in _ALIASES or len(plain[2]) > 253:
-        return None
-    return form.removesuffix(".")
-
-
 @dataclass(frozen=True, eq=False)
 class SiteKey:
     """The site's secret: one or more 32-octet keys, newest first. New rows use the first; lookups try all.

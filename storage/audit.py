@@ -80,14 +80,16 @@ class Chain:
         return int.from_bytes(digest.digest())
 
     def weights(self, rows: Iterable[tuple[bytes, int, int, int, int]]) -> int:
-        """The sum of many: a batch mostly differs in its keys alone, which halves the work."""
-        total, rest, tail = 0, None, b""
-        for row in rows:
-            if row[1:] != rest:
-                rest = row[1:]
-                tail = b"|%d|%d|%d|%d" % rest
-            digest = self._set.copy()
-            digest.update(row[0] + tail)
+        """The sum of many."""
+        return sum(self.weight(*row) for row in rows)
+
+    def weights_alike(self, keys: Iterable[bytes], scope: int, reason: int, since: int, evidence: int) -> int:
+        """The sum of many that differ in nothing but their keys, at half the cost: imports are mostly such."""
+        tail = b"|%d|%d|%d|%d" % (scope, reason, since, evidence)
+        total, copy = 0, self._set.copy
+        for key in keys:
+            digest = copy()
+            digest.update(key + tail)
             total += int.from_bytes(digest.digest())
         return total
 

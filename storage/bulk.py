@@ -27,7 +27,13 @@ UNDATED: Final = 0  # the list says no date: the row counts from the import on, 
 _AT_ONCE: Final = 500  # keys a statement: below every limit, and no faster beyond it
 _A_STATEMENT: Final = 100  # rows an INSERT: half the time of one row each
 _WISHES: Final = (int(Reason.COMPLAINT), int(Reason.OPT_OUT), int(Reason.OPERATOR))
+_COUNTED: Final = ", ".join(map(str, (*_WISHES, int(Reason.HARD_BOUNCE))))  # lifts that may keep somebody off
 _BOUNCES: Final = (int(Reason.HARD_BOUNCE), int(Reason.SOFT_BOUNCE))
+# All keys in one value, taken apart by the database: a key costs much less than a parameter.
+_ALIKE: Final = (
+    "WITH RECURSIVE number (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM number WHERE n + 1 < ?)"
+    " INSERT INTO suppression (key, scope, reason, since, evidence) SELECT substr(?, n * 16 + 1, 16), ?, ?, ?, ? FROM number"
+)
 
 
 @dataclass(slots=True)
@@ -61,12 +67,34 @@ class Plan:
 # ------------------------------------------------------------------ deciding
 
 
-def plan(db: Connection, batch: Batch, at: int, run: int = 0) -> Plan:
+class Lifted:
+    """Who was ever taken off the list: for a long import, which would look up millions in the record to find a few.
+
+    The record is gone through once, and from then on only for what is new in it.
+    """
+
+    def __init__(self) -> None:
+        self._seq, self._keys = 0, set[bytes]()
+
+    def among(self, db: Connection, keys: Sequence[bytes]) -> Sequence[bytes]:
+        """Those of these keys. Call it within the transaction that acts on it."""
+        for (key,) in db.exec_driver_sql(
+            f"SELECT key FROM audit WHERE seq > ? AND event = 'lifted' AND reason IN ({_COUNTED})",
+            (self._seq,),
+        ):
+            self._keys.add(bytes(key))
+        end = db.exec_driver_sql("SELECT coalesce(max(seq), 0) FROM audit").scalar_one()
+        self._seq = int(end)
+        return [key for key in keys if key in self._keys] if self._keys else ()
+
+
+def plan(db: Connection, batch: Batch, at: int, run: int = 0, lifted: Lifted | None = None) -> Plan:
     """What would come of these rows? Changes nothing. `at`: when rows without a date begin to count; `run`: the import."""
     keys = list(dict.fromkeys(row[0] for row in batch.rows))
     every = [*keys, *chain.from_iterable(batch.older.values())]
     now_called = {old: key for key, olds in batch.older.items() for old in olds}
-    standing, lifts = _standing(db, every, now_called), _lifts(db, every, now_called)
+    standing = _standing(db, every, now_called)
+    lifts = _lifts(db, lifted.among(db, every) if lifted else every, now_called)
     if not standing and not lifts and len(keys) == len(batch.rows):  # as nearly always: nobody of them is known
         fresh = [row if row[3] else (*row[:3], at) for row in batch.rows]
         return Plan(["added"] * len(fresh), fresh, taught=keys)
@@ -175,7 +203,7 @@ def _lifts(
     found: dict[bytes, list[tuple[int, int, int]]] = {}
     query = (
         "SELECT a.key, a.scope, a.reason, a.at, e.detail FROM audit a LEFT JOIN evidence e ON e.id = a.evidence"
-        f" WHERE a.event = 'lifted' AND a.reason IN ({', '.join(map(str, (*_WISHES, int(Reason.HARD_BOUNCE))))})"
+        f" WHERE a.event = 'lifted' AND a.reason IN ({_COUNTED})"
         " AND a.key IN ({marks})"
     )
     for key, scope, reason, at, text in _of_all(db, query, keys):
@@ -224,20 +252,28 @@ class Added:
 
 
 def add_many(
-    w: Write, batch: Batch, at: int, detail: Mapping[str, Any], *, source: str = "import", run: int = 0
+    w: Write,
+    batch: Batch,
+    at: int,
+    detail: Mapping[str, Any],
+    *,
+    source: str = "import",
+    run: int = 0,
+    lifted: Lifted | None = None,
 ) -> Added:
     """Add what is to be added of a batch, under one evidence and one audit row.
 
     `at`: seconds UTC at which rows without a date begin to count. `detail`: what explains the batch. `run`: the import
-    that it is a part of, if it is. A live opt-out waits for the whole transaction: keep to 5,000 rows beside others.
+    that it is a part of, if it is; `lifted`: of a long one, kept from batch to batch. A live opt-out waits for the whole
+    transaction: keep to 5,000 rows beside others.
     """
-    made = plan(w.db, batch, at, run)
+    made = plan(w.db, batch, at, run, lifted)
     number = 0, b""
     if made.fresh or made.ended:
         of_run = {"import": run} if run else {}
         number = w.evidence(source=source, rows=len(made.fresh), **of_run, **detail)
         _delete(w, made.ended)
-        insert(w, [(*row, number[0]) for row in made.fresh])
+        insert(w, made.fresh, number[0])
         w.audit("imported", source=source, evidence=number)
         for row in made.ended:
             w.audit("lifted", key=row[0], scope=row[1], reason=row[2], source=source, evidence=number)
@@ -247,10 +283,19 @@ def add_many(
     return Added(made.fates, number[0])
 
 
-def insert(w: Write, rows: Sequence[RawRow]) -> None:
+def insert(w: Write, rows: Sequence[Row], evidence: int) -> None:
     """Put rows into the table that are not there yet. The one place through which bulk rows go."""
-    _insert_many(w.db, "INSERT INTO suppression (key, scope, reason, since, evidence) VALUES ", rows, "")
-    w.rows_added(rows)
+    if not rows:
+        return
+    rest = rows[0][1:]
+    if all(row[1:] == rest for row in rows):  # a list without dates: half the work
+        keys = [row[0] for row in rows]
+        w.db.exec_driver_sql(_ALIKE, (len(keys), b"".join(keys), *rest, evidence))
+        w.keys_added(keys, *rest, evidence)
+        return
+    whole = [(*row, evidence) for row in rows]
+    _insert_many(w.db, "INSERT INTO suppression (key, scope, reason, since, evidence) VALUES ", whole, "")
+    w.rows_added(whole)
 
 
 def _insert_many(db: Connection, head: str, rows: Sequence[tuple[Any, ...]], tail: str) -> None:
@@ -276,7 +321,9 @@ def _teach(w: Write, keys: Sequence[bytes], batch: Batch) -> None:
     """Keep the addresses, but of nobody who was forgotten."""
     known = dict.fromkeys(key for key in keys if key in batch.addresses)
     every = [*known, *chain.from_iterable(batch.older.get(key, ()) for key in known)]
-    gone = {bytes(row[0]) for row in _of_all(w.db, "SELECT key FROM forgotten WHERE key IN ({marks})", every)}
+    anybody = w.db.exec_driver_sql("SELECT 1 FROM forgotten LIMIT 1").first()
+    query = "SELECT key FROM forgotten WHERE key IN ({marks})"
+    gone = {bytes(row[0]) for row in _of_all(w.db, query, every)} if anybody else set()
     people = [
         (key, batch.addresses[key]) for key in known if key not in gone and gone.isdisjoint(batch.older.get(key, ()))
     ]

@@ -50,6 +50,11 @@ class Write:
         self._change += self.chain.weights(rows)
         self._changed |= bool(rows)
 
+    def keys_added(self, keys: Sequence[bytes], scope: int, reason: int, since: int, evidence: int) -> None:
+        """Tell of suppression rows inserted that differ in nothing but their keys."""
+        self._change += self.chain.weights_alike(keys, scope, reason, since, evidence)
+        self._changed |= bool(keys)
+
     def rows_removed(self, rows: Sequence[tuple[bytes, int, int, int, int]]) -> None:
         """Tell of suppression rows deleted."""
         self._change -= self.chain.weights(rows)

@@ -17,12 +17,13 @@ from operator import itemgetter
 from typing import Any, BinaryIO, Final
 
 from daemon.exchange.pace import BESIDE_OTHERS, Pace
-from daemon.exchange.rows import Bad, Entry, Found, Skipped
+from daemon.exchange.rows import Bad, Entry, Found
 from daemon.options import House
 from storage import bulk, hashes, imports
-from storage.address import PUBLIC_PROVIDERS, Address, HashKind, NotAnAddress, hash_key, parse, person, sole_form
+from storage.address import PUBLIC_PROVIDERS, Address, HashKind, NotAnAddress, hash_key, parse, person
 from storage.bulk import UNDATED, Batch, Fate
 from storage.engine import Ledger, Unavailable
+from storage.sweep import PlainDomains, own_keys
 from storage.terms import ALL, REASONS, Reason, seconds
 from storage.write import write
 
@@ -132,45 +133,60 @@ class Reader:
         self._as_of = UNDATED if terms.as_of is None else self._moment(terms.as_of)
         self._ran_out = self._now - terms.soft_days * 86400
         ours = (*house.addresses, *house.form_addresses, *(x.sender for x in house.lists))
-        self._ours = frozenset(a.lower() for a in ours)
+        self._our_domains = frozenset(a.lower().rpartition("@")[2] for a in ours)
+        self._plain = PlainDomains(ledger.site_key, self._our_domains)
+        self._usual = (terms.scope,), int(terms.reason), self._as_of
 
     def portion(self, found: Iterable[Found]) -> Portion:
         """Read all of these."""
-        rows: list[tuple[bytes, int, int, int, int]] = []
         addresses, older = dict[bytes, str](), dict[bytes, list[bytes]]()
         made = Portion(Batch([], addresses, older))
-        number, several = 0, False
-        for number, item in enumerate(found, 1):
-            if not isinstance(item, Entry):
-                self._aside(item, made)
-                continue
+        entries, texts = self._sorted_out(found, made)
+        rows: list[tuple[bytes, int, int, int, int]] = []
+        for number, (entry, key) in enumerate(zip(entries, self._quick(texts), strict=True)):
+            line, text, reason, scopes, since, _, hashed, _ = entry
             try:
-                scopes, reason, since = self._terms_of(item)
-                key = self._hashed(item, made) if item.hashed else self._keyed(item.address, addresses, older)
+                terms = self._terms_of(entry) if reason or scopes or since else self._usual
+                if hashed:
+                    key = self._hashed(entry, made)
+                elif not key:
+                    key = self._keyed(text, addresses, older)
+                elif self._keep or self._several:
+                    self._note(key, text.lower(), text, addresses, older)
             except _Unfit as why:
-                made.bad.append(Bad(item.line, str(why), item.address[:500]))
+                made.bad.append(Bad(line, str(why), text[:500]))
                 continue
-            if reason == Reason.SOFT_BOUNCE and (since or self._begun) < self._ran_out:
+            if terms[1] == Reason.SOFT_BOUNCE and (terms[2] or self._begun) < self._ran_out:
                 made.skipped += 1
                 continue
-            rows.append((key, scopes[0], reason, since, number))
-            if len(scopes) > 1:
-                rows += [(key, scope, reason, since, number) for scope in scopes[1:]]
-                several = True
-            made.first = made.first or item.line
-            made.last = item.line
+            rows.append((key, terms[0][0], terms[1], terms[2], number))
+            if len(terms[0]) > 1:
+                rows += [(key, scope, terms[1], terms[2], number) for scope in terms[0][1:]]
+                made.owners = []
+            made.first = made.first or line
+            made.last = line
         rows.sort(key=itemgetter(0))
         made.batch.rows = [row[:4] for row in rows]
-        made.owners = [row[4] for row in rows] if several else None
-        made.rows = number
+        made.owners = None if made.owners is None else [row[4] for row in rows]
         return made
 
     @staticmethod
-    def _aside(item: Skipped | Bad, made: Portion) -> None:
-        if isinstance(item, Bad):
-            made.bad.append(item)
-        else:
-            made.skipped += 1
+    def _sorted_out(found: Iterable[Found], made: Portion) -> tuple[list[Entry], list[str]]:
+        """The entries, and their addresses; the others are noted."""
+        entries = []
+        for item in found:
+            made.rows += 1
+            if isinstance(item, Entry):
+                entries.append(item)
+            elif isinstance(item, Bad):
+                made.bad.append(item)
+            else:
+                made.skipped += 1
+        return entries, [entry.address for entry in entries]
+
+    def _quick(self, texts: list[str]) -> list[bytes]:
+        """The keys of the plain ones, which nearly all are."""
+        return own_keys(self._hasher, texts, self._plain.__getitem__)
 
     def _terms_of(self, entry: Entry) -> tuple[tuple[int, ...], int, int]:
         """Scopes, reason and date of a row. Raises _Unfit."""
@@ -206,23 +222,20 @@ class Reader:
 
     def _keyed(self, text: str, addresses: dict[bytes, str], older: dict[bytes, list[bytes]]) -> bytes:
         """The key of an address, which is noted with it. Raises _Unfit."""
-        form = sole_form(text)
-        if form is None:
-            address = self._parsed(text)
-            form, shown = person(address, self._same), str(address)
-        elif form in self._ours:
-            raise _Unfit("one of our own addresses: it is never suppressed")
-        else:
-            at = form.index("@")
-            shown = text[:at] + form[at:]
-        hashed = self._hasher.copy()
-        hashed.update(form.encode("utf-8", "surrogateescape"))
-        key = hashed.digest()
-        if self._keep:
-            addresses.setdefault(key, shown)
+        address = self._parsed(text)
+        form = person(address, self._same)
+        key = self._key.address_key(form)
+        self._note(key, form, str(address), addresses, older)
+        return key
+
+    def _note(
+        self, key: bytes, form: str, text: str, addresses: dict[bytes, str], older: dict[bytes, list[bytes]]
+    ) -> None:
+        if self._keep and key not in addresses:
+            at = text.rindex("@")
+            addresses[key] = text[:at] + text[at:].lower()
         if self._several:
             older[key] = self._key.address_keys(form)[1:]
-        return key
 
     def _parsed(self, text: str) -> Address:
         try:
@@ -242,7 +255,7 @@ class Reader:
             raise _Unfit("a top-level domain cannot be suppressed as a whole")
         if domain in PUBLIC_PROVIDERS:
             raise _Unfit("a public mail provider, and all its users would be suppressed")
-        mine = [*self._house.domains, *(a.rpartition("@")[2] for a in self._ours)]
+        mine = [*self._house.domains, *self._our_domains]
         if any(own == domain or own.endswith("." + domain) for own in mine):
             raise _Unfit("one of our own domains")
 
@@ -271,6 +284,7 @@ class Import:
     done: Callable[[], object] = lambda: None
     wait: Callable[[float], object] = time.sleep
     _announced: set[HashKind] = field(default_factory=set, init=False)
+    _lifted: bulk.Lifted | None = field(default=None, init=False)
 
     def begin(self, digest: bytes, file: str) -> imports.Run:
         """The import of this file, or where it was broken off."""
@@ -287,6 +301,7 @@ class Import:
         try:
             while (portion := reader.portion(islice(found, pace.rows))).rows:
                 run = self._put(portion, run, pace)
+                self._lifted = self._lifted or bulk.Lifted()  # from the second transaction on: it is a long list
             with write(self.ledger, self.clock(), self.actor) as w:
                 imports.finish(w, run)
         except imports.OutOfStep:
@@ -308,7 +323,7 @@ class Import:
             self._announced.add(kind)
         detail = {**self.detail, "first": portion.first, "last": portion.last}
         with pace.turn(), write(self.ledger, self.clock(), self.actor) as w:
-            added = bulk.add_many(w, portion.batch, seconds(run.at), detail, run=run.id)
+            added = bulk.add_many(w, portion.batch, seconds(run.at), detail, run=run.id, lifted=self._lifted)
             t = portion.tally(added.fates)
             run = imports.advance(w, run, rows=t.rows, added=t.added, already=t.already, skipped=t.skipped, bad=t.bad)
         self._tell(portion)
