@@ -20,10 +20,12 @@ from daemon.cli.common import DATAERR, NO, NOINPUT, REASONS, USAGE, AsJson, List
 if TYPE_CHECKING:
     from daemon.config import Loaded
     from daemon.exchange.formats import ForeignList
-    from daemon.exchange.importing import Import, Tally, Terms
+    from daemon.exchange.importing import Import
+    from daemon.exchange.portions import Tally, Terms
     from daemon.exchange.rows import Bad, Found
     from storage.engine import Ledger
 
+_LONG: Final = 1 << 20  # octets from which on a list is read in a process of its own
 _SHOWN: Final = 20  # bad rows that are told on stderr
 _FORMATS: Final = "auto csv tsv text json ndjson ses sendgrid mailgun postmark mailchimp sparkpost listmonk mautic postfix hashes optoutd"
 
@@ -74,7 +76,8 @@ def import_(
         found = _begin(file, opened, asks=not (yes or dry_run))
         with _Rejects(file, None if dry_run else _beside(file, rejects)) as bad, _progress(octets) as progress:
             terms = _terms(config, numbers, opened.format, list_id, reason, day)
-            it = _import(config, ledger, numbers, terms, {"file": _base(file), "format": opened.format}, bad, progress)
+            detail = {"file": _base(file), "format": opened.format}
+            it = _import(config, ledger, numbers, terms, detail, os.fstat(octets.fileno()).st_size, bad, progress)
             asked = {"format": format_, "column": column, "list": list_id, "reason": reason, "as_of": as_of}
             tally = it.rehearse(found) if dry_run else _run(it, octets, found, asked)
     _sum_up(tally, as_json, dry_run=dry_run)
@@ -276,7 +279,7 @@ def _progress(octets: BinaryIO) -> Iterator[Callable[[], object]]:
 def _terms(
     config: Loaded, numbers: dict[str, int], format_: str, list_id: str | None, reason: str, as_of: datetime | None
 ) -> Terms:
-    from daemon.exchange.importing import Terms
+    from daemon.exchange.portions import Terms
     from storage.terms import ALL
     from storage.terms import REASONS as BY_WORD
 
@@ -290,6 +293,7 @@ def _import(
     numbers: dict[str, int],
     terms: Terms,
     detail: dict[str, str],
+    octets: int,
     bad: Callable[[Bad], object],
     done: Callable[[], object],
 ) -> Import:
@@ -307,6 +311,7 @@ def _import(
         alone=lambda: not is_running(ledger.path),
         bad=bad,
         done=done,
+        ahead=os.cpu_count() != 1 and octets > _LONG,
     )
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.exchange import importing, pace
-from daemon.exchange.importing import Import, Tally, Terms
+from daemon.exchange import importing, pace, portions
+from daemon.exchange.importing import Import
+from daemon.exchange.portions import Tally, Terms
 from daemon.exchange.rows import Bad, Entry, Found, Skipped
 from daemon.options import House, MailingList
 from storage import audit, hashes, imports, suppressions
@@ -208,7 +209,8 @@ def test_older_site_keys_are_looked_under(desk: Desk) -> None:
 
 
 def test_a_rehearsal_says_what_would_come_of_it_and_does_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importing, "BESIDE_OTHERS", 2)
+    monkeypatch.setattr(importing, "_AT_ONCE", 2)
+    monkeypatch.setattr(portions, "PORTION", 2)
     desk("ann@example.com")
     rows = [
         Entry(n, f"{who}@example.com") for n, who in enumerate(("ann", "bob", "cem", "bob", "dan", "bob", "x@x"), 1)
@@ -233,6 +235,7 @@ def cut_after(rows: Iterable[Found], count: int) -> Iterator[Found]:
 def test_it_goes_on_where_it_stopped(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "BESIDE_OTHERS", 10)
     monkeypatch.setattr(pace, "_FEWEST", 10)
+    monkeypatch.setattr(portions, "PORTION", 5)
     rows: list[Found] = [Entry(n, f"p{n}@example.com" if n % 7 else "bad") for n in range(1, 101)]
     it = desk.make()
     for cut in (35, 36, 80):
@@ -284,16 +287,17 @@ _KILLED = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from daemon.exchange import pace
-from daemon.exchange.importing import Import, Terms
+from daemon.exchange import pace, portions
+from daemon.exchange.importing import Import
+from daemon.exchange.portions import Terms
 from daemon.exchange.rows import Entry
 from tests.exchange.test_importing import HOUSE
 from tests.ledgers import books
-pace.BESIDE_OTHERS = pace._FEWEST = 200
+pace.BESIDE_OTHERS = pace._FEWEST = portions.PORTION = 200
 it = books(Path(sys.argv[1]))
 def say():
     print("done", flush=True)
-made = Import(it.ledger, HOUSE, it.numbers, Terms(), {}, "test", lambda: datetime.now(UTC), done=say)
+made = Import(it.ledger, HOUSE, it.numbers, Terms(), {}, "test", lambda: datetime.now(UTC), done=say, ahead=True)
 rows = (Entry(n, f"p{n}@example.com" if n % 9 else "bad") for n in range(1, 5001))
 print(made.run(made.begin(b"file", "a.csv"), rows), flush=True)
 """
@@ -329,7 +333,8 @@ _IMPORTING = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from daemon.exchange.importing import Import, Terms
+from daemon.exchange.importing import Import
+from daemon.exchange.portions import Terms
 from daemon.exchange.rows import Entry
 from tests.exchange.test_importing import HOUSE
 from tests.ledgers import books
