@@ -13,9 +13,8 @@ from storage.write import Write
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """An import, and what became of its first `position` rows. `at`: when it was first begun.
-
-    `again`: it had ended before, and is gone through once more.
+    """An import, and what became of its first `position` rows, and of some behind them: a list is written bit by bit, and
+    each bit sorted. `at`: when it was first begun. `again`: it had ended before, and is gone through once more.
     """
 
     id: int
@@ -27,6 +26,11 @@ class Run:
     skipped: int = 0
     bad: int = 0
     again: bool = False
+
+    @property
+    def counted(self) -> int:
+        """Of how many rows it is known what became of them."""
+        return self.added + self.already + self.skipped + self.bad
 
 
 class OutOfStep(Exception):
@@ -61,7 +65,10 @@ def begin(w: Write, digest: bytes, file: str) -> Run:
 
 
 def advance(w: Write, run: Run, *, rows: int, added: int, already: int, skipped: int, bad: int) -> Run:
-    """Write down what became of the next `rows` rows, in the transaction in which it did. Raises OutOfStep."""
+    """Write down what became of some more rows, in the transaction in which it did; `rows`: by how many `position` goes on.
+
+    Raises OutOfStep.
+    """
     further = replace(
         run,
         position=run.position + rows,
@@ -73,8 +80,8 @@ def advance(w: Write, run: Run, *, rows: int, added: int, already: int, skipped:
     counts = (further.position, further.added, further.already, further.skipped, further.bad)
     done = w.db.exec_driver_sql(
         "UPDATE import_run SET position = ?, added = ?, already = ?, skipped = ?, bad = ?"
-        " WHERE id = ? AND position = ? AND finished = 0",
-        (*counts, run.id, run.position),
+        " WHERE id = ? AND position = ? AND added + already + skipped + bad = ? AND finished = 0",
+        (*counts, run.id, run.position, run.counted),
     )
     if done.rowcount != 1:
         raise OutOfStep

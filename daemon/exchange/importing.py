@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final
 
 from daemon.exchange.ahead import read_ahead
 from daemon.exchange.pace import Pace
-from daemon.exchange.portions import Portion, Reader, Tally, Terms, together
+from daemon.exchange.portions import Portion, Reader, Tally, Terms
 from daemon.exchange.rows import Bad, Found
 from daemon.options import House
 from storage import bulk, hashes, imports
@@ -26,7 +26,6 @@ from storage.terms import seconds
 from storage.write import write
 
 _SEEN: Final = 1_000_000  # keys that a dry run remembers, to count nobody twice: some 80 MB
-_AT_ONCE: Final = 5000  # rows a look of a dry run at what is there
 _PIECE: Final = 1 << 20
 
 
@@ -75,13 +74,14 @@ class Import:
 
         Raises Unavailable; what was committed until then stays, and the next `begin` knows it.
         """
-        portions = self._reader(run.at).portions(found, run.position)
+        chunks = self._reader(run.at).chunks(found, run.position)
         pace = Pace(self.alone, self.wait)
         try:
-            with read_ahead(portions) if self.ahead else nullcontext(portions) as portions:
-                while parts := self._some(portions, pace.rows):
-                    run = self._put(together(parts), run, pace)
-                    self._lifted = self._lifted or bulk.Lifted()  # from the second transaction on: it is a long list
+            with read_ahead(chunks) if self.ahead else nullcontext(chunks) as chunks:
+                for chunk in chunks:
+                    if chunk.rows:
+                        run = self._put(chunk, run, pace)
+                    self._tell(chunk)
             with write(self.ledger, self.clock(), self.actor) as w:
                 imports.finish(w, run)
         except imports.OutOfStep:
@@ -91,30 +91,36 @@ class Import:
     def _reader(self, begun: datetime) -> Reader:
         return Reader(self.ledger, self.house, self.numbers, self.terms, begun=begun, now=self.clock())
 
-    def _some(self, portions: Iterator[Portion], rows: int) -> list[Portion]:
-        """What goes into the next transaction; [] at the end."""
-        parts, have = list[Portion](), 0
-        for portion in portions:
-            if portion.rows:
-                parts.append(portion)
-                have += portion.rows
-            else:
-                self._tell(portion)  # of what is in already
-            if have >= rows:
-                break
-        return parts
+    def _put(self, chunk: Portion, run: imports.Run, pace: Pace) -> imports.Run:
+        """A chunk, in as many transactions as it takes.
 
-    def _put(self, portion: Portion, run: imports.Run, pace: Pace) -> imports.Run:
-        for kind in sorted(portion.kinds - self._announced):
+        If it was broken off in the middle it is all gone through again, lest a row be left out because the order is another
+        one now; those that had been counted are not counted again.
+        """
+        for kind in sorted(chunk.kinds - self._announced):
             hashes.announce(self.ledger, kind, self.clock(), self.actor, self.wait)
             self._announced.add(kind)
-        detail = {**self.detail, "first": portion.first, "last": portion.last}
-        with pace.turn(), write(self.ledger, self.clock(), self.actor) as w:
-            added = bulk.add_many(w, portion.batch, seconds(run.at), detail, run=run.id, lifted=self._lifted)
-            t = portion.tally(added.fates)
-            run = imports.advance(w, run, rows=t.rows, added=t.added, already=t.already, skipped=t.skipped, bad=t.bad)
-        self._tell(portion)
-        return run
+        detail = {**self.detail, "first": chunk.first, "last": chunk.last}
+        counted, end = run.counted - run.position, 0
+        while True:
+            piece, end = chunk.piece(end, pace.rows)
+            is_last = end == len(chunk.batch.rows)
+            with pace.turn(), write(self.ledger, self.clock(), self.actor) as w:
+                added = bulk.add_many(w, piece.batch, seconds(run.at), detail, run=run.id, lifted=self._lifted)
+                t, counted = piece.tally(added.fates, counted)
+                run = imports.advance(
+                    w,
+                    run,
+                    rows=chunk.rows if is_last else 0,
+                    added=t.added,
+                    already=t.already,
+                    skipped=t.skipped,
+                    bad=t.bad,
+                )
+            self._lifted = self._lifted or bulk.Lifted()  # from the second transaction on: it is a long list
+            self.done()
+            if is_last:
+                return run
 
     def _tell(self, portion: Portion) -> None:
         for bad in portion.bad:
@@ -125,18 +131,16 @@ class Import:
         """What `run` would do, without doing it. Beyond a million new rows, who is in the list twice may count twice."""
         now = self.clock()
         reader, tally, seen = self._reader(now), Tally(), set[int]()
-        portions = reader.portions(found)
-        while parts := self._some(portions, _AT_ONCE):
-            portion = together(parts)
+        for chunk in reader.chunks(found):
             with self.ledger.reading() as db:
-                fates = bulk.plan(db, portion.batch, seconds(now)).fates
-            for n, (row, fate) in enumerate(zip(portion.batch.rows, fates, strict=True)):
+                fates = bulk.plan(db, chunk.batch, seconds(now)).fates
+            for n, (row, fate) in enumerate(zip(chunk.batch.rows, fates, strict=True)):
                 if fate == "added":
                     mark = hash(row[:3])
                     if mark in seen:
                         fates[n] = "already"
                     elif len(seen) < _SEEN:
                         seen.add(mark)
-            tally = tally.plus(portion.tally(fates))
-            self._tell(portion)
+            tally = tally.plus(chunk.tally(fates)[0])
+            self._tell(chunk)
         return tally

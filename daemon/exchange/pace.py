@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from typing import Final
 
 BESIDE_OTHERS: Final = 5_000  # rows a transaction at most
-ALONE: Final = 100_000  # the more, the fewer pages are written twice; some 30 MB of memory
+ALONE: Final = 50_000
 _FEWEST: Final = 1000
 _GAP: Final = 0.03  # seconds
-_SHORT, _LONG = 0.1, 1.5  # seconds a transaction may take, beside others and alone: then the next is made smaller
+_SHORT, _LONG = 0.12, 1.5  # seconds a transaction may take, beside others and alone: then the next is made smaller
 _POLLS: Final = ((0.1, 0.03), (0.22, 0.055), (float("inf"), 0.105))  # taken up to ... s: a gap of ... s is seen by all
 
 

@@ -21,7 +21,10 @@ from storage.engine import Ledger
 from storage.sweep import PlainDomains, own_keys
 from storage.terms import ALL, REASONS, Reason, seconds
 
-PORTION: Final = 1000  # rows of a list that are read at a time; a transaction has one or more such
+_PORTION: Final = 5000  # rows of a list that are read at a time
+# Rows that are sorted together. A transaction then touches a small part of the table: five thousand people as they come in a
+# list lie on as many pages, and each page is written twice. As many as 150 MB hold.
+CHUNK: Final = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +81,38 @@ class Portion:
     first: int | None = None
     last: int | None = None
 
-    def tally(self, fates: list[Fate]) -> Tally:
-        """What became of it. Of an entry that stands for several rows the best counts: added, then already."""
+    def tally(self, fates: Sequence[Fate], but: int = 0) -> tuple[Tally, int]:
+        """What became of it, but for its first `but` rows, which were counted before; and how many of those are left.
+
+        Of an entry that stands for several rows the best counts: added, then already.
+        """
         if self.owners is not None:
             best: dict[int, Fate] = {}
             for owner, fate in zip(self.owners, fates, strict=True):
                 best[owner] = min(fate, best.get(owner, fate))  # in the order of the alphabet, as it happens
             fates = list(best.values())
-        added, already = fates.count("added"), fates.count("already")
-        skipped = self.skipped + len(fates) - added - already
-        return Tally(self.rows, added, already, skipped, len(self.bad))
+        every = [*["bad"] * len(self.bad), *["skipped"] * self.skipped, *fates]
+        count = every[but:].count
+        counts = count("added"), count("already"), count("skipped"), count("bad")
+        return Tally(sum(counts), *counts), max(0, but - len(every))
+
+    def piece(self, start: int, most: int) -> tuple[Portion, int]:
+        """Some `most` of its sorted rows, from one on, never some of a person's alone; and where they end.
+
+        What is not to be written goes with the first.
+        """
+        rows = self.batch.rows
+        end = min(start + most, len(rows))
+        while 0 < end < len(rows) and rows[end][0] == rows[end - 1][0]:
+            end += 1
+        batch = Batch(rows[start:end], self.batch.addresses, self.batch.older)
+        if self.batch.older:
+            batch.older = {row[0]: self.batch.older.get(row[0], ()) for row in batch.rows}
+        owners = None if self.owners is None else self.owners[start:end]
+        found = Portion(batch, owners=owners, first=self.first, last=self.last)
+        if start == 0:
+            found.bad, found.skipped = self.bad, self.skipped
+        return found, end
 
 
 def together(parts: Sequence[Portion]) -> Portion:
@@ -145,16 +170,22 @@ class Reader:
         self._plain = PlainDomains(ledger.site_key, self._our_domains)
         self._usual = (terms.scope,), int(terms.reason), self._as_of
 
-    def portions(self, found: Iterator[Found], past: int = 0) -> Iterator[Portion]:
-        """Read it all, bit by bit. Of the first `past` rows, which are in already, only what is bad about them."""
+    def chunks(self, found: Iterator[Found], past: int = 0) -> Iterator[Portion]:
+        """Read it all, as portions of which each is sorted in itself.
+
+        Of the first `past` rows, which are in already, only what is bad about them (`rows` is 0).
+        """
+        while past > 0 and (portion := self.portion(islice(found, min(past, _PORTION)))).rows:
+            past -= portion.rows
+            yield Portion(Batch([]), bad=portion.bad)
         while True:
-            portion = self.portion(islice(found, min(past, PORTION) or PORTION))
-            if not portion.rows:
+            parts, left = list[Portion](), CHUNK
+            while left > 0 and (portion := self.portion(islice(found, min(left, _PORTION)))).rows:
+                parts.append(portion)
+                left -= portion.rows
+            if not parts:
                 return
-            if past > 0:
-                past -= portion.rows
-                portion = Portion(Batch([]), bad=portion.bad)
-            yield portion
+            yield together(parts)
 
     def portion(self, found: Iterable[Found]) -> Portion:
         """Read all of these, in order."""

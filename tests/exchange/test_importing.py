@@ -209,8 +209,7 @@ def test_older_site_keys_are_looked_under(desk: Desk) -> None:
 
 
 def test_a_rehearsal_says_what_would_come_of_it_and_does_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importing, "_AT_ONCE", 2)
-    monkeypatch.setattr(portions, "PORTION", 2)
+    monkeypatch.setattr(portions, "CHUNK", 2)
     desk("ann@example.com")
     rows = [
         Entry(n, f"{who}@example.com") for n, who in enumerate(("ann", "bob", "cem", "bob", "dan", "bob", "x@x"), 1)
@@ -235,14 +234,14 @@ def cut_after(rows: Iterable[Found], count: int) -> Iterator[Found]:
 def test_it_goes_on_where_it_stopped(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "BESIDE_OTHERS", 10)
     monkeypatch.setattr(pace, "_FEWEST", 10)
-    monkeypatch.setattr(portions, "PORTION", 5)
+    monkeypatch.setattr(portions, "CHUNK", 20)
     rows: list[Found] = [Entry(n, f"p{n}@example.com" if n % 7 else "bad") for n in range(1, 101)]
     it = desk.make()
     for cut in (35, 36, 80):
         with pytest.raises(KeyboardInterrupt):
             it.run(it.begin(b"file", "a.csv"), cut_after(rows, cut))
         with desk.it.ledger.connect() as db:
-            assert db.exec_driver_sql("SELECT position FROM import_run").scalar() == cut // 10 * 10
+            assert db.exec_driver_sql("SELECT position FROM import_run").scalar() == cut // 20 * 20
     desk.bad.clear()
     desk.now = NOW + DAY
     assert it.run(it.begin(b"file", "a.csv"), iter(rows)) == Tally(100, 86, 0, 0, 14)
@@ -293,7 +292,8 @@ from daemon.exchange.portions import Terms
 from daemon.exchange.rows import Entry
 from tests.exchange.test_importing import HOUSE
 from tests.ledgers import books
-pace.BESIDE_OTHERS = pace._FEWEST = portions.PORTION = 200
+pace.BESIDE_OTHERS = pace._FEWEST = 200
+portions.CHUNK = 900
 it = books(Path(sys.argv[1]))
 def say():
     print("done", flush=True)
@@ -364,7 +364,7 @@ def test_a_live_opt_out_does_not_wait_for_an_import(desk: Desk) -> None:
 
 @pytest.mark.parametrize(
     ("alone", "took", "rows"),
-    [(False, 0.05, 5000), (False, 0.2, 2500), (False, 0.01, 5000), (True, 0.1, 100_000), (True, 2.0, 50_000)],
+    [(False, 0.05, 5000), (False, 0.2, 2500), (False, 0.01, 5000), (True, 0.1, 50_000), (True, 2.0, 25_000)],
 )
 def test_a_slow_disk_gets_smaller_transactions(
     alone: bool, took: float, rows: int, monkeypatch: pytest.MonkeyPatch
