@@ -42,6 +42,7 @@ def _send_all(ours: Connection, theirs: Connection, portions: Iterator[Portion])
         try:
             for portion in portions:
                 theirs.send(_packed(portion))
+                del portion  # before the next one is made
             theirs.send(None)
         except OSError as why:
             theirs.send(OSError(why.errno, why.strerror, why.filename))
@@ -59,7 +60,10 @@ def _received(pipe: Connection) -> Iterator[Portion]:
             return
         if isinstance(found, OSError):
             raise found
-        yield _unpacked(*found)
+        portion = _unpacked(*found)
+        del found
+        yield portion
+        del portion
 
 
 def _packed(portion: Portion) -> tuple[Any, ...]:

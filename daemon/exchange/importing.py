@@ -82,6 +82,7 @@ class Import:
                     if chunk.rows:
                         run = self._put(chunk, run, pace)
                     self._tell(chunk)
+                    del chunk  # before the next one comes
             with write(self.ledger, self.clock(), self.actor) as w:
                 imports.finish(w, run)
         except imports.OutOfStep:

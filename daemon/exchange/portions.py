@@ -23,8 +23,8 @@ from storage.terms import ALL, REASONS, Reason, seconds
 
 _PORTION: Final = 5000  # rows of a list that are read at a time
 # Rows that are sorted together. A transaction then touches a small part of the table: five thousand people as they come in a
-# list lie on as many pages, and each page is written twice. As many as 150 MB hold.
-CHUNK: Final = 200_000
+# list lie on as many pages, and each page is written twice. As many as fit into 150 MB.
+CHUNK: Final = 150_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,10 @@ class Reader:
                 left -= portion.rows
             if not parts:
                 return
-            yield together(parts)
+            whole = together(parts)
+            del parts, portion
+            yield whole
+            del whole
 
     def portion(self, found: Iterable[Found]) -> Portion:
         """Read all of these, in order."""
