@@ -52,10 +52,11 @@ def sweep(site_key: SiteKey, texts: Sequence[str], kinds: Sequence[str] = ()) ->
             octets[number] = b""
             continue
         domain = text[found.end() :]
-        if domain not in known:
-            known[domain] = _domain_keys(site_key, domain.decode())
-        domains.append(known[domain])
-        if known[domain] is None:
+        keys = known.get(domain, ())
+        if keys == ():
+            keys = known[domain] = _domain_keys(site_key, domain.decode())
+        domains.append(keys)
+        if keys is None:
             octets[number] = b""
     own = [_digests(hasher, octets) for hasher in site_key.hashers]
     hashed = [[_hash(kind, text) for text in octets] for kind in kinds]
@@ -105,7 +106,7 @@ def _lowered(texts: Sequence[str]) -> list[bytes]:
 def _domain_keys(site_key: SiteKey, domain: str) -> Keys | None:
     """None for a domain whose addresses have other forms, or that is none."""
     try:
-        somebody = parse(f"x@{domain}")
+        somebody = parse(f"x.y@{domain}")  # the dot shows who takes addresses with and without it for one
     except NotAnAddress:
         return None
     keys = keys_of(site_key, somebody)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -22,6 +23,8 @@ def appearing(path: Path) -> Iterator[BinaryIO]:
         with path.open("wb") as special:
             yield special
         return
+    if path.is_dir():
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     target = path.resolve()  # through a symbolic link: it goes on pointing there
     beside = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}")
     try:

@@ -135,23 +135,24 @@ class _Rows:
     def found(self, text: Text) -> Iterator[Found]:
         """What each of them says; in lists without a delimiter lines may begin with `#`."""
         table, names, comments = self._table, self._names, not self._table.delimiter
-        simple = self._dialect is _ANYONE
+        hashed = table.hashed or self._dialect is _HASHES
+        simple = self._dialect is _ANYONE and not hashed
         for line, raw, cells in table.records(text):
             if isinstance(cells, str):
                 yield _bad(line, cells, raw)
             elif address := table.address(cells):
                 if comments and address.startswith("#"):
                     continue
-                if simple and "@" in address:
+                if simple:
                     yield Entry(line, address)
                 else:
-                    yield _read(self._dialect, line, raw, address, dict(zip(names, cells, strict=False)))
+                    yield _read(self._dialect, line, raw, address, dict(zip(names, cells, strict=False)), hashed)
             elif not tables.is_blank(cells):
                 yield _bad(line, "no address in it", raw)
 
 
-def _read(dialect: Dialect, line: int, raw: str, address: str, record: words.Record) -> Found:
-    """What one row comes to. `address`: trimmed."""
+def _read(dialect: Dialect, line: int, raw: str, address: str, record: words.Record, hashed: bool = False) -> Found:
+    """What one row comes to. `address`: trimmed; `hashed`: a digest should be there instead."""
     if not address:
         return _bad(line, "no address in it", raw)
     try:
@@ -162,13 +163,10 @@ def _read(dialect: Dialect, line: int, raw: str, address: str, record: words.Rec
         return _bad(line, str(why), raw)
     if isinstance(said, str):
         return Skipped(line, said)
-    digest = None
-    if "@" not in address and (dialect is _HASHES or words.is_digest(address)):
-        digest = _digest(address)
-        if digest is None:
-            return _bad(line, "neither MD5 nor SHA-256 in hex digits", raw)
-        address = ""
-    return _entry(line, address, said, digest)
+    if not hashed:
+        return _entry(line, address, said, None)
+    digest = _digest(address)
+    return _entry(line, "", said, digest) if digest else _bad(line, "neither MD5 nor SHA-256 in hex digits", raw)
 
 
 def _digest(text: str) -> tuple[HashKind, bytes] | None:
@@ -212,9 +210,8 @@ def _json(text: Text, format: str, column: str | None) -> ForeignList:
     lines = items.is_lines(text.head)
     if lines and format == "json":
         raise NotUnderstood("these are JSON Lines: --format ndjson")
-    head = items.lines([text.head]) if lines else items.items([text.head], items.ARRAYS)
     try:
-        sample = [i.value for i in islice(head, _SAMPLE) if i.value is not None]
+        sample = [i.value for i in islice(_items([text.head], lines), _SAMPLE) if i.value is not None]
     except (items.NoArray, ValueError):
         raise NotUnderstood("no array of addresses found in this JSON") from None
     objects = [value for value in sample if isinstance(value, dict)]
@@ -224,25 +221,32 @@ def _json(text: Text, format: str, column: str | None) -> ForeignList:
     key = _key(dialect, names, column)
     for record in records:
         _ask(dialect, record)
-    title = f"{'' if dialect is _GENERIC else dialect.title + ' '}JSON{' Lines' if lines else ''}".strip()
-
-    def found() -> Iterator[Found]:
-        source = items.lines(text.pieces()) if lines else items.items(text.pieces(), items.ARRAYS)
-        for item in source:
-            if item.value is not None and not item.why:
-                record = _record(item.value)
-                yield _read(dialect, item.number, item.raw, words.trimmed(words.said(record.get(key))), record)
-            elif item.why:
-                yield _bad(item.number, item.why, item.raw)
-
     hashed = any(words.is_digest(words.said(r.get(key))) for r in records[:1])
-    what = "hashes" if hashed else "addresses"
-    described = (
-        f"{title}, {text.encoding.name}, {what} in {key!r}" if records else f"{title}, {text.encoding.name}, empty"
-    )
+    title = f"{'' if dialect is _GENERIC else dialect.title + ' '}JSON{' Lines' if lines else ''}"
+    what = f"{'hashes' if hashed else 'addresses'} in {key!r}" if records else "empty"
     return ForeignList(
-        "json" if dialect is _GENERIC else dialect.format, text.encoding.name, "", False, key, hashed, described, found
+        "json" if dialect is _GENERIC else dialect.format,
+        text.encoding.name,
+        "",
+        False,
+        key,
+        hashed,
+        f"{title}, {text.encoding.name}, {what}",
+        lambda: _objects(dialect, _items(text.pieces(), lines), key, hashed),
     )
+
+
+def _items(pieces: Iterable[str], lines: bool) -> Iterator[items.Item]:
+    return items.lines(pieces) if lines else items.items(pieces, items.ARRAYS)
+
+
+def _objects(dialect: Dialect, source: Iterator[items.Item], key: str, hashed: bool) -> Iterator[Found]:
+    for item in source:
+        if item.why:
+            yield _bad(item.number, item.why, item.raw)
+        elif item.value is not None:
+            record = _record(item.value)
+            yield _read(dialect, item.number, item.raw, words.trimmed(words.said(record.get(key))), record, hashed)
 
 
 def _record(value: object) -> dict[str, object]:
@@ -273,7 +277,6 @@ _ACCESS: Final = re.compile(
     r"|[2345]\d\d)(?:[ \t\r\n]|\Z)",
     re.IGNORECASE,
 )
-_NETWORK: Final = re.compile(r"[\[\]0-9a-f.:/]*[0-9:][\[\]0-9a-f.:/]*\Z", re.IGNORECASE)
 
 
 def _is_access_map(text: Text) -> bool:
@@ -326,8 +329,8 @@ def _refused(number: int, raw: str) -> Found:
     if not action:
         return _bad(number, "a pattern without an action", raw)
     if "@" not in pattern:
-        if _NETWORK.match(pattern) or pattern == "<>":
-            return Skipped(number, "a network or host, no address")
+        if pattern == "<>" or ":" in pattern or not pattern.strip("0123456789./[]"):
+            return Skipped(number, "a network or the null sender, no address")
         pattern = "@" + pattern.lstrip(".")
     elif pattern.endswith("@"):
         return _bad(number, "a name at any domain: no address", raw)

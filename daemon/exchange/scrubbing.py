@@ -84,16 +84,12 @@ class Scrub:
         for put in filter(None, (kept, removed)):
             put(head)
         for batch in _batches(self._rows):
-            reasons = _reasons(batch, verdicts, against)
-            _count(counts, batch, reasons, tell)
-            kept(self._joined(batch, reasons, lambda why: not why))
+            stay, go = _sorted_out(batch, _reasons(batch, verdicts, against), counts, tell)
+            kept(self._text.encode("".join(stay)))
             if removed is not None:
-                removed(self._joined(batch, reasons, lambda why: isinstance(why, str) and bool(why)))
+                removed(self._text.encode("".join(go)))
             progress(counts.kept + counts.removed + counts.unreadable)
         return counts
-
-    def _joined(self, batch: Sequence[_Row], reasons: Sequence[Why], wanted: Callable[[Why], bool]) -> bytes:
-        return self._text.encode("".join([row.raw for row, why in zip(batch, reasons, strict=True) if wanted(why)]))
 
 
 # ------------------------------------------------------------------ rows
@@ -165,12 +161,21 @@ def _spellings(text: str) -> list[str]:
     return list(dict.fromkeys([low, *(form for kind, form in forms(parse(text)) if kind != "domain")]))
 
 
-def _count(counts: Counts, batch: Sequence[_Row], reasons: Sequence[Why], tell: Callable[[Bad], object]) -> None:
-    counts.reasons.update(why for why in reasons if isinstance(why, str) and why)
-    counts.removed = counts.reasons.total()
+def _sorted_out(
+    batch: Sequence[_Row], reasons: Sequence[Why], counts: Counts, tell: Callable[[Bad], object]
+) -> tuple[list[str], list[str]]:
+    """The rows that stay and those that go, as found; counted, and the others told."""
+    stay: list[str] = []
+    go: list[str] = []
     for row, why in zip(batch, reasons, strict=True):
-        if not isinstance(why, str):
+        if why == "":
+            stay.append(row.raw)
+            counts.kept += row.address != ""
+        elif isinstance(why, str):
+            go.append(row.raw)
+            counts.reasons[why] += 1
+        else:
             counts.unreadable += 1
             tell(Bad(row.line, str(why), row.raw[:500].rstrip("\r\n")))
-        elif not why and row.address:
-            counts.kept += 1
+    counts.removed = counts.reasons.total()
+    return stay, go

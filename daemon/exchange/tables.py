@@ -120,21 +120,18 @@ def _told_delimiter(lines: Sequence[str]) -> tuple[str | None, int]:
 
 
 def _delimiter(lines: Sequence[str]) -> str:
-    """What the first row has most of, and the other rows as often. "" if there is nothing of the kind."""
+    """What the first row has most of, and the other rows as often; or a header that names an address. "": nothing is."""
     best, score = "", 0
     for candidate in _DELIMITERS:
-        widths = _widths(lines, candidate)
-        same = sum(width == widths[0] for width in widths)
-        if widths[0] > 1 and same * 10 >= len(widths) * 6 and widths[0] * same > score:
-            best, score = candidate, widths[0] * same
+        try:
+            first, *others = [row for row in _rows(lines, candidate)[1] if not is_blank(row)] or [[]]
+        except (NotUnderstood, csv.Error):
+            continue
+        same = 1 + sum(len(row) == len(first) for row in others)
+        named = any(words.means_address(words.name(cell)) for cell in first)
+        if len(first) > 1 and (named or same * 10 >= len(others) * 6) and len(first) * same > score:
+            best, score = candidate, len(first) * same
     return best
-
-
-def _widths(lines: Sequence[str], delimiter: str) -> list[int]:
-    try:
-        return [len(row) for row in _rows(lines, delimiter)[1] if not is_blank(row)]
-    except (NotUnderstood, csv.Error):
-        return [0]
 
 
 def _rows(lines: Sequence[str], delimiter: str) -> tuple[str, list[list[str]]]:

@@ -17,7 +17,8 @@ from daemon.cli import later
 from tests.cli.desk import CONFIG, ROOT, Desk
 
 COMMANDS = (
-    "demo run check-config check suppress lift show list token read replay review stats audit import migrate review_list review_show"
+    "demo run check-config check suppress lift show list token read replay review stats import export scrub audit migrate"
+    " review_list review_show"
     " review_accept review_reject audit_verify audit_export"
 ).split()
 EVERY_FACT = (
@@ -29,6 +30,7 @@ EVERY_FACT = (
     ["stats", "--by", "list"],
     ["audit", "verify"],
     ["audit", "export"],
+    ["export"],
 )
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from daemon.exchange.formats import FORMATS, ForeignList, open_list
 from daemon.exchange.rows import Bad, Entry, Found, NotUnderstood, Skipped
@@ -92,8 +96,11 @@ EXPECTED: dict[str, list[tuple[object, ...]]] = {
         (6, "@example.info", "operator"),
         (7, "skipped"),
         (8, "skipped"),
-        (9, "bad"),
-        (10, "bad"),
+        (9, "skipped"),
+        (10, "@126.de", "operator"),
+        (11, "skipped"),
+        (12, "bad"),
+        (13, "bad"),
     ],
     "optoutd": [
         (2, "=a@example.com", "opt-out"),
@@ -244,14 +251,23 @@ def test_octets_that_are_no_utf8_in_another_column_do_no_harm() -> None:
 @pytest.mark.parametrize("header", ["", "sha256\n", '"Email_SHA256"\r\n'])
 def test_hashes(header: str) -> None:
     md5, sha = "0" * 31 + "A", "f" * 64
-    rows = found(f"{header}{sha}\n{md5}\nzz\n\n{'0' * 40}\n", "auto")
+    rows = found(f"{header}{sha}\n{md5}\nzz\n\n{'0' * 40}\nann@example.com\n", "auto")
     first = 1 + bool(header)
     assert rows[:2] == [
         Entry(first, "", hashed=("sha256", bytes.fromhex(sha))),
         Entry(first + 1, "", hashed=("md5", bytes.fromhex(md5))),
     ]
-    assert [r.line for r in rows if isinstance(r, Bad)] == [first + 2, first + 4]
+    assert [r.line for r in rows if isinstance(r, Bad)] == [first + 2, first + 4, first + 5]
     assert opened(f"{header}{sha}\n").hashed
+
+
+def test_hashes_in_a_column_of_a_table_or_of_objects() -> None:
+    sha = "f" * 64
+    rows = found(f"hash,reason\n{sha},complaint\nann@example.com,complaint\n")
+    assert rows[0] == Entry(2, "", "complaint", hashed=("sha256", bytes.fromhex(sha)))
+    assert isinstance(rows[1], Bad)
+    assert isinstance(found(f'{{"md5": "{sha[:32]}"}}\n')[0], Entry)
+    assert found(f"email\nann@example.com\n{sha}\n")[1] == Entry(3, sha)  # for the importing to refuse
 
 
 # ------------------------------------------------------------------ refusals
@@ -305,6 +321,12 @@ def test_the_description_says_what_was_found() -> None:
     assert set(FORMATS) >= {c.partition("-")[0] for c in CASES} | {"auto", "csv", "hashes"}
 
 
+def test_the_documents_name_every_format() -> None:
+    table = (LISTS.parents[2] / "docs/lists.md").read_text().partition("| format |")[2].partition("\n\n")[0]
+    named = {word for row in table.splitlines()[2:] for word in re.findall("`([a-z]+)`", row.split("|")[1])}
+    assert named == set(FORMATS) - {"auto"}
+
+
 # ------------------------------------------------------------------ large and hostile
 
 
@@ -348,3 +370,31 @@ def test_a_quotation_mark_left_open_costs_one_row() -> None:
         (5, "d@example.com", ""),
     ]
     assert short(found('id,email\n1,a@example.com\n2,"b@example.com\n')) == [(2, "a@example.com", ""), (3, "bad")]
+
+
+WORDS = (
+    'email|address|,|;|\n|\r\n|"|{|}|[|]|:|\\|a@example.com|reason| |REJECT|created|\x00|\ufeff|é|\ud800|status|5.1.1|items|#|=|'
+    "'|1e999|sep=;|scope|since|00000000000000000000000000000000"
+).split("|")
+SOUP = st.lists(st.sampled_from(WORDS), max_size=30).map("".join)
+
+
+@given(SOUP, st.sampled_from(FORMATS), st.sampled_from([None, "1", "email"]), st.sampled_from(["utf-8", "utf-16"]))
+@settings(max_examples=200)
+def test_whatever_it_is_it_is_rows_or_a_refusal(soup: str, format: str, column: str | None, encoding: str) -> None:
+    octets = soup.encode(encoding, "surrogatepass")
+    try:
+        rows = found(octets, format, column)
+    except NotUnderstood:
+        return
+    assert all(isinstance(row, Entry | Skipped | Bad) for row in rows)
+    lines = [row.line for row in rows]
+    assert lines == sorted(lines)
+    assert all(len(row.text) <= 500 for row in rows if isinstance(row, Bad))
+    assert all(len(row.address) <= 512 and len(row.note) <= 600 for row in rows if isinstance(row, Entry))
+
+
+@given(st.binary(max_size=300))
+def test_octets_of_any_kind(octets: bytes) -> None:
+    with suppress(NotUnderstood):
+        assert all(isinstance(row, Entry | Skipped | Bad) for row in open_list(io.BytesIO(octets)).found())

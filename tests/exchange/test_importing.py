@@ -8,10 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from daemon.exchange import importing, pace, portions
 from daemon.exchange.importing import Import
@@ -19,7 +22,7 @@ from daemon.exchange.portions import Tally, Terms
 from daemon.exchange.rows import Bad, Entry, Found, Skipped
 from daemon.options import House, MailingList
 from storage import audit, hashes, imports, suppressions
-from storage.address import SiteKey, parse
+from storage.address import NotAnAddress, SiteKey, parse, person
 from storage.engine import Unavailable
 from storage.terms import ALL, Reason, seconds
 from storage.write import write
@@ -116,6 +119,34 @@ def test_one_person_is_one_key_however_written(desk: Desk) -> None:
     with desk.it.ledger.connect() as db:
         kept = db.exec_driver_sql("SELECT address FROM person ORDER BY 1").scalars().all()
     assert kept == ["A.nn+x@googlemail.com", "Bob+y@example.com"]
+
+
+LOCALS = st.sampled_from(
+    ["ann", "A.nn", "ann+x", "+x", "a.b-c_d", "ä", '"a b"', "o'neil", ".", "a.", "x" * 64, "x" * 65]
+)
+DOMAINS = st.sampled_from(
+    "example.com Example.COM gmail.com GoogleMail.com me.com icloud.com yandex.ru proton.me hey.com bücher.example [127.0.0.1]"
+    " example example.com. a..b -x.example news.example quillpdf.example".split()
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.lists(st.builds("{}@{}".format, LOCALS, DOMAINS), max_size=6), st.sampled_from([(), ("tag",), ("tag", "alias")])
+)
+def test_the_quick_way_comes_to_the_same_keys(desk: Desk, texts: list[str], same: tuple[str, ...]) -> None:
+    desk.it.ledger.same_person = same
+    reader = desk.make()._reader(NOW)
+    (made,) = reader.chunks(Entry(n, text) for n, text in enumerate(texts)) if texts else (None,)
+    expected = list[tuple[bytes, str]]()
+    for text in texts:
+        with suppress(NotAnAddress):
+            address = parse(text)
+            if not HOUSE.never_suppresses(str(address)):
+                expected.append((desk.it.ledger.site_key.address_key(person(address, same)), str(address)))
+    if made:
+        assert [r[0] for r in made.batch.rows] == sorted(key for key, _ in expected)
+        assert made.batch.addresses == dict(reversed(expected))
 
 
 @pytest.mark.parametrize(
