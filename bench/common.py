@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from storage import suppressions
+from storage import bulk
 from storage.address import SiteKey, parse, person
 from storage.engine import Ledger, open_ledger
 from storage.terms import ALL, Reason, seconds
@@ -139,7 +139,7 @@ class Seeded:
 def seeded(directory: Path, count: int) -> Seeded:
     """A ledger in which suppressed(0) .. suppressed(count - 1) stand by the operator's word, or the one that is there.
 
-    Every row goes the way an import goes (storage.suppressions.add_many: evidence, audit row, digest of all rows),
+    Every row goes the way an import goes (storage.bulk.add_many: evidence, audit row, digest of all rows),
     in order of key, in transactions of count/256 rows.
     """
     database, key_file, done = directory / "optoutd.db", directory / "site.key", directory / "seeded"
@@ -179,7 +179,7 @@ def _add(ledger: Ledger, keys: Sequence[bytes]) -> None:
     moment = datetime.now(UTC)
     rows = [(key, ALL, int(Reason.OPERATOR), seconds(moment)) for key in keys]
     with write(ledger, moment, "bench") as w:
-        suppressions.add_many(w, rows, "operator", {"note": "bench"})
+        bulk.add_many(w, bulk.Batch(rows), seconds(moment), {"note": "bench"}, source="operator")
 
 
 # ------------------------------------------------------------------ processes

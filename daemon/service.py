@@ -223,6 +223,8 @@ class Service:
             await asyncio.wait(waiting, timeout=min(beat or 5.0, 5.0), return_when=asyncio.FIRST_COMPLETED)
             for task in waiting:
                 task.cancel()
+            with suppress(Unavailable, Unusable):  # a database that took the place of another is taken up soon
+                self.ledger.store.verify(self.ledger.site_key)
             if beat is not None:
                 systemd.notify("WATCHDOG=1", f"STATUS={self.status()}")
             if self.reload.is_set() and not self.stop.is_set():

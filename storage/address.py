@@ -12,13 +12,15 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, Literal
 
 import idna
 
-FormKind = Literal["exact", "tag", "alias", "domain"]
+FormKind = Literal["exact", "tag", "alias", "domain", "hash"]
+HashKind = Literal["md5", "sha256"]  # of foreign lists: of the trimmed address in small letters
 KEY_OCTETS: Final = 16
 
 # Local parts are taken as people have them, not as RFC 5321 wishes: docomo gave out `a..b@` and `a.@` for years.
@@ -260,8 +262,13 @@ class Who:
     plain: str = field(repr=False)
 
 
-def keys_of(site_key: SiteKey, address: Address) -> Sequence[tuple[bytes, FormKind]]:
-    """Every key that may suppress this address, narrow to wide: what a lookup asks for."""
+def keys_of(site_key: SiteKey, address: Address, hashes: Sequence[HashKind] = ()) -> Sequence[tuple[bytes, FormKind]]:
+    """Every key that may suppress this address, narrow to wide: what a lookup asks for.
+
+    `hashes`: the kinds of foreign hashes there are rows of (storage.hashes says which); their keys come last.
+    """
+    if hashes:
+        return [*keys_of(site_key, address), *((key, "hash") for key in hash_keys(address, hashes))]
     local, domain = address.local, address.domain
     if "+" in local or domain in _ALIASES or not local or not local.isascii():
         return _keyed(site_key, forms(address))
@@ -283,3 +290,26 @@ def _domain_keys(site_key: SiteKey, domain: str) -> Sequence[tuple[bytes, FormKi
 
 def _keyed(site_key: SiteKey, named: Iterable[tuple[FormKind, str]]) -> list[tuple[bytes, FormKind]]:
     return [(site_key._digest(hasher, form), kind) for kind, form in named for hasher in site_key.hashers]
+
+
+# ------------------------------------------------------------------ hashes that others made
+
+
+def hash_key(digest: bytes) -> bytes:
+    """The key under which somebody stands of whom a list has only this digest: its first 16 octets."""
+    return digest[:KEY_OCTETS]
+
+
+def hash_keys(address: Address, kinds: Sequence[HashKind]) -> list[bytes]:
+    """The keys of this address in lists of such hashes: of the address as written, in small letters.
+
+    A name in another script has two spellings on the way: mail has the A-labels, the list was made of either.
+    """
+    if address.is_domain:
+        return []
+    spelt = [str(address).lower()]
+    if "xn--" in address.domain:
+        with suppress(idna.IDNAError, UnicodeError):  # A-labels that stand for nothing have the one spelling
+            spelt.append(f"{spelt[0].rpartition('@')[0]}@{idna.decode(address.domain)}".lower())
+    octets = [text.encode("utf-8", "surrogateescape") for text in spelt]
+    return [hash_key(hashlib.new(kind, o, usedforsecurity=False).digest()) for kind in kinds for o in octets]

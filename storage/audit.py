@@ -91,6 +91,16 @@ class Chain:
             total += integer(digest.digest())
         return total
 
+    def weigh_alike(self, keys: Iterable[bytes], scope: int, reason: int, since: int, evidence: int) -> int:
+        """The same of rows that differ in nothing but their keys, at half the cost: imports are mostly such."""
+        tail = b"|%d|%d|%d|%d" % (scope, reason, since, evidence)
+        total, copy = 0, self._set.copy
+        for key in keys:
+            digest = copy()
+            digest.update(key + tail)
+            total += int.from_bytes(digest.digest())
+        return total
+
     def mac(self, before: bytes, row: Iterable[Any]) -> bytes:
         """The mac of a row (all columns but the mac) that follows `before`."""
         digest = self._row.copy()

@@ -311,6 +311,7 @@ class File:
         if found != self._seen:
             self.engine.dispose()  # closing the last connection may write the log back
             found = self._stat()
+            refuse_foreign_log(self.path, self._seen, found)
             self._check(site_key)
             self._seen = found
 
@@ -334,6 +335,22 @@ class File:
         with self.engine.connect() as connection:
             busy, _, _ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
         return not busy
+
+
+def refuse_foreign_log(database: Path, before: tuple[int, ...] | None, now: tuple[int, ...]) -> None:
+    """A database that took the place of another, while that one's log (-wal) is still there: SQLite would read both as one.
+
+    `before`, `now`: (device, inode, ...) of what lay there and of what lies there. SQLite leaves the log of a file that was
+    moved away, so somebody has to say whether it goes. Raises Unavailable.
+    """
+    if before is None or before[:2] == now[:2]:
+        return
+    log = database.with_name(database.name + "-wal")
+    if log.exists() and log.stat().st_size:
+        raise Unavailable(
+            f"database {database}: another file took its place while {log.name} is still of the old one: stop optoutd, remove"
+            f" {log.name}, start again"
+        )
 
 
 def verify_identity(scalar: Callable[[str], Any], site_key: SiteKey) -> None:

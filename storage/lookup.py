@@ -13,11 +13,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from storage.address import Address, FormKind, SiteKey, keys_of
-from storage.engine import Unavailable, Unusable, verify_identity
-from storage.sweep import sweep
+from storage import hashes
+from storage.address import Address, FormKind, HashKind, SiteKey, keys_of
+from storage.engine import Unavailable, Unusable, refuse_foreign_log, verify_identity
+from storage.sweep import Swept, sweep
 from storage.terms import ALL, Reason
 
 BUSY_MILLISECONDS = 250  # SQLite readers do not wait for writers; this is for a checkpoint that resets the log
@@ -38,6 +39,9 @@ class Row(NamedTuple):
     evidence: int
 
 
+Found = dict[bytes, list[tuple[int, int, int, int]]]  # key -> (scope, reason, since, evidence) of each row under it
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The rows of an address in one word: the strongest reason, the narrowest form that hit, and the row to explain it by."""
@@ -49,7 +53,7 @@ class Verdict:
     evidence: int
 
 
-_WIDTH: dict[FormKind, int] = {"exact": 0, "tag": 1, "alias": 2, "domain": 3}
+_WIDTH: dict[FormKind, int] = {"exact": 0, "hash": 1, "tag": 2, "alias": 3, "domain": 4}
 
 
 def verdict(rows: Sequence[Row], list_number: int | None) -> Verdict | None:
@@ -83,6 +87,42 @@ def _select(keys: int) -> str:
     return f"{one}IN ({','.join('?' * keys)})"
 
 
+# ------------------------------------------------------------------ from keys to rows, for whoever asks
+
+
+def gather(found: Found, rows: Iterable[Sequence[Any]]) -> None:
+    """Add rows (key, scope, reason, since, evidence) to those found so far."""
+    for key, scope, reason, since, evidence in rows:
+        found.setdefault(key, []).append((scope, reason, since, evidence))
+
+
+def rows_of(asked: Sequence[Sequence[tuple[bytes, FormKind]]], found: Found) -> list[list[Row]]:
+    """Of each address, given by its keys, the rows that they hit."""
+    if not found:
+        return [[] for _ in asked]
+    return [[Row(kind, *rest) for key, kind in of_one for rest in found.get(key, ())] for of_one in asked]
+
+
+def answers_of(asked: Swept, texts: Sequence[str], found: Found, *, hashes_too: bool) -> list[Sequence[Row] | None]:
+    """The same of texts that were swept. `hashes_too`: there are rows of foreign hashes."""
+    answers: list[Sequence[Row] | None] = [None if keys is None else () for keys in asked.domains]
+    for number, keys in enumerate(asked.domains if found or hashes_too else ()):
+        if keys is None:
+            continue
+        if hashes_too and "xn--" in texts[number].lower():  # its hash may be of the other spelling
+            answers[number] = None
+            continue
+        standing = [Row("exact", *r) for own in asked.own for r in found.get(own[number], ())]
+        standing += [Row("hash", *r) for of_kind in asked.hashed for r in found.get(of_kind[number], ())]
+        standing += [Row(kind, *r) for key, kind in keys for r in found.get(key, ())]
+        if standing:
+            answers[number] = standing
+    return answers
+
+
+# ------------------------------------------------------------------ asking a file
+
+
 class Lookup:
     """A reading connection of its own. Not for several threads; every method raises Unavailable where it cannot tell."""
 
@@ -95,10 +135,11 @@ class Lookup:
         self._db: sqlite3.Connection | None = None
         self._used: sqlite3.Cursor
         self._seen: tuple[int, int, int, int] | None = None
+        self._known = hashes.Known()
 
     def rows(self, address: Address) -> list[Row]:
         """All rows that any form of this address hits."""
-        keys = keys_of(self.site_key, address)
+        keys = keys_of(self.site_key, address, self._begin())
         found = self._ask([key for key, _ in keys])
         if not found:
             return []
@@ -107,49 +148,49 @@ class Lookup:
 
     def rows_of_all(self, addresses: Iterable[Address]) -> list[list[Row]]:
         """As `rows` for several addresses, in one statement per 500 keys."""
-        asked = [keys_of(self.site_key, a) for a in addresses]
+        kinds = self._begin()
+        asked = [keys_of(self.site_key, a, kinds) for a in addresses]
         keys = list({key for of_one in asked for key, _ in of_one})
-        found: dict[bytes, list[tuple[int, int, int, int]]] = {}
+        found: Found = {}
         for start in range(0, len(keys), _AT_ONCE):
-            for key, scope, reason, since, evidence in self._ask(keys[start : start + _AT_ONCE]):
-                found.setdefault(key, []).append((scope, reason, since, evidence))
-        return (
-            [[Row(kind, *rest) for key, kind in of_one for rest in found.get(key, ())] for of_one in asked]
-            if found
-            else [[] for _ in asked]
-        )
+            gather(found, self._ask(keys[start : start + _AT_ONCE]))
+        return rows_of(asked, found)
 
     def sweep(self, texts: Sequence[str]) -> list[Sequence[Row] | None]:
         """As `rows_of_all` for addresses as a list has them, best some ten thousand at a time.
 
         None: not one of the plain addresses that storage.sweep knows how to ask for quickly; parse it.
         """
-        asked = sweep(self.site_key, texts)
-        found: dict[bytes, list[tuple[int, int, int, int]]] = {}
+        kinds = self._begin()
+        asked = sweep(self.site_key, texts, kinds)
+        found: Found = {}
         for start in range(0, len(asked.wanted), _AT_ONCE):
-            for key, *rest in self._ask(asked.wanted[start : start + _AT_ONCE]):
-                found.setdefault(key, []).append((rest[0], rest[1], rest[2], rest[3]))
-        answers: list[Sequence[Row] | None] = [None if keys is None else () for keys in asked.domains]
-        for number, keys in enumerate(asked.domains if found else ()):
-            if keys is None:
-                continue
-            standing = [Row("exact", *r) for own in asked.own for r in found.get(own[number], ())]
-            standing += [Row(kind, *r) for key, kind in keys for r in found.get(key, ())]
-            if standing:
-                answers[number] = standing
-        return answers
+            gather(found, self._ask(asked.wanted[start : start + _AT_ONCE]))
+        return answers_of(asked, texts, found, hashes_too=bool(kinds))
 
-    def _ask(self, keys: list[bytes]) -> list[tuple[bytes, int, int, int, int]]:
+    def _begin(self) -> Sequence[HashKind]:
+        """A question begins: is the file still ours? Returns the kinds of foreign hashes that are to be asked for, too."""
         try:
-            return (
-                self._cursor().execute(_select(len(keys)), keys).fetchall()
-            )  # fetchall: a half-read cursor pins an old snapshot
+            self._cursor()
+            return self._known.kinds(self._announced)
         except (sqlite3.Error, OSError) as why:
             self.close()
             raise Unavailable(f"lookup in {self.path}: {why}") from why
         except (Unavailable, Unusable):
             self.close()
             raise
+
+    def _announced(self) -> bytes | None:
+        (value,) = self._used.execute(hashes.SELECT).fetchone() or (None,)
+        return value
+
+    def _ask(self, keys: list[bytes]) -> list[tuple[bytes, int, int, int, int]]:
+        """The rows under these keys, in the file that `_begin` found."""
+        try:
+            return self._used.execute(_select(len(keys)), keys).fetchall()  # a half-read cursor pins an old snapshot
+        except sqlite3.Error as why:
+            self.close()
+            raise Unavailable(f"lookup in {self.path}: {why}") from why
 
     def _cursor(self) -> sqlite3.Cursor:
         """A cursor on the connection, which is opened anew whenever the file is another one or was written to.
@@ -162,9 +203,11 @@ class Lookup:
         seen = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns)
         if self._db is None or seen != self._seen:
             self.close()
+            refuse_foreign_log(self.path, self._seen, seen)
             self._db = self._open()
             self._used = self._db.cursor()  # one for all questions: 1.5 us less than a new one each
             self._seen = seen
+            self._known.forget()  # it may be another list, with other kinds of rows
         return self._used
 
     def _open(self) -> sqlite3.Connection:

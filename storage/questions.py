@@ -10,26 +10,33 @@ that was put is answered by a statement that began afterwards.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import psycopg
 
-from storage.address import Address, FormKind, SiteKey, keys_of
+from storage import hashes
+from storage.address import Address, FormKind, HashKind, SiteKey, keys_of
 from storage.engine import Unavailable, Unusable, judge_identity
-from storage.lookup import Row
+from storage.lookup import Found, Row, answers_of, gather, rows_of
 from storage.postgres import Server
+from storage.sweep import sweep
+
+T = TypeVar("T")
 
 SECONDS: Final = (
     2.0  # for a question, reconnecting included; one that waits behind another is answered within CONTRACT 4's 5 s
 )
+_HASHES: Final = hashes.SELECT.encode()
 _QUESTION: Final = b"SELECT key, scope, reason, since, evidence FROM suppression WHERE key = ANY(%s)"
+_MOST: Final = 5_000  # keys a statement
 _IDENTITY: Final = b"""
     SELECT (SELECT version_num FROM alembic_version), (SELECT value FROM meta WHERE name = 'check'),
            (SELECT value FROM meta WHERE name = 'needs')
 """
-_Asked = Sequence[tuple[bytes, FormKind]]  # every form of one address
-_Found = dict[bytes, list[tuple[int, int, int, int]]]  # key -> scope, reason, since, evidence
 
 
 class Lookup:
@@ -38,26 +45,47 @@ class Lookup:
     def __init__(self, server: Server, site_key: SiteKey):
         self.server, self.site_key = server, site_key
         self._db: psycopg.Connection[Any] | None = None
+        self._known = hashes.Known()
 
     def rows(self, address: Address) -> list[Row]:
         """All rows that any form of this address hits. Raises Unavailable, Unusable."""
         return self.rows_of_all([address])[0]
 
     def rows_of_all(self, addresses: Iterable[Address]) -> list[list[Row]]:
-        """As `rows` for several, in one statement."""
-        asked = [keys_of(self.site_key, a) for a in addresses]
+        """As `rows` for several."""
+        kinds = self._kinds()
+        asked = [keys_of(self.site_key, a, kinds) for a in addresses]
+        return rows_of(asked, self._found(_keys(asked)))
+
+    def sweep(self, texts: Sequence[str]) -> list[Sequence[Row] | None]:
+        """As `rows_of_all` for addresses as a list has them; None: not one that storage.sweep knows, parse it."""
+        kinds = self._kinds()
+        asked = sweep(self.site_key, texts, kinds)
+        return answers_of(asked, texts, self._found(asked.wanted), hashes_too=bool(kinds))
+
+    def _kinds(self) -> Sequence[HashKind]:
+        return self._known.kinds(lambda: self._asked(lambda db: _first(db.execute(_HASHES).fetchone())))
+
+    def _found(self, keys: Sequence[bytes]) -> Found:
+        found: Found = {}
+        for start in range(0, len(keys), _MOST):
+            some = list(keys[start : start + _MOST])
+            gather(found, self._asked(partial(_ask, keys=some)))
+        return found
+
+    def _asked(self, question: Callable[[psycopg.Connection[Any]], T]) -> T:
         try:
             if self._db is None or self._db.closed:
+                self._known.forget()
                 self._db = psycopg.connect(self.server.conninfo(SECONDS), autocommit=True)
                 _identify(self._db.execute(_IDENTITY).fetchone(), self.site_key)
-            found = self._db.execute(_QUESTION, (_keys(asked),), prepare=True, binary=True).fetchall()
+            return question(self._db)
         except psycopg.Error as why:
             self.close()
             raise Unavailable(f"{self.server.name}: {_said(why)}") from None
         except (Unavailable, Unusable):
             self.close()
             raise
-        return _answers(asked, _gathered(found))
 
     def close(self) -> None:
         """Close the connection; the next question opens one."""
@@ -66,24 +94,28 @@ class Lookup:
             db.close()
 
 
+def _ask(db: psycopg.Connection[Any], keys: list[bytes]) -> list[Any]:
+    return db.execute(_QUESTION, (keys,), prepare=True, binary=True).fetchall()
+
+
 class Questions:
     """For one event loop. While a statement is under way, further questions gather for the next one."""
 
     def __init__(self, server: Server, site_key: SiteKey):
         self.server, self.site_key = server, site_key
         self._db: psycopg.AsyncConnection[Any] | None = None
-        self._waiting: list[tuple[Sequence[_Asked], asyncio.Future[_Found]]] = []
+        self._known = hashes.Known()
+        self._waiting: list[_Question] = []
         self._asking: asyncio.Task[None] | None = None
 
     async def rows_of_all(self, addresses: Sequence[Address]) -> list[list[Row]]:
         """All rows that any form of each address hits. Raises Unavailable, Unusable."""
-        asked = [keys_of(self.site_key, a) for a in addresses]
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[_Found] = loop.create_future()
-        self._waiting.append((asked, answer))
+        question = _Question(addresses, loop.create_future())
+        self._waiting.append(question)
         if self._asking is None:
             self._asking = loop.create_task(self._ask())
-        return _answers(asked, await answer)
+        return await question.answer
 
     async def _ask(self) -> None:
         """Ask until nobody waits."""
@@ -92,23 +124,35 @@ class Questions:
                 together, self._waiting = self._waiting, []
                 try:
                     async with asyncio.timeout(SECONDS):
-                        found = await self._found([of_one for asked, _ in together for of_one in asked])
+                        await self._answer(together)
                 except (psycopg.Error, TimeoutError, Unavailable, Unusable) as why:
                     await self.close()
-                    _fail(together, f"{self.server.name}: {_said(why)}")
-                else:
-                    for _, answer in together:
-                        if not answer.done():  # whoever asked may have gone
-                            answer.set_result(found)
+                    for question in together:
+                        question.fail(f"{self.server.name}: {_said(why)}")
         finally:
             self._asking = None
 
-    async def _found(self, asked: Sequence[_Asked]) -> _Found:
+    async def _answer(self, together: Sequence[_Question]) -> None:
+        db = await self._connected()
+        if (kinds := self._known.fresh()) is None:
+            began = time.monotonic()
+            value = await (await db.execute(_HASHES)).fetchone()
+            self._known.learn(_first(value), began)
+            kinds = self._known.fresh() or ()
+        asked = [[keys_of(self.site_key, a, kinds) for a in question.addresses] for question in together]
+        keys = _keys([of_one for of_question in asked for of_one in of_question])
+        cursor = await db.execute(_QUESTION, (keys,), prepare=True, binary=True)
+        found: Found = {}
+        gather(found, await cursor.fetchall())
+        for question, of_question in zip(together, asked, strict=True):
+            question.tell(rows_of(of_question, found))
+
+    async def _connected(self) -> psycopg.AsyncConnection[Any]:
         if self._db is None:
+            self._known.forget()
             self._db = await psycopg.AsyncConnection.connect(self.server.conninfo(SECONDS), autocommit=True)
             _identify(await (await self._db.execute(_IDENTITY)).fetchone(), self.site_key)
-        cursor = await self._db.execute(_QUESTION, (_keys(asked),), prepare=True, binary=True)
-        return _gathered(await cursor.fetchall())
+        return self._db
 
     async def close(self) -> None:
         """Close the connection; the next question opens one."""
@@ -117,10 +161,20 @@ class Questions:
             await db.close()
 
 
-def _fail(together: Sequence[tuple[Sequence[_Asked], asyncio.Future[_Found]]], why: str) -> None:
-    for _, answer in together:
-        if not answer.done():
-            answer.set_exception(Unavailable(why))
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """About whom, and who waits for it. Whoever asked may have gone meanwhile."""
+
+    addresses: Sequence[Address]
+    answer: asyncio.Future[list[list[Row]]]
+
+    def tell(self, rows: list[list[Row]]) -> None:
+        if not self.answer.done():
+            self.answer.set_result(rows)
+
+    def fail(self, why: str) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(Unavailable(why))
 
 
 def _said(why: BaseException) -> str:
@@ -134,18 +188,9 @@ def _identify(row: Sequence[Any] | None, site_key: SiteKey) -> None:
     judge_identity(version, check, needs, site_key)
 
 
-def _keys(asked: Sequence[_Asked]) -> list[bytes]:
+def _keys(asked: Iterable[Sequence[tuple[bytes, FormKind]]]) -> list[bytes]:
     return list({key for of_one in asked for key, _ in of_one})
 
 
-def _gathered(rows: Iterable[Sequence[Any]]) -> _Found:
-    found: _Found = {}
-    for key, scope, reason, since, evidence in rows:
-        found.setdefault(bytes(key), []).append((scope, reason, since, evidence))
-    return found
-
-
-def _answers(asked: Sequence[_Asked], found: _Found) -> list[list[Row]]:
-    if not found:
-        return [[] for _ in asked]
-    return [[Row(kind, *rest) for key, kind in of_one for rest in found.get(key, ())] for of_one in asked]
+def _first(row: Sequence[Any] | None) -> bytes | None:
+    return row[0] if row else None

@@ -6,13 +6,12 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any, Final, Literal
 
 from sqlalchemy import Connection
 
-from storage import forgotten
-from storage.address import Address, SiteKey, forms, keys_of, person
+from storage import forgotten, hashes
+from storage.address import Address, SiteKey, forms, hash_keys, keys_of, person
 from storage.engine import Ledger
 from storage.pieces import in_pieces
 from storage.terms import ALL, Reason, joined, seconds
@@ -114,44 +113,6 @@ def _no_longer_wanted(w: Write, rows: list[RawRow], address: str, source: str) -
         end(w, rows, number, source)
 
 
-def add_many(
-    w: Write,
-    rows: Iterable[tuple[bytes, int, int, int]],
-    source: str,
-    detail: dict[str, Any],
-    people: Sequence[tuple[bytes, str]] = (),
-) -> int:
-    """Insert a batch of (key, scope, reason, since) under one evidence and one audit row; returns how many were new.
-
-    Sort by key (twice as fast: FACTS). Rows already there are left as they are. Keep a batch to 10,000 rows where
-    others write too: a live opt-out waits for the whole transaction.
-    """
-    number = w.evidence(source=source, **detail)
-    total = 0
-    pending = iter(rows)
-    while batch := list(islice(pending, 10_000)):
-        fresh = [(*row, number[0]) for row in _not_there(w.db, batch)]
-        _insert(w, fresh)
-        total += len(fresh)
-    erased = forgotten.among(w.db, (key for key, _ in people))
-    if known := [p for p in people if p[0] not in erased]:
-        w.db.exec_driver_sql("INSERT INTO person (key, address) VALUES (?, ?) ON CONFLICT (key) DO NOTHING", known)
-    w.audit("imported", source=source, evidence=number)
-    return total
-
-
-def _not_there(db: Connection, batch: list[tuple[bytes, int, int, int]]) -> list[tuple[bytes, int, int, int]]:
-    there: set[tuple[bytes, int, int]] = set()
-    for start in range(0, len(batch), 500):
-        there.update((r[0], r[1], r[2]) for r in _rows(db, [b[0] for b in batch[start : start + 500]]))
-    fresh = []
-    for row in batch:
-        if row[:3] not in there:
-            there.add(row[:3])
-            fresh.append(row)
-    return fresh
-
-
 def lift(
     w: Write,
     whom: Whom,
@@ -195,12 +156,16 @@ def expire(w: Write, before: datetime) -> int:
 
 
 def _personal_keys(w: Write, address: Address) -> list[bytes]:
-    """The keys that are this person's own: not the domain's, and no wider than the operator lets sameness go."""
+    """The keys that are this person's own: not the domain's, and no wider than the operator lets sameness go.
+
+    Of foreign lists of hashes, too: whoever is taken off the list is mailed again.
+    """
     kinds = {"exact", *w.ledger.same_person} if not address.is_domain else {"domain"}
     mine = [form for kind, form in forms(address) if kind in kinds]
     if address.is_domain:
         mine = mine[:1]
-    return [key for form in mine for key in w.ledger.site_key.address_keys(form)]
+    keyed = [key for form in mine for key in w.ledger.site_key.address_keys(form)]
+    return keyed + hash_keys(address, hashes.kinds(w.db))
 
 
 def _lifted_later(db: Connection, keys: list[bytes], scope: int, moment: datetime) -> bool:
@@ -221,8 +186,13 @@ def _lifted_later(db: Connection, keys: list[bytes], scope: int, moment: datetim
 
 def lifted_since(db: Connection, ledger: Ledger, whom: Whom, scope: int, moment: int) -> bool:
     """Was this person taken off this list again after `moment` (seconds since 1970)?"""
-    keys = [whom] if isinstance(whom, bytes) else [key for key, _ in keys_of(ledger.site_key, whom)]
+    keys = _all_keys(db, ledger.site_key, whom)
     return _lifted_later(db, keys, scope, datetime.fromtimestamp(moment, UTC))
+
+
+def _all_keys(db: Connection, site_key: SiteKey, whom: Whom) -> list[bytes]:
+    """Every key under which something may stand against this person."""
+    return [whom] if isinstance(whom, bytes) else [key for key, _ in keys_of(site_key, whom, hashes.kinds(db))]
 
 
 def _rows(db: Connection, keys: Sequence[bytes]) -> list[RawRow]:
@@ -322,7 +292,7 @@ def utc(at: int) -> datetime:
 
 def standing(db: Connection, site_key: SiteKey, whom: Whom) -> list[RawRow]:
     """The rows that stand against any form of this address (or under this key), oldest first."""
-    keys = [whom] if isinstance(whom, bytes) else [key for key, _ in keys_of(site_key, whom)]
+    keys = _all_keys(db, site_key, whom)
     return sorted(_rows(db, keys), key=lambda r: r[3])
 
 
@@ -341,7 +311,7 @@ def details(db: Connection, evidence: Sequence[int]) -> dict[int, dict[str, Any]
 
 def history(db: Connection, site_key: SiteKey, address: Address) -> list[Fact]:
     """All that was ever done about any form of this address, oldest first."""
-    return by_keys(db, [key for key, _ in keys_of(site_key, address)])
+    return by_keys(db, _all_keys(db, site_key, address))
 
 
 def by_keys(db: Connection, keys: Sequence[bytes]) -> list[Fact]:

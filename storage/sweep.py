@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from storage.address import KEY_OCTETS, FormKind, NotAnAddress, SiteKey, keys_of, parse
 
+_REMEMBERED: Final = 50_000  # domains
 # Nothing in it that another form, a route or a quotation mark could hide in.
 _LOCAL: Final = re.compile(rb"[a-z0-9._-]{1,64}@")
 
@@ -63,6 +64,35 @@ def sweep(site_key: SiteKey, texts: Sequence[str], kinds: Sequence[str] = ()) ->
     wanted.update(*own, *hashed)
     wanted.discard(b"")
     return Swept(own, hashed, domains, sorted(wanted))
+
+
+def own_keys(hasher: hashlib.blake2b, texts: Sequence[str], is_plain: Callable[[bytes], bool]) -> list[bytes]:
+    """Only the keys under which these are written: b"" for what is not a plain address.
+
+    `is_plain`: of a domain in small letters (has it addresses of one form only?), as `PlainDomains` remembers it.
+    """
+    octets = _lowered(texts)
+    local = _LOCAL.match
+    for number, text in enumerate(octets):
+        found = local(text)
+        if found is None or not is_plain(text[found.end() :]):
+            octets[number] = b""
+    return _digests(hasher, octets)
+
+
+class PlainDomains(dict[bytes, bool]):
+    """Which domains have addresses of one form only; remembered, for a list has few. `but`: domains to be left aside."""
+
+    def __init__(self, site_key: SiteKey, but: Iterable[str] = ()):
+        super().__init__()
+        self._site_key, self._but = site_key, frozenset(but)
+
+    def __missing__(self, domain: bytes) -> bool:
+        if len(self) > _REMEMBERED:
+            self.clear()
+        name = domain.decode()
+        self[domain] = found = name not in self._but and _domain_keys(self._site_key, name) is not None
+        return found
 
 
 def _lowered(texts: Sequence[str]) -> list[bytes]:

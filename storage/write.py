@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -47,12 +47,17 @@ class Write:
         """`now` in seconds since 1970 UTC."""
         return seconds(self.now)
 
-    def rows_added(self, rows: list[tuple[bytes, int, int, int, int]]) -> None:
+    def rows_added(self, rows: Sequence[tuple[bytes, int, int, int, int]]) -> None:
         """Tell of suppression rows inserted: (key, scope, reason, since, evidence)."""
         self._change += self.chain.weigh(rows)
         self._changed |= bool(rows)
 
-    def rows_removed(self, rows: list[tuple[bytes, int, int, int, int]]) -> None:
+    def keys_added(self, keys: Sequence[bytes], scope: int, reason: int, since: int, evidence: int) -> None:
+        """Tell of suppression rows inserted that differ in nothing but their keys."""
+        self._change += self.chain.weigh_alike(keys, scope, reason, since, evidence)
+        self._changed |= bool(keys)
+
+    def rows_removed(self, rows: Sequence[tuple[bytes, int, int, int, int]]) -> None:
         """Tell of suppression rows deleted."""
         self._change -= self.chain.weigh(rows)
         self._changed |= bool(rows)

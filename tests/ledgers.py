@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 
 from daemon.gate import Gate, Lookup
 from daemon.opening import lookup_of
-from storage import engine, suppressions
+from storage import bulk, engine, suppressions
 from storage.address import SiteKey, parse
 from storage.engine import File, Ledger, _migrate, open_ledger
 from storage.postgres import Server
 from storage.terms import ALL, Reason
-from storage.write import write
+from storage.write import Write, write
 
 # For a test of what only a file can be, though others of its module run on both databases.
 IN_A_FILE = pytest.mark.parametrize("ledger", ["file"], indirect=True)
@@ -67,8 +69,10 @@ class Books:
 
     def lookup(self) -> Lookup:
         """A reading connection."""
-        self._lookups.append(lookup_of(self.ledger))
-        return self._lookups[-1]
+        found = lookup_of(self.ledger)
+        if not isinstance(self.ledger.store, File):  # psycopg wants to be closed; SQLite does so when nobody holds it
+            self._lookups.append(found)
+        return found
 
     def close(self) -> None:
         """Close all that was opened."""
@@ -119,3 +123,14 @@ def again(where: str, key: str = "") -> Books:
     if not key:
         return books(Path(where))
     return opened(Ledger(Server(where), SiteKey((bytes.fromhex(key),))))
+
+
+def bring(
+    w: Write,
+    rows: Sequence[bulk.Row],
+    source: str,
+    detail: Mapping[str, Any],
+    people: Sequence[tuple[bytes, str]] = (),
+) -> bulk.Added:
+    """Rows (key, scope, reason, since) at once, as an import does."""
+    return bulk.add_many(w, bulk.Batch(sorted(rows), dict(people)), w.at, detail, source=source)

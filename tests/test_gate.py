@@ -127,10 +127,19 @@ def test_without_a_database_nobody_knows(ledger: Books) -> None:
 
 
 def test_with_another_sites_key_nobody_knows(ledger: Books, tmp_path: Path) -> None:
+    gate = ledger.gate()
+    assert gate.may(ANN) == Pass()
     other = books(tmp_path / "other")
-    other.ledger.path.rename(ledger.ledger.path)
-    assert isinstance(ledger.gate().may(ANN), Unknown)
     other.ledger.close()
+    other.ledger.path.rename(ledger.ledger.path)
+    [answer] = gate.may_all([ANN])
+    assert isinstance(answer, Unknown)
+    assert "is still of the old one" in answer.why  # the two read as one would be neither
+    ledger.ledger.close()
+    ledger.ledger.path.with_name("optoutd.db-wal").unlink()
+    answer = gate.may(ANN)
+    assert isinstance(answer, Unknown)
+    assert "the site key is not the one" in answer.why
 
 
 def test_what_stands_is_told_by_list(ledger: Books) -> None:

@@ -17,7 +17,7 @@ from storage.address import parse
 from storage.incoming import FirstSight, Place, State
 from storage.terms import ALL, Reason, seconds
 from storage.write import write
-from tests.ledgers import Books, books
+from tests.ledgers import Books, books, bring
 
 NOW = datetime(2032, 5, 4, 12, tzinfo=UTC)
 ANN, BOB = parse("ann@example.com"), parse("bob@example.org")
@@ -100,7 +100,7 @@ def test_one_of_several_rows_that_stands_keeps_the_evidence_of_all(ledger: Books
 def test_the_evidence_of_an_import_stays_for_it_names_nobody(ledger: Books) -> None:
     key = ledger.ledger.site_key.address_key("ann@example.com")
     with write(ledger.ledger, NOW - days(3000), "test") as w:
-        suppressions.add_many(w, [(key, ALL, 2, seconds(NOW - days(3000)))], "import", {"file": "old.csv"})
+        bring(w, [(key, ALL, 2, seconds(NOW - days(3000)))], "import", {"file": "old.csv"})
     jobs(ledger).forget_evidence()
     assert told(ledger) == {1: True}
 

@@ -10,7 +10,7 @@ from daemon.cli.common import USAGE, Stop
 
 NOT_YET: Final = "is not in this version yet"
 
-COMMANDS: Final = frozenset(("backup", "doctor", "import", "restore"))
+COMMANDS: Final = frozenset(("backup", "doctor", "restore"))
 OPTIONS: Final = {
     "migrate": ("--re-key",),
 }

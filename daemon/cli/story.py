@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +11,8 @@ from daemon.cli import common, subjects
 from daemon.cli.common import NO, USAGE, AsJson, Stop, tell, when
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from storage.refusals import Refusal
     from storage.suppressions import Fact, RawRow
 
@@ -49,7 +52,7 @@ def show(
         return
     if output is not None:
         raise Stop("-o goes with --for-subject or --certificate", USAGE)
-    from storage import refusals, suppressions
+    from storage import imports, refusals, suppressions
     from storage.address import keys_of
     from storage.terms import Reason
 
@@ -59,8 +62,8 @@ def show(
     numbers = common.list_numbers(ledger)
     with ledger.reading() as db:
         if person is not None:
-            facts = suppressions.history(db, ledger.site_key, person)
             rows = suppressions.standing(db, ledger.site_key, person)
+            facts = suppressions.history(db, ledger.site_key, person) + _imports(db, rows)
             refused = refusals.of_key(db, [key for key, _ in keys_of(ledger.site_key, person)])
         else:
             known = ref is not None and common.is_number(ref)
@@ -70,13 +73,27 @@ def show(
                 raise Stop(f"no such ref: {ref}", NO)
             refused = [r for r in refusals.of_key(db, [f.key for f in facts if f.key]) if r.evidence == ref]
         details = suppressions.details(db, [r[4] for r in rows])
+        brought = imports.brought(db, ref or 0) if person is None and _is_import(facts) else None
     fact = {
         "address": str(person) if person else _named(facts),
-        "suppressed": any(r[2] != Reason.WANTED for r in rows),
+        "suppressed": bool(brought and brought.standing) or any(r[2] != Reason.WANTED for r in rows),
         "suppressions": [_standing(r, details.get(r[4]), numbers, facts) for r in rows],
         "history": sorted([*map(_happened, facts), *(_refusal(r, numbers) for r in refused)], key=lambda h: h["at"]),
+        "import": None if brought is None else asdict(brought),
     }
     tell(fact, as_json, _shown(fact))
+
+
+def _imports(db: Connection, rows: list[RawRow]) -> list[Fact]:
+    """What brought these rows, of those that came with many others: the record does not name each."""
+    from storage import suppressions
+
+    of_rows = [fact for ref in dict.fromkeys(r[4] for r in rows) for fact in suppressions.by_evidence(db, ref)]
+    return [fact for fact in of_rows if fact.event == "imported"]
+
+
+def _is_import(facts: list[Fact]) -> bool:
+    return any(fact.event == "imported" for fact in facts)
 
 
 def _named(facts: list[Fact]) -> str | None:
@@ -109,9 +126,17 @@ def _happened(fact: Fact) -> dict[str, Any]:
         "source": fact.source,
         **told,
         "actor": fact.actor,
-        "because": of_it.get("because") or of_it.get("note") or None,
+        "because": of_it.get("because") or of_it.get("note") or _list_of(of_it) or None,
         "ref": fact.evidence,
     }
+
+
+def _list_of(detail: dict[str, Any]) -> str:
+    """Of an import: which list, and where in it."""
+    if not detail.get("file"):
+        return ""
+    lines = f", lines {detail['first']} to {detail['last']}" if detail.get("first") else ""
+    return f"in the list {detail['file']} ({detail.get('format') or 'unknown format'}{lines})"
 
 
 def _refusal(of: Refusal, numbers: dict[str, int]) -> dict[str, Any]:
@@ -129,6 +154,8 @@ def _refusal(of: Refusal, numbers: dict[str, int]) -> dict[str, Any]:
 
 
 def _shown(fact: dict[str, Any]) -> str:
+    if fact["import"]:
+        return "\n".join([*_brought(fact["import"]), "", "  history:", *(x for h in fact["history"] for x in _past(h))])
     lines = [common.one_line(fact["address"] or "(address not kept)")]
     lines += [_stands(row) for row in fact["suppressions"]]
     if not fact["suppressed"]:
@@ -137,6 +164,14 @@ def _shown(fact: dict[str, Any]) -> str:
     for past in fact["history"]:
         lines += _past(past)
     return "\n".join(lines)
+
+
+def _brought(it: dict[str, Any]) -> list[str]:
+    return [
+        f"import of {common.one_line(it['file'] or '(a list without a name)')}",
+        f"  this part of it brought {it['rows']}, of which {it['standing']} stand now",
+        f"  all of it brought {it['total']}, of which {it['total_standing']} stand now",
+    ]
 
 
 def _stands(row: dict[str, Any]) -> str:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 HashKind = Literal["md5", "sha256"]  # of the trimmed address in small letters
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """Somebody who is on the list.
 
     `line`: where in the file it begins (of JSON: the number of the item), from 1. `address`: as written, trimmed; "" in a

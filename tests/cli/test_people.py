@@ -250,7 +250,7 @@ def test_show(desk: Desk) -> None:
     said = desk("show", "ANN@example.com", "--json")
     assert said.code == 0
     fact = said.fact
-    assert list(fact) == ["address", "suppressed", "suppressions", "history"]
+    assert list(fact) == ["address", "suppressed", "suppressions", "history", "import"]
     assert (fact["address"], fact["suppressed"]) == ("ANN@example.com", True)
     (row,) = fact["suppressions"]
     assert ZULU.fullmatch(row.pop("since"))
@@ -311,7 +311,13 @@ def test_show_of_nobody(desk: Desk) -> None:
     desk.books()
     said = desk("show", "ann@example.com", "--json")
     assert said.code == 0
-    assert said.fact == {"address": "ann@example.com", "suppressed": False, "suppressions": [], "history": []}
+    assert said.fact == {
+        "address": "ann@example.com",
+        "suppressed": False,
+        "suppressions": [],
+        "history": [],
+        "import": None,
+    }
     assert "not suppressed" in desk("show", "ann@example.com").out
     assert desk("show").code == 64
     assert desk("show", "ann@example.com", "--ref", "1").code == 64

@@ -312,7 +312,12 @@ def test_a_broken_chain_is_said_first_and_is_1(desk: Desk, life: Life) -> None:
     assert "audit row 2: changed" in said.out
     assert "keep a copy of this database" in said.err
     fact = desk("show", ZELDA, "--certificate", "--json").fact
-    assert fact["chain"] == {"ok": False, "rows": 3, "head": None, "error": "audit row 2: changed, or not written by us"}
+    assert fact["chain"] == {
+        "ok": False,
+        "rows": 3,
+        "head": None,
+        "error": "audit row 2: changed, or not written by us",
+    }
 
 
 def test_of_somebody_unknown_there_is_nothing_to_certify(desk: Desk, life: Life) -> None:

@@ -8,11 +8,10 @@ from datetime import timedelta
 import pytest
 
 from daemon.cli import common
-from storage import suppressions
 from storage.terms import ALL, Reason
 from storage.write import write
 from tests.cli.desk import Desk
-from tests.ledgers import Books
+from tests.ledgers import Books, bring
 
 KEYS = ["dry_run", "lifted", "kept", "by", "kept_because", "first"]
 IMPORT = ("lift", "--import", "list.csv")
@@ -26,7 +25,7 @@ def books(desk: Desk) -> Books:
     people = sorted((it.ledger.site_key.address_key(a), a) for a in map("{}@example.com".format, ("ann", "bob", "cem")))
     with write(it.ledger, common.now(), "import") as w:
         rows = [(key, ALL, int(Reason.OPT_OUT), 1_700_000_000) for key, _ in people]
-        suppressions.add_many(w, rows, "import", {"file": "list.csv", "import": 3}, people)
+        bring(w, rows, "import", {"file": "list.csv", "import": 3}, people)
     it.suppress("bob@example.com")
     it.suppress("dee@example.com", "offers")
     desk("suppress", "dee@example.com", "--reason", "hard-bounce", "--source", "dsn")

@@ -8,11 +8,11 @@ import pytest
 
 from daemon.intake import Intake
 from daemon.mail.reading import Proof
-from storage import suppressions, undo
+from storage import undo
 from storage.terms import ALL, Reason
 from storage.write import write
 from tests.intake.support import ANN, BOB, NOW, envelope, opt_out, queue, rows
-from tests.ledgers import Books
+from tests.ledgers import Books, bring
 
 IMPORT = undo.Cause(imported="list.csv")
 
@@ -23,7 +23,7 @@ def imported(ledger: Books) -> Books:
     keys = sorted(ledger.ledger.site_key.address_key(address) for address in (ANN, BOB))
     with write(ledger.ledger, NOW, "import") as w:
         listed = [(key, ALL, int(Reason.OPT_OUT), 1_700_000_000) for key in keys]
-        suppressions.add_many(w, listed, "import", {"file": "list.csv", "import": 1})
+        bring(w, listed, "import", {"file": "list.csv", "import": 1})
     return ledger
 
 

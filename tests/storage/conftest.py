@@ -43,7 +43,7 @@ def on_server(_server: Ledger) -> Iterator[Books]:
         db.exec_driver_sql(f"TRUNCATE {', '.join(_EMPTIED)} RESTART IDENTITY")
         db.exec_driver_sql("DELETE FROM meta WHERE name <> 'needs'")
         db.exec_driver_sql("INSERT INTO meta (name, value) VALUES (?, ?)", first_facts(_server.site_key))
-    it = opened(_server)
+    it = opened(Ledger(_server.store, _server.site_key))
     yield it
     it.close()
 

@@ -22,7 +22,7 @@ from storage.refusals import Refusal
 from storage.terms import ALL, Reason, seconds
 from storage.write import write
 from tests.intake.support import HOUSE
-from tests.ledgers import Books, books
+from tests.ledgers import Books, books, bring
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 ZELDA, ZELDAS_SHOP, BOB = "zelda.quux@example.com", "Zelda.Quux+shop@example.com", "bob@example.org"
@@ -105,16 +105,12 @@ class Life:
         keys = [self.key_of(a) for a in (ZELDA, BOB)]
         rows = sorted((key, ALL, int(Reason.OPT_OUT), seconds(self.now)) for key in keys)
         with write(self.it.ledger, self.now, "cli root") as w:
-            suppressions.add_many(
-                w, rows, "import", {"file": "old.csv", "rows": 2}, list(zip(keys, (ZELDA, BOB), strict=True))
-            )
+            bring(w, rows, "import", {"file": "old.csv"}, list(zip(keys, (ZELDA, BOB), strict=True)))
 
     def is_imported_by_digest(self) -> None:
         key = hashlib.md5(ZELDA.encode(), usedforsecurity=False).digest()
         with write(self.it.ledger, self.now, "cli root") as w:
-            suppressions.add_many(
-                w, [(key, ALL, int(Reason.OPT_OUT), seconds(self.now))], "import", {"file": "old.md5"}
-            )
+            bring(w, [(key, ALL, int(Reason.OPT_OUT), seconds(self.now))], "import", {"file": "old.md5"})
 
     def is_refused(self) -> None:
         self.now += timedelta(minutes=1)

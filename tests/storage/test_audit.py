@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from storage import audit, suppressions
+from storage import audit, bulk, suppressions
 from storage.address import SiteKey, parse
 from storage.audit import ChainBroken, Head
 from storage.engine import File, Ledger
 from storage.terms import ALL, Reason
 from storage.write import write
-from tests.ledgers import Books, books
+from tests.ledgers import Books, books, bring
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
@@ -269,7 +269,7 @@ def test_two_rows_that_change_places_are_found(kept: Books) -> None:
 def test_a_batch_is_covered_row_by_row(ledger: Books) -> None:
     with write(ledger.ledger, NOW, "import") as w:
         rows = [(n.to_bytes(16), ALL, int(Reason.OPT_OUT), n) for n in range(25_000)]
-        assert suppressions.add_many(w, rows, "import", {"file": "list.csv"}) == 25_000
+        assert bulk.add_many(w, bulk.Batch(rows), 1, {"file": "list.csv"}).new == 25_000
     assert verify(ledger).seq == 1
     tamper(ledger, "UPDATE suppression SET since = 1 WHERE key = ?", values=((12_345).to_bytes(16),))
     assert broken(ledger)[0] == 0
@@ -415,7 +415,7 @@ def test_the_suppression_row_is_named(kept: Books, statement: str, sentence: str
 
 def test_a_row_of_an_import_is_not_taken_for_the_one(kept: Books) -> None:
     with write(kept.ledger, NOW, "import") as w:
-        suppressions.add_many(w, [(bytes([n]) * 16, ALL, 2, 1) for n in range(9)], "import", {})
+        bring(w, [(bytes([n]) * 16, ALL, 2, 1) for n in range(9)], "import", {})
     tamper(kept, "UPDATE suppression SET since = 2 WHERE key = ?", values=(bytes([3]) * 16,))
     assert "which one cannot be told" in broken(kept)[1]
 

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from storage import audit, suppressions
+from storage import audit
 from storage.audit import ChainBroken
 from storage.engine import File, Ledger
 from storage.terms import ALL, Reason
 from storage.write import write
-from tests.ledgers import Books, books
+from tests.ledgers import Books, books, bring
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 KEYS: Final = {"audit": 1, "evidence": 1, "suppression": 3, "list_number": 1, "meta": 1}  # columns of the primary key
@@ -71,7 +71,7 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Edited:
     it.lift("cem@example.com")
     with write(it.ledger, NOW, "import") as w:
         rows = [(bytes([n]) * 16, ALL, int(Reason.OPT_OUT), n) for n in range(1, 6)]
-        suppressions.add_many(w, rows, "import", {"file": "list.csv"})
+        bring(w, rows, "import", {"file": "list.csv"})
     with write(it.ledger, NOW + timedelta(hours=1), "cli") as w:
         w.forget_evidence([1])
         w.audit("erased")

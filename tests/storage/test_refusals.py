@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlmodel import SQLModel
 
-from storage import audit, engine, incoming, refusals, suppressions
+from storage import audit, bulk, engine, incoming, refusals, suppressions
 from storage.address import parse, person
 from storage.engine import REVISION, Ledger
 from storage.incoming import Place
@@ -150,7 +150,7 @@ def test_a_ledger_that_keeps_no_addresses_learns_none(ledger: Books) -> None:
 def test_many_names_at_once(ledger: Books) -> None:
     addresses = [f"a{n}@example.com" for n in range(1200)]
     with write(ledger.ledger, NOW, "web") as w:
-        suppressions.add_many(w, sorted((key(ledger, a), ALL, 2, 1) for a in addresses), "one-click", {})
+        bulk.add_many(w, bulk.Batch(sorted((key(ledger, a), ALL, 2, 1) for a in addresses)), 1, {}, source="one-click")
     record(ledger, *(refusal(ledger, a) for a in addresses))
     assert sorted(people(ledger).values()) == sorted(addresses)
 

@@ -10,7 +10,6 @@ import pytest
 
 from storage import audit, suppressions
 from storage.address import parse
-from storage.engine import Ledger
 from storage.lookup import Row, verdict
 from storage.suppressions import Added
 from storage.terms import ALL, Reason, joined
@@ -314,37 +313,6 @@ def test_an_opt_out_of_the_list_ends_what_was_wanted_of_it_alone(ledger: Books, 
     add(ledger, "ann@example.com", newsletter, now=NOW + HOUR)
     assert shown(ledger, "ann@example.com", "newsletter") == "opt-out"
     assert shown(ledger, "ann@example.com", "offers") is None
-
-
-# ------------------------------------------------------------------ many at once
-
-
-def key(it: Ledger, address: str) -> bytes:
-    return it.site_key.address_key(address)
-
-
-def test_a_batch_adds_what_is_new_once_and_leaves_what_is_there(ledger: Books) -> None:
-    add(ledger, "ann@example.com", asked=NOW - HOUR)
-    ann, bob = (key(ledger.ledger, f"{n}@example.com") for n in ("ann", "bob"))
-    row = (ALL, int(Reason.OPT_OUT), 7)
-    with write(ledger.ledger, NOW, "import") as w:
-        batch = [(ann, *row), (bob, *row), (bob, *row), (bob, ledger.numbers["offers"], 2, 7)]
-        people = [(bob, "bob@example.com"), (ann, "ANN@example.com")]
-        assert suppressions.add_many(w, batch, "import", {"file": "a.csv"}, people) == 2
-    assert [r.since for r in rows(ledger, "ann@example.com")] == [int((NOW - HOUR).timestamp())]
-    assert len(rows(ledger, "bob@example.com")) == 2
-    with ledger.ledger.connect() as db:
-        addresses = db.exec_driver_sql("SELECT address FROM person ORDER BY 1").scalars().all()
-        events = db.exec_driver_sql("SELECT event, source FROM audit ORDER BY seq").all()
-    assert addresses == ["ann@example.com", "bob@example.com"]
-    assert [tuple(e) for e in events] == [("suppressed", "mail"), ("imported", "import")]
-
-
-def test_importing_twice_adds_nothing_the_second_time(ledger: Books) -> None:
-    batch = [(n.to_bytes(16), ALL, int(Reason.OPT_OUT), n) for n in range(1200)]
-    for expected in (1200, 0):
-        with write(ledger.ledger, NOW, "import") as w:
-            assert suppressions.add_many(w, iter(batch), "import", {}) == expected
 
 
 # ------------------------------------------------------------------ lists

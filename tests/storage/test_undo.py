@@ -14,7 +14,7 @@ from storage.address import parse
 from storage.terms import ALL, Reason
 from storage.undo import Cause, Tally
 from storage.write import write
-from tests.ledgers import Books
+from tests.ledgers import Books, bring
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -53,7 +53,7 @@ def load(
     people = sorted((key(it, name), f"{name}@example.com") for name in names)
     with write(it.ledger, at, "import") as w:
         rows = [(k, ALL, int(reason), 1_700_000_000) for k, _ in people]
-        suppressions.add_many(w, rows, "import", {"file": file, "import": number}, people)
+        bring(w, rows, "import", {"file": file, "import": number}, people)
 
 
 def run(it: Books, cause: Cause, now: datetime = NOW + HOUR) -> Tally:
