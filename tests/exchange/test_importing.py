@@ -112,6 +112,18 @@ def test_what_a_row_says_counts(desk: Desk) -> None:
     assert desk.stands("bob@example.com") == [(ALL, 2, seconds(NOW))]
 
 
+def test_a_list_of_nothing_but_addresses(desk: Desk) -> None:
+    """The usual case has a way of its own, if no addresses are kept."""
+    desk.it.ledger.keep_addresses = False
+    offers = desk.it.numbers["offers"]
+    terms = Terms(offers, Reason.COMPLAINT, NOW - DAY)
+    assert desk("ann@example.com", "Bob@example.com", "ann@example.com", terms=terms) == Tally(3, 2, 1, 0, 0)
+    for row in (Entry(1, "cem@example.com", since=NOW), Entry(1, "", hashed=("md5", b"m" * 16))):
+        assert desk("dan@example.com", row, digest=repr(row).encode(), terms=Terms(offers)).added > 0
+    assert desk.stands("ann@example.com") == desk.stands("bob@example.com") == [(offers, 1, seconds(NOW - DAY))]
+    assert desk.stands("cem@example.com") == desk.stands("dan@example.com") == [(offers, 2, seconds(NOW))]
+
+
 def test_one_person_is_one_key_however_written(desk: Desk) -> None:
     assert desk("A.nn+x@GoogleMail.com", "ann@gmail.com", "Bob+y@example.com", "BOB@EXAMPLE.COM.") == Tally(
         4, 2, 2, 0, 0
