@@ -103,7 +103,7 @@ class Life:
 
     def is_imported(self) -> None:
         keys = [self.key_of(a) for a in (ZELDA, BOB)]
-        rows = sorted((key, ALL, int(Reason.OPT_OUT), seconds(self.now)) for key in keys)
+        rows = sorted((key, ALL, int(Reason.OPERATOR), seconds(self.now)) for key in keys)
         with write(self.it.ledger, self.now, "cli root") as w:
             bring(w, rows, "import", {"file": "old.csv"}, list(zip(keys, (ZELDA, BOB), strict=True)))
 
