@@ -24,6 +24,7 @@ from sqlalchemy.pool import QueuePool
 
 from storage.address import SiteKey
 from storage.audit import Chain
+from storage.journal import Journal
 
 REVISION: Final = "0004"  # the migration this code needs (tests hold it to the newest in migrations/)
 WRITE_SECONDS: Final = 5  # how long a writer waits for another process' writer (CONTRACT 9)
@@ -196,6 +197,7 @@ class Ledger:
     site_key: SiteKey
     same_person: tuple[str, ...] = ("tag", "alias")
     keep_addresses: bool = True
+    journal: Journal | None = field(default=None, repr=False)  # where changes are written a second time, as keys
     engine: Engine = field(init=False, repr=False)
     writer: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)  # one writer a process
     _seen: tuple[int, int, int, int] | None = field(default=None, init=False, repr=False)
@@ -281,6 +283,15 @@ def verify_identity(scalar: Any, site_key: SiteKey) -> None:
 def _goes_with(newer: str, needs: bytes | None) -> bool:
     """Is this the schema of a later version, which says that ours can still work with it? Nodes are not all renewed at once."""
     return newer > REVISION and needs is not None and bytes(needs).decode("ascii", "replace") <= REVISION
+
+
+def refuse_deferred(scalar: Any) -> None:
+    """For whoever asks who may be mailed: after a restore with a gap the list does not know it all. Raises Unavailable."""
+    deferred = scalar("SELECT value FROM meta WHERE name = 'deferred'")
+    if deferred is not None:
+        raise Unavailable(
+            "restored from a backup, and what happened since is not replayed yet: run `optoutd restore --status`"
+        )
 
 
 def open_ledger(

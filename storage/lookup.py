@@ -11,12 +11,12 @@ import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from storage.address import Address, FormKind, SiteKey, keys_of
-from storage.engine import Unavailable, Unusable, verify_identity
+from storage.engine import Unavailable, Unusable, refuse_deferred, verify_identity
 from storage.terms import ALL, Reason
 
 BUSY_MILLISECONDS = 250  # SQLite readers do not wait for writers; this is for a checkpoint that resets the log
@@ -80,6 +80,10 @@ def _select(keys: int) -> str:
     if keys <= 8:  # an IN of two is 3 us dearer than this: SQLite makes a temporary table for it
         return " UNION ALL ".join([one + "= ?"] * keys)
     return f"{one}IN ({','.join('?' * keys)})"
+
+
+def _scalar(db: sqlite3.Connection, sql: str) -> Any:
+    return (db.execute(sql).fetchone() or [None])[0]
 
 
 class Lookup:
@@ -150,7 +154,8 @@ class Lookup:
         try:
             db.execute("PRAGMA query_only = ON")
             db.execute(f"PRAGMA mmap_size = {_MAPPED}")
-            verify_identity(lambda sql: (db.execute(sql).fetchone() or [None])[0], self.site_key)
+            verify_identity(partial(_scalar, db), self.site_key)
+            refuse_deferred(partial(_scalar, db))
         except BaseException:
             db.close()
             raise

@@ -245,6 +245,17 @@ def _delete(w: Write, rows: list[RawRow]) -> None:
         w.rows_removed(rows)
 
 
+def rows_of(db: Connection, keys: Sequence[bytes]) -> list[RawRow]:
+    """The rows under any number of keys."""
+    return [row for start in range(0, len(keys), 500) for row in _rows(db, keys[start : start + 500])]
+
+
+def replace(w: Write, gone: list[RawRow], come: list[RawRow]) -> None:
+    """Rows for rows; whoever asks for it says why in the record."""
+    _delete(w, gone)
+    _insert(w, come)
+
+
 def form_of(w: Write, address: Address) -> str:
     """The form under which this person's rows are written."""
     return person(address, w.ledger.same_person)

@@ -4,7 +4,8 @@
         suppressions.add(w, ...)
 
 The verbs (suppressions, incoming, reviews) change rows and note what happened; the audit rows are appended at the end, in
-the same transaction. Leaving the block without an exception means committed and on disk (synchronous=FULL).
+the same transaction. Leaving the block without an exception means committed and on disk (synchronous=FULL), and then in
+the journal of keys, if there is one.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from storage.audit import Chain, Entry, Event, digest
 from storage.engine import WRITE_SECONDS, Ledger, Unavailable
+from storage.journal import Change, Sign
 from storage.terms import seconds
 
 
@@ -39,6 +41,8 @@ class Write:
     _change: int = 0
     _changed: bool = False
     _after: list[Callable[[], object]] = field(default_factory=list)
+    _changes: list[Change] = field(default_factory=list)  # for the journal, if there is one
+    _journalled: bytes = b""
 
     @property
     def at(self) -> int:
@@ -50,12 +54,18 @@ class Write:
         weight = self.chain.weight
         self._change += sum(weight(*row) for row in rows)
         self._changed |= bool(rows)
+        self._for_the_journal("+", rows)
 
     def rows_removed(self, rows: list[tuple[bytes, int, int, int, int]]) -> None:
         """Tell of suppression rows deleted."""
         weight = self.chain.weight
         self._change -= sum(weight(*row) for row in rows)
         self._changed |= bool(rows)
+        self._for_the_journal("-", rows)
+
+    def _for_the_journal(self, sign: Sign, rows: list[tuple[bytes, int, int, int, int]]) -> None:
+        if self.ledger.journal is not None:
+            self._changes += [(sign, *row[:4]) for row in rows]
 
     def evidence(self, **detail: Any) -> tuple[int, bytes]:
         """Keep the particulars of an act. Returns (evidence id, digest for the audit row)."""
@@ -77,6 +87,8 @@ class Write:
     ) -> None:
         """Note a state change; it becomes an audit row when the transaction ends."""
         number, of_it = evidence or (None, None)
+        if event == "erased" and key is not None and self.ledger.journal is not None:
+            self._changes.append(("x", key, 0, 0, 0))
         self._entries.append(Entry(event, key, scope, reason, source, number, of_it))
 
     def job_ran(self, name: str) -> None:
@@ -89,7 +101,9 @@ class Write:
         self._after.append(say)
 
     def committed(self) -> None:
-        """Say what was to be said."""
+        """Write the journal, then say what was to be said."""
+        if self._journalled and self.ledger.journal is not None:
+            self.ledger.journal.append(self._journalled)
         for say in self._after:
             say()
 
@@ -98,7 +112,12 @@ class Write:
         if self._changed and not self._entries:
             raise AssertionError("suppression rows were changed without an audit row")
         if self._entries:
-            self.chain.append(self.db, self.chain.head(self.db), self.at, self.actor, self._entries, self._change)
+            before = self.chain.head(self.db)
+            after = self.chain.append(self.db, before, self.at, self.actor, self._entries, self._change)
+            if self.ledger.journal is not None:
+                self._journalled = self.ledger.journal.lines(
+                    self.db, before.seq, after.seq, self.at, self._changes
+                )
 
 
 @contextmanager
