@@ -1,4 +1,5 @@
-"""What is done by the clock: the nightly audit check, soft bounces that run out, old refusals, and the database's own upkeep.
+"""What is done by the clock: hourly backups, the nightly audit check, soft bounces that run out, old refusals, and the
+database's own upkeep.
 
 Times of the last good run are kept in the ledger; the schedule itself lives in memory. APScheduler's default would
 silently skip a job that is due while the loop is busy for a second, hence the settings of `schedule`.
@@ -13,30 +14,57 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from daemon import events
 from daemon.config import Bounce
-from storage import audit, incoming, outbox, refusals, suppressions
+from storage import audit, backup, incoming, journal, outbox, refusals, suppressions
 from storage.engine import Ledger, Unavailable, Unusable
 from storage.write import write
 
 _GAP: Final = 0.05  # s between two transactions of a long deletion, in which a live opt-out gets its turn
+_SOON: Final = timedelta(seconds=30)  # after the start, when mailboxes and campaigns want the disk
 
 
 @dataclass(frozen=True)
 class Jobs:
     """The jobs over one ledger. Each runs in a thread, never on the event loop.
 
-    `refusals_days`: how long the relay's record is kept; 0 = for ever.
+    `refusals_days`: how long the relay's record is kept; 0 = for ever. `backup_dir`: where backups go; None = nowhere.
     """
 
     ledger: Ledger
     bounce: Bounce
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     refusals_days: int = 400
+    backup_dir: Path | None = None
+
+    def back_up(self) -> None:
+        """Make a backup if the last one is an hour old, and drop the oldest; never the other way round."""
+        if self.backup_dir is None:
+            return
+        try:
+            self._back_up(self.backup_dir)
+        except (OSError, backup.NotWritten, backup.Damaged, Unavailable, Unusable) as why:
+            events.backup_failed(why, _advice(why))
+
+    def _back_up(self, directory: Path) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        now, keys = self.now(), self.ledger.journal
+        behind = keys is not None and keys.behind
+        if not behind and not backup.is_due(directory, now):
+            return
+        backup.clear(directory)
+        made = backup.take(self.ledger, directory / backup.name(now), now)
+        if keys is not None:
+            keys.behind = keys.behind and not behind
+            keys.rotate(backup.stamp(made.file))
+        left = backup.prune(directory)
+        journal.prune(directory, backup.stamp(left[0]))
+        self._done("back_up", file=made.file.name, octets=made.octets, kept=len(left), head=str(made.head))
 
     def verify_audit(self) -> None:
         """Has the record been changed?"""
@@ -91,7 +119,21 @@ def schedule(jobs: Jobs) -> AsyncIOScheduler:
     scheduler.add_job(_run, "interval", args=[jobs.expire], hours=1, id="expire")
     scheduler.add_job(_run, "interval", args=[jobs.forget_refusals], hours=1, id="forget_refusals")
     scheduler.add_job(_run, "interval", args=[jobs.tidy], minutes=30, id="tidy")
+    if jobs.backup_dir is not None:  # looks whether one is due: so one that failed, or a restart, does not skip an hour
+        soon = datetime.now(UTC) + _SOON
+        scheduler.add_job(_run, "interval", args=[jobs.back_up], minutes=5, next_run_time=soon, id="back_up")
     return scheduler
+
+
+def _advice(why: Exception) -> str:
+    """What to do about a backup that failed."""
+    if isinstance(why, backup.NotWritten) and why.full:
+        return "make room on the disk of storage.backup_dir"
+    if isinstance(why, backup.Damaged):
+        return "run `optoutd audit verify`: the copy is not whole, so the database may not be either"
+    if isinstance(why, OSError | backup.NotWritten):
+        return "storage.backup_dir must be a directory that the daemon may write to (under systemd: ReadWritePaths=)"
+    return "the older backups are as they were; it is tried again"
 
 
 async def _run(job: Callable[[], None]) -> None:

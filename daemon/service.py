@@ -24,12 +24,13 @@ from daemon.mail.reading import Reading
 from daemon.mail.triage import read
 from daemon.mailbox.session import Session, connect
 from daemon.mailbox.watcher import Means, Watcher
-from daemon.opening import Busy, now, number_lists, open_for_run, sole_owner
+from daemon.opening import Busy, announce, now, number_lists, open_for_run, sole_owner
 from daemon.register import Register
 from daemon.relay.server import Server
 from daemon.upstream import Lost, Pool
 from daemon.web import app as web
 from daemon.web.context import Context as WebContext
+from storage.deferral import deferred
 from storage.engine import Ledger, Unavailable, Unusable
 
 _ASK_AGAIN_SECONDS = (1.0, 60.0)  # doubling from the first to the last
@@ -111,7 +112,8 @@ class Service:
         stack.push_async_callback(self._stop_watchers)
         for settings in config.mailbox:
             self._watch(settings)
-        scheduler = jobs.schedule(jobs.Jobs(self.ledger, config.bounce, now, config.retention.refusals))
+        due = jobs.Jobs(self.ledger, config.bounce, now, config.retention.refusals, self.loaded.backup_dir)
+        scheduler = jobs.schedule(due)
         scheduler.start()
         stack.callback(scheduler.shutdown, wait=False)
 
@@ -341,12 +343,21 @@ async def _run(loaded: Loaded, ledger: Ledger, numbers: dict[str, int], ready: C
     events.stopped()
 
 
+def _tell_if_deferring(ledger: Ledger) -> None:
+    with ledger.connect() as db:
+        gap = deferred(db)
+    if gap is not None:
+        events.lookups_deferred(gap.since.isoformat())
+
+
 def run(loaded: Loaded, ready: Callable[[Service], None] = lambda _: None) -> None:
     """Run in the foreground until SIGTERM or SIGINT. Raises Busy, Unusable, Unavailable before it is ready."""
     log = loaded.config.log
     events.configure(log.format, log.level, log.addresses)
     with sole_owner(loaded.database):
-        ledger = open_for_run(loaded)
+        ledger = open_for_run(loaded, events.journal_failed)
+        announce(loaded.database, ledger.site_key)
+        _tell_if_deferring(ledger)
         try:
             asyncio.run(_run(loaded, ledger, number_lists(ledger, loaded.config), ready))
         finally:

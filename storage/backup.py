@@ -31,7 +31,9 @@ KEPT: Final = 48
 EVERY: Final = timedelta(hours=1)
 _NAME: Final = re.compile(r"optoutd-(\d{8}T\d{6}Z)\.db\Z")
 _STAMP: Final = "%Y%m%dT%H%M%SZ"
-_LAST_ROWS: Final = 5_000  # of the audit log are verified in a fresh copy: some 50 ms of the daemon's time, whatever it holds
+_LAST_ROWS: Final = (
+    5_000  # of the audit log are verified in a fresh copy: some 50 ms of the daemon's time, whatever it holds
+)
 
 
 class NotWritten(Exception):

@@ -84,6 +84,7 @@ class Journal:
     site_key: SiteKey = field(repr=False)
     failed: Callable[[OSError], object] = lambda _: None
     owner: tuple[int, int] | None = None
+    behind: bool = field(default=False, init=False)  # something is missing in it that no backup has yet
 
     def lines(self, db: Connection, before: int, after: int, at: int, changes: Sequence[Change]) -> bytes:
         """What a transaction about to be committed will be written as. `before`, `after`: its audit heads."""
@@ -102,6 +103,7 @@ class Journal:
             with self._locked() as descriptor:
                 _append(descriptor, text)
         except OSError as why:
+            self.behind = True
             self.failed(why)
 
     def restored(self, before: tuple[int, int], after: tuple[int, int], at: int) -> None:

@@ -30,6 +30,7 @@ from storage.suppressions import RawRow
 from storage.write import Write, write
 
 _AT_ONCE: Final = 1_000  # people a transaction: some tens of milliseconds, for which a live opt-out may have to wait
+_MOST_KEYS: Final = 15  # the number of its key takes four bits of a link
 _GAP: Final = 0.05  # s between two transactions, in which others get their turn
 
 
@@ -196,6 +197,8 @@ def add_key(key_file: Path, now: datetime) -> SiteKey:
     Nothing that was written changes: the check value and the audit chain hang on the oldest key, which stays the last.
     """
     before = read_site_key(key_file)
+    if len(before.keys) >= _MOST_KEYS:
+        raise Unusable(f"site key {key_file}: has {_MOST_KEYS} keys already, and links can tell no more apart")
     key, there = secrets.token_bytes(32), key_file.stat()
     text = f"# since {now.date().isoformat()}\n{key.hex()}\n".encode() + key_file.read_bytes()
     new = key_file.with_name(f".{key_file.name}.{os.getpid()}.new")

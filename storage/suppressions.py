@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
-from storage.address import Address, SiteKey, forms, keys_of, person
+from storage.address import Address, NotAnAddress, SiteKey, forms, keys_of, parse, person
 from storage.engine import Ledger
 from storage.terms import ALL, Reason, joined, seconds
 from storage.write import Write
@@ -327,10 +328,16 @@ def standing(db: Connection, site_key: SiteKey, whom: Whom) -> list[RawRow]:
     return sorted(_rows(db, keys), key=lambda r: r[3])
 
 
-def standing_by_evidence(db: Connection, evidence: int) -> list[RawRow]:
-    """The rows that stand on this evidence."""
+def standing_by_evidence(db: Connection, evidence: int, site_key: SiteKey | None = None) -> list[RawRow]:
+    """The rows that stand on this evidence; with `site_key` also those that were moved to another key since."""
     query = "SELECT key, scope, reason, since, evidence FROM suppression WHERE key IN (SELECT key FROM audit WHERE evidence = ?)"
-    return [r for r in (_raw(x) for x in db.exec_driver_sql(query, (evidence,))) if r[4] == evidence]
+    found = [r for r in (_raw(x) for x in db.exec_driver_sql(query, (evidence,))) if r[4] == evidence]
+    address = details(db, [evidence]).get(evidence, {}).get("address")
+    if found or site_key is None or not address:
+        return found
+    with suppress(NotAnAddress):
+        return [r for r in standing(db, site_key, parse(address)) if r[4] == evidence]
+    return []
 
 
 def details(db: Connection, evidence: Sequence[int]) -> dict[int, dict[str, Any]]:

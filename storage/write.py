@@ -115,9 +115,7 @@ class Write:
             before = self.chain.head(self.db)
             after = self.chain.append(self.db, before, self.at, self.actor, self._entries, self._change)
             if self.ledger.journal is not None:
-                self._journalled = self.ledger.journal.lines(
-                    self.db, before.seq, after.seq, self.at, self._changes
-                )
+                self._journalled = self.ledger.journal.lines(self.db, before.seq, after.seq, self.at, self._changes)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from daemon import __version__
-from daemon.cli import common, keeping, later, links, people, reading, replaying, running, statistics, story
+from daemon.cli import backups, common, keeping, later, links, people, reading, replaying, running, statistics, story
 from daemon.cli.common import CONFIG, INTERRUPTED, OK, SOFTWARE, TEMPFAIL, USAGE, ReaderGone, Stop
 
 app = typer.Typer(
@@ -55,7 +55,7 @@ def _options(
     common.chosen_config = config
 
 
-for group in (running, people, story, links, reading, replaying, statistics, keeping):
+for group in (running, people, story, links, reading, replaying, statistics, keeping, backups):
     group.register(app)
 
 

@@ -9,8 +9,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -78,9 +78,14 @@ def ledger(config: Loaded, *, writes: bool = False) -> Ledger:
     """The ledger; what reads never creates it. Raises Unavailable, Unusable."""
     from daemon.opening import open_for
 
-    opened = open_for(config, allow_create=writes and config.config.storage.create)
+    create = writes and config.config.storage.create
+    opened = open_for(config, allow_create=create, journal_failed=_journal_failed)
     at_end.callback(opened.close)
     return opened
+
+
+def _journal_failed(why: OSError) -> None:
+    note(f"optoutd: recorded, but the journal in storage.backup_dir cannot be written: {why.strerror}; back up soon")
 
 
 def list_numbers(of: Ledger) -> dict[str, int]:
@@ -197,6 +202,21 @@ def forget_stdout() -> None:
 def harmless(text: str) -> str:
     """Hostile mail on a terminal: no control characters, so no escape sequences."""
     return "".join(c if c.isprintable() or c in "\n\t" or "\udc80" <= c <= "\udcff" else "\ufffd" for c in text)
+
+
+@contextmanager
+def progress(what: str, total: int | None) -> Iterator[Callable[[int], object]]:
+    """A bar on the terminal (total None: a count); told how many are done."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
 
 
 def one_line(text: str) -> str:

@@ -10,10 +10,10 @@ from daemon.cli.common import USAGE, Stop
 
 NOT_YET: Final = "is not in this version yet"
 
-COMMANDS: Final = frozenset(("backup", "doctor", "erase", "export", "import", "restore", "scrub"))
+COMMANDS: Final = frozenset(("doctor", "erase", "export", "import", "scrub"))
 OPTIONS: Final = {
     "lift": ("--cause", "--from", "--to", "--dry-run"),
-    "migrate": ("--to", "--re-key"),
+    "migrate": ("--to",),
 }
 
 
