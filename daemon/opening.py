@@ -52,9 +52,12 @@ def _lock_of(database: Path) -> Path:
 @contextmanager
 def sole_owner(database: Path) -> Iterator[None]:
     """Hold the lock beside the database: one daemon, and no restore under it. Raises Busy."""
-    database.parent.mkdir(parents=True, exist_ok=True)
+    home = database.parent
+    home.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(_lock_of(database), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
+        if os.geteuid() == 0:  # a lock that root made first must not keep the daemon's user out
+            os.fchown(descriptor, home.stat().st_uid, home.stat().st_gid)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from storage.address import SiteKey
 from storage.audit import Chain, ChainBroken, Head
-from storage.engine import Ledger, Unavailable, verify_identity
+from storage.engine import WRITE_SECONDS, Ledger, Unavailable, verify_identity
 from storage.terms import seconds
 
 KEPT: Final = 48
@@ -168,16 +168,16 @@ def sync_directory(path: Path) -> None:
 
 
 @contextmanager
-def opened(path: Path, *, writable: bool = False) -> Iterator[Connection]:
+def opened(path: Path, *, writable: bool = False, patience: float = WRITE_SECONDS) -> Iterator[Connection]:
     """A connection to a file that nobody else uses. Nothing is made beside one that is only read.
 
-    Unless a write-ahead log lies beside it, which somebody copied together with a database: that belongs to it.
+    Unless a write-ahead log lies beside it, which somebody copied together with a database: that belongs to it. `patience`:
+    s to wait where somebody does use it.
     """
     log = path.with_name(path.name + "-wal")
     alone = not (log.exists() and log.stat().st_size)
-    query = {"uri": "true", "mode": "rw" if writable or not alone else "ro"} | (
-        {} if writable or not alone else {"immutable": "1"}
-    )
+    mode = {"mode": "rw"} if writable or not alone else {"mode": "ro", "immutable": "1"}
+    query = {"uri": "true", "timeout": str(patience), **mode}
     engine = create_engine(
         URL.create("sqlite", database=path.absolute().as_uri(), query=query),
         isolation_level="AUTOCOMMIT",

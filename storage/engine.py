@@ -124,7 +124,7 @@ def _create_both(database: Path, key_file: Path) -> None:
 def _half(database: Path, key_file: Path) -> None:
     if key_file.exists():
         raise Unusable(
-            f"the site key {key_file} is there but the database {database} is not: restore the database from a backup; "
+            f"the site key {key_file} is there but the database {database} is not: restore the database from a backup (`optoutd restore`); "
             "only if this is a first start that was interrupted, remove the key and start again"
         )
     raise Unusable(

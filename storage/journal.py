@@ -135,14 +135,19 @@ class Journal:
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self.path.parent.is_dir():
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._give_away(self.path.parent)
         descriptor = os.open(self.path, flags, 0o600)
         if os.fstat(descriptor).st_size == 0:  # new
-            with suppress(OSError):
-                if self.owner is not None and os.geteuid() == 0:
-                    os.fchown(descriptor, *self.owner)
+            self._give_away(descriptor)
             _sync(self.path.parent)
         return descriptor
+
+    def _give_away(self, new: Path | int) -> None:
+        if self.owner is not None and os.geteuid() == 0:
+            with suppress(OSError):
+                os.chown(new, *self.owner)
 
     def _is_there(self, ours: os.stat_result) -> bool:
         with suppress(FileNotFoundError):

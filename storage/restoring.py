@@ -26,12 +26,23 @@ from sqlalchemy.exc import DBAPIError
 from storage import audit, deferral, journal, suppressions
 from storage.address import SiteKey
 from storage.backup import Damaged, NotWritten, check_pages, opened, stamp, sync_directory
-from storage.engine import REVISION, Ledger, Unavailable, Unusable, check_value, migrate, revision
+from storage.deferral import Deferred
+from storage.engine import (
+    REVISION,
+    WRITE_SECONDS,
+    Ledger,
+    Unavailable,
+    Unusable,
+    check_value,
+    migrate,
+    revision,
+)
 from storage.journal import Journal, Since
 from storage.suppressions import RawRow
 from storage.terms import ALL, seconds
 from storage.write import Write, write
 
+PATIENCE = WRITE_SECONDS  # how long to wait for a command that has the old database open
 _AT_ONCE: Final = 5_000  # rows a transaction: bounds what it takes of memory, for nobody waits
 
 
@@ -46,7 +57,7 @@ class InUse(Exception):
 @dataclass(frozen=True, slots=True)
 class Restored:
     """What was done. `uncovered`: from when on changes may be missing; `whole`: does the journal follow the backup without
-    a hole up to then? `aside`: the old database's new name, if there was one."""
+    a hole up to then? `deferred`: is everybody answered "cannot tell" now? `aside`: the old database's new name, if any."""
 
     taken: datetime
     head: str
@@ -57,6 +68,7 @@ class Restored:
     erased: int
     uncovered: datetime
     whole: bool
+    deferred: bool
     aside: Path | None
     suppressions: int
 
@@ -69,6 +81,7 @@ class _Source:
     epoch: int
     taken: int
     head: audit.Head
+    gap: Deferred | None  # of an earlier restore, which was not closed when the backup was taken
 
 
 def restore(
@@ -99,7 +112,7 @@ def restore(
         try:
             added, ended, rows = _bring_up_to_date(ledger, copied, found, source, now, actor, defer=defer)
             if kept_in is not None:
-                _note_restore(ledger, kept_in, found, now)
+                _note_restore(ledger, kept_in, found, now, database.parent)
             _to_one_file(ledger)
         finally:
             ledger.close()
@@ -110,20 +123,34 @@ def restore(
         raise NotWritten(str(why)) from None
     finally:
         _remove(work)
-    taken, uncovered = (datetime.fromtimestamp(at, UTC) for at in (copied.taken, found.until))
+    taken, uncovered = (datetime.fromtimestamp(at, UTC) for at in (copied.taken, _gap_since(copied, found)))
     counts = (found.lines, found.unreadable, added, ended, len(found.erased))
-    return Restored(taken, str(copied.head), *counts, uncovered, found.whole, aside, rows)
+    deferred = defer or copied.gap is not None
+    return Restored(taken, str(copied.head), *counts, uncovered, found.whole, deferred, aside, rows)
+
+
+def _gap_since(copied: _Source, found: Since) -> int:
+    """From when on changes may be missing (seconds UTC)."""
+    return found.until if copied.gap is None else min(found.until, seconds(copied.gap.since))
 
 
 def is_empty(database: Path) -> bool:
     """Is there no database, or one in which nothing was ever recorded? One that cannot be read is not empty."""
     if not database.exists() or database.stat().st_size == 0:
         return True
+    if not _is_sqlite(database):
+        return False
     try:
         with opened(database, writable=True) as db:
             return db.exec_driver_sql("SELECT 1 FROM audit LIMIT 1").first() is None
     except DBAPIError:
         return False
+
+
+def _is_sqlite(database: Path) -> bool:
+    """By its first octets: to open a file that is none would remove the log beside it, in which the last changes are."""
+    with database.open("rb") as file:
+        return file.read(16) in (b"SQLite format 3\0", b"")
 
 
 def _remove(work: Path) -> None:
@@ -155,7 +182,7 @@ def _prepare(source: Path, work: Path, site_key: SiteKey, progress: Callable[[in
     with opened(work) as db:
         check_pages(db, source)
         head = audit.verify(db, site_key, progress=progress)
-        return _Source(work, journal.epoch_of(db), _taken(db, source), head)
+        return _Source(work, journal.epoch_of(db), _taken(db, source), head, deferral.deferred(db))
 
 
 def _know(db: Connection, site_key: SiteKey, source: Path) -> None:
@@ -201,8 +228,8 @@ def _bring_up_to_date(
             (epoch,),
         )
         w.db.exec_driver_sql("DELETE FROM meta WHERE name IN ('taken', 'deferred')")
-        if defer:
-            deferral.begin(w, found.until)
+        if defer or copied.gap:
+            deferral.begin(w, _gap_since(copied, found))
     added = ended = 0
     rows = iter(found.rows.items())
     while batch := list(islice(rows, _AT_ONCE)):
@@ -263,12 +290,14 @@ def _forget(w: Write, key: bytes) -> None:
     w.audit("erased", key=key, source="operator")
 
 
-def _note_restore(ledger: Ledger, kept_in: Path, found: Since, now: datetime) -> None:
+def _note_restore(ledger: Ledger, kept_in: Path, found: Since, now: datetime, home: Path) -> None:
     """In the journal, before it is true: if it does not come true, the old numbers go on and nothing follows this line."""
     with ledger.connect() as db:
         head = audit.Chain(ledger.site_key).head(db)
         after = (journal.epoch_of(db), head.seq)
-    Journal(kept_in / journal.NAME, ledger.site_key).restored(found.reached, after, seconds(now))
+    owner = home.stat()
+    keys = Journal(kept_in / journal.NAME, ledger.site_key, owner=(owner.st_uid, owner.st_gid))
+    keys.restored(found.reached, after, seconds(now))
 
 
 # ------------------------------------------------------------------ in place
@@ -306,10 +335,10 @@ def _give_away(work: Path, like: Path) -> None:
 @contextmanager
 def _held(database: Path) -> Iterator[bool]:
     """Keep everybody out of the old database while it is replaced. False: it is none that SQLite can open."""
-    if not database.exists():
+    if not database.exists() or not _is_sqlite(database):
         yield False
         return
-    with opened(database, writable=True) as db:
+    with opened(database, writable=True, patience=PATIENCE) as db:
         try:
             mode = db.exec_driver_sql("PRAGMA journal_mode = DELETE").scalar()  # what its log holds is written back
             if mode != "delete":

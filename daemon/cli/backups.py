@@ -36,10 +36,10 @@ def backup(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Copy the database of this moment into one file; the daemon goes on.
+    """Copy the database into one file.
 
-    The copy has its name only when it is whole and was looked at. The site key is never in it: without the key nobody can
-    use the copy, and without the copy nobody needs the key, so keep them apart.
+    The copy is of this moment, and the daemon goes on. It has its name only when it is whole and was looked at. The site
+    key is never in it: whoever has only one of the two can do nothing with it, so keep them apart.
     """
     from storage import backup as backups
 
@@ -112,7 +112,7 @@ def restore(
     status: Annotated[bool, typer.Option("--status", help="Is everybody deferred, and until what?")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put a backup in the place of the database, and replay the journal.
+    """Put a backup in place, and replay the journal.
 
     The daemon must be stopped. All is verified first, and then takes its place at once or not at all. What neither the
     backup nor the journal in storage.backup_dir knows is told, with the command that closes the gap.
@@ -169,10 +169,10 @@ def _restore(loaded: Loaded, source: Path, as_json: bool, *, defer: bool, force:
         raise Stop(f"{source}: its record was changed ({why}): take another one", NO) from None
     except NotWritten as why:
         raise Stop(f"{why}: nothing done", TEMPFAIL) from None
-    _tell(found, loaded, now, as_json, deferred=defer)
+    _tell(found, loaded, now, as_json)
 
 
-def _tell(found: Restored, loaded: Loaded, now: datetime, as_json: bool, *, deferred: bool) -> None:
+def _tell(found: Restored, loaded: Loaded, now: datetime, as_json: bool) -> None:
     replays = _replays(loaded, found.uncovered)
     fact: dict[str, Any] = {
         "taken": when(found.taken),
@@ -187,7 +187,7 @@ def _tell(found: Restored, loaded: Loaded, now: datetime, as_json: bool, *, defe
         "uncovered_until": when(now),
         "journal_whole": found.whole,
         "kept_aside": str(found.aside) if found.aside else None,
-        "deferred": deferred,
+        "deferred": found.deferred,
         "replay": replays,
     }
     journal = f"the journal's {_many(found.lines, 'line')} replayed: {found.added} added, {found.ended} ended"
@@ -205,7 +205,7 @@ def _tell(found: Restored, loaded: Loaded, now: datetime, as_json: bool, *, defe
     for command in replays:
         note(f"    {command}")
     note("clicks on links, and what was entered by hand, are in no mailbox: see docs/backup.md")
-    if deferred:
+    if found.deferred:
         note("until then everybody is answered 451; `optoutd restore --status` says what is left")
 
 

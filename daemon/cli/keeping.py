@@ -101,9 +101,9 @@ def migrate(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring the database up to date with this version, or its rows to a new key.
+    """Bring the database up to date with this version.
 
-    Without an option: the schema; a copy is kept beside it, and the daemon must not run meanwhile (`optoutd run` does the
+    Or its rows to a new site key. Without an option: the schema; a copy is kept beside it, and the daemon must not run meanwhile (`optoutd run` does the
     same when it starts). With --new-key the daemon must not run either. --re-key goes on beside a daemon that was started
     with the new key.
     """

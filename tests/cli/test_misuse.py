@@ -17,7 +17,7 @@ from daemon.cli import later
 from tests.cli.desk import CONFIG, ROOT, Desk
 
 COMMANDS = (
-    "demo run check-config check suppress lift show list token read replay review stats audit migrate review_list review_show"
+    "demo run check-config check suppress lift show list token read replay review stats audit migrate backup restore review_list review_show"
     " review_accept review_reject audit_verify audit_export"
 ).split()
 EVERY_FACT = (
