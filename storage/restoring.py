@@ -314,7 +314,7 @@ def _put_in_place(work: Path, database: Path, now: datetime) -> Path | None:
     _give_away(work, database if database.exists() else database.parent)
     with work.open("rb+") as file:
         os.fsync(file.fileno())
-    aside = database.with_name(f"{database.name}.replaced-{now.astimezone(UTC).strftime('%Y%m%dT%H%M%SZ')}")
+    aside = _aside(database, now)
     with _held(database) as is_one_file:
         if is_one_file:
             _link(database, aside)
@@ -323,6 +323,16 @@ def _put_in_place(work: Path, database: Path, now: datetime) -> Path | None:
         work.rename(database)
         sync_directory(database.parent)
     return aside if aside.exists() else None
+
+
+def _aside(database: Path, now: datetime) -> Path:
+    """A name for the old database: not one that has another file, which is an older one still."""
+    named = f"{database.name}.replaced-{now.astimezone(UTC).strftime('%Y%m%dT%H%M%SZ')}"
+    for more in ("", *(f"-{n}" for n in range(2, 1000))):
+        aside = database.with_name(named + more)
+        if not aside.exists() or (database.exists() and aside.samefile(database)):
+            return aside
+    raise NotWritten(f"there are a thousand files {named}: move them away")
 
 
 def _give_away(work: Path, like: Path) -> None:
@@ -367,10 +377,10 @@ def _set_aside(database: Path, aside: Path) -> None:
 
 
 def _link(path: Path, name: Path) -> None:
+    if name.exists():  # a restore that was killed came as far as this
+        name.unlink()
     try:
         os.link(path, name)
-    except FileExistsError:
-        raise
     except OSError as why:
         raise NotWritten(f"{path} cannot be kept as {name} ({why.strerror}): move it away by hand") from None
     sync_directory(path.parent)

@@ -103,9 +103,9 @@ def migrate(
 ) -> None:
     """Bring the database up to date with this version.
 
-    Or its rows to a new site key. Without an option: the schema; a copy is kept beside it, and the daemon must not run meanwhile (`optoutd run` does the
-    same when it starts). With --new-key the daemon must not run either. --re-key goes on beside a daemon that was started
-    with the new key.
+    Or its rows to a new site key. Without an option: the schema. A copy is kept beside it, and the daemon must not run
+    meanwhile (`optoutd run` does the same when it starts). With --new-key the daemon must not run either. --re-key goes on
+    beside a daemon that was started with the new key.
     """
     if new_key and re_key:
         raise Stop("first --new-key, then start the daemon again, then --re-key", USAGE)
