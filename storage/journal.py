@@ -28,7 +28,7 @@ from typing import Final, Literal, NamedTuple
 from sqlalchemy import Connection
 
 from storage.address import SiteKey
-from storage.terms import ALL, REASONS, Reason
+from storage.terms import ALL, REASONS
 
 Sign = Literal["+", "-", "x", "=", "r"]
 Change = tuple[Sign, bytes, int, int, int]  # sign, key, scope, reason, since; an `x` line has zeros after its key
@@ -37,6 +37,7 @@ NAME: Final = "journal.log"
 _FIRST_EPOCH: Final = 1
 _MAC: Final = 8  # octets: who guesses one in 2^64 has it easier elsewhere
 _LONGEST: Final = 400  # octets of a line; what is longer is none of ours
+_WORDS: Final = {int(reason): word for word, reason in REASONS.items()}
 _LINE: Final = re.compile(
     rb"([-+x=r]) ([0-9a-f]{32}|-) (all|list:[a-z0-9-]{1,32}|-) (\d{1,10}) ([a-z-]{1,20}) (-?\d{1,18})"
     rb" (\d{1,9}) (\d{1,18}) (\d{1,18}) (\d{1,9})/(\d{1,9}) (\d{1,18}) ([0-9a-f]{16})\n?\Z"
@@ -173,13 +174,11 @@ def _append(descriptor: int, text: bytes) -> None:
 
 def _line(hasher: hashlib.blake2b, change: Change, ids: dict[int, str], where: str) -> bytes:
     sign, key, scope, reason, since = change
-    whom = key.hex() or "-"
     if sign in "+-":
-        word = "all" if scope == ALL else f"list:{ids[scope]}"
-        what = f"{word} {scope} {Reason(reason).word} {since}"
+        word = "all" if scope == ALL else f"list:{ids.get(scope, scope)}"
+        body = f"{sign} {key.hex()} {word} {scope} {_WORDS.get(reason, '-')} {since} {where} ".encode()
     else:
-        what = f"- 0 - {since}"
-    body = f"{sign} {whom} {what} {where} ".encode()
+        body = f"{sign} {key.hex() or '-'} - 0 - {since} {where} ".encode()
     return body + _mac(hasher, body) + b"\n"
 
 
