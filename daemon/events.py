@@ -156,9 +156,9 @@ def backup_failed(reason: object, advice: str) -> None:
     _log.error("backup_failed", reason=masked(reason), advice=advice)
 
 
-def journal_failed(why: OSError) -> None:
+def journal_failed(reason: object) -> None:
     """What was just recorded is in the database, but not in the journal: a backup is made soon, for it covers that."""
-    _log.error("journal_failed", reason=why.strerror, advice="look at the disk of storage.backup_dir")
+    _log.error("journal_failed", reason=masked(reason), advice="look at the disk of storage.backup_dir")
 
 
 def lookups_deferred(since: str) -> None:

@@ -23,7 +23,7 @@ from sqlalchemy import URL, Connection, create_engine
 from sqlalchemy.exc import DBAPIError
 
 from storage.address import SiteKey
-from storage.audit import Chain, ChainBroken, Head
+from storage.audit import Chain, Head
 from storage.engine import WRITE_SECONDS, Ledger, Unavailable, verify_identity
 from storage.terms import seconds
 
@@ -200,9 +200,9 @@ def verify(path: Path, site_key: SiteKey) -> tuple[Head, int]:
         with opened(path) as db:
             verify_identity(lambda sql: db.exec_driver_sql(sql).scalar(), site_key)
             check_pages(db, path)
-            head = _verify_end(db, site_key)
+            head = _verify_end(db, site_key, path)
             return head, int(db.exec_driver_sql("SELECT count(*) FROM suppression").scalar_one())
-    except (DBAPIError, Unavailable, ChainBroken) as why:
+    except (DBAPIError, Unavailable) as why:
         raise Damaged(f"{path}: {why.orig if isinstance(why, DBAPIError) else why}") from None
 
 
@@ -219,8 +219,8 @@ _END: Final = (
 )
 
 
-def _verify_end(db: Connection, site_key: SiteKey) -> Head:
-    """The last rows follow each other, and the head record is that of the last. Raises ChainBroken."""
+def _verify_end(db: Connection, site_key: SiteKey, path: Path) -> Head:
+    """The last rows follow each other, and the head record is that of the last. Raises Damaged."""
     chain = Chain(site_key)
     rows: list[Any] = list(reversed(db.exec_driver_sql(_END, (_LAST_ROWS + 1,)).all()))
     before, expected = chain.start.mac, 1
@@ -229,11 +229,11 @@ def _verify_end(db: Connection, site_key: SiteKey) -> Head:
         del rows[0]
     for seq, (*row, mac) in enumerate(rows, expected):
         if row[0] != seq or chain.mac(before, row) != bytes(mac):
-            raise ChainBroken(seq, "missing, changed, or not written by us")
+            raise Damaged(f"{path}: audit row {seq} is missing, was changed, or was not written by us")
         before = bytes(mac)
     head = chain.head(db)
     if not chain.sealed(head, db.exec_driver_sql("SELECT value FROM meta WHERE name = 'head'").scalar()):
-        raise ChainBroken(head.seq + 1, "the end of the log is missing, or was added without the site key")
+        raise Damaged(f"{path}: the end of the audit log is missing, or was added without the site key")
     return head
 
 

@@ -60,7 +60,7 @@ def rekey(
     Others may read and write meanwhile, if they know the newest key. Stopped half way it is as good as before: the next
     run goes on. Raises Unavailable.
     """
-    rows = people = already = seen = 0
+    rows = people = seen = 0
     for batch in _batches(ledger):
         moves = [move for key, address in batch if (move := _move(ledger.site_key, key, address)) is not None]
         if moves:
@@ -70,11 +70,10 @@ def rekey(
             time.sleep(_GAP)
         seen += len(batch)
         progress(seen)
-    with ledger.connect() as db:
+    with ledger.reading() as db:
         known = int(db.exec_driver_sql(f"{_ROWS} {_OF_SOMEBODY}").scalar_one())
         total = int(db.exec_driver_sql(_ROWS).scalar_one())
-        already = known - rows
-    return Moved(rows, people, max(already, 0), total - known)
+    return Moved(rows, people, max(known - rows, 0), total - known)
 
 
 _ROWS: Final = "SELECT count(*) FROM suppression s"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -24,7 +24,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from storage import audit, deferral, journal, suppressions
-from storage.address import SiteKey
+from storage.address import NotAnAddress, SiteKey, keys_of, parse
 from storage.backup import Damaged, NotWritten, check_pages, opened, stamp, sync_directory
 from storage.deferral import Deferred
 from storage.engine import (
@@ -220,8 +220,7 @@ def _bring_up_to_date(
     with write(ledger, now, actor) as w:
         of_it = w.evidence(source="operator", because="restored from a backup", uncovered=found.until, **facts)
         w.audit("restored", source="operator", evidence=of_it)
-        for key in found.erased:
-            _forget(w, key)
+        _erase_again(w, found.erased)
         epoch = str(found.reached[0] + 1).encode()
         w.db.exec_driver_sql(
             "INSERT INTO meta (name, value) VALUES ('epoch', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
@@ -280,14 +279,23 @@ def _number(w: Write, numbers: dict[str, int], scope: str, number: int) -> int:
     return numbers[list_id]
 
 
-def _forget(w: Write, key: bytes) -> None:
-    """Somebody was erased after the backup: what it still knows of them in plain words goes again."""
-    w.db.exec_driver_sql("INSERT INTO forgotten (key) VALUES (?) ON CONFLICT (key) DO NOTHING", (key,))
-    w.db.exec_driver_sql("DELETE FROM person WHERE key = ?", (key,))
-    w.db.exec_driver_sql(
-        "UPDATE evidence SET salt = NULL, detail = NULL WHERE id IN (SELECT evidence FROM audit WHERE key = ?)", (key,)
-    )
-    w.audit("erased", key=key, source="operator")
+def _erase_again(w: Write, erased: Sequence[bytes]) -> None:
+    """People were erased after the backup: what it still knows of them in plain words goes again."""
+    keys = dict.fromkeys(erased)
+    for start in range(0, len(erased), 500):
+        some = erased[start : start + 500]
+        query = f"SELECT address FROM person WHERE key IN ({','.join('?' * len(some))})"
+        for (address,) in w.db.exec_driver_sql(query, tuple(some)).all():
+            with suppress(NotAnAddress):
+                named = keys_of(w.ledger.site_key, parse(address))
+                keys |= dict.fromkeys(key for key, kind in named if kind != "domain")
+    for key in keys:
+        w.db.exec_driver_sql("INSERT INTO forgotten (key) VALUES (?) ON CONFLICT (key) DO NOTHING", (key,))
+        w.db.exec_driver_sql("DELETE FROM person WHERE key = ?", (key,))
+        query = "UPDATE evidence SET salt = NULL, detail = NULL WHERE id IN (SELECT evidence FROM audit WHERE key = ?)"
+        w.db.exec_driver_sql(query, (key,))
+    for key in erased:
+        w.audit("erased", key=key, source="operator")
 
 
 def _note_restore(ledger: Ledger, kept_in: Path, found: Since, now: datetime, home: Path) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -87,9 +87,14 @@ class Write:
     ) -> None:
         """Note a state change; it becomes an audit row when the transaction ends."""
         number, of_it = evidence or (None, None)
-        if event == "erased" and key is not None and self.ledger.journal is not None:
-            self._changes.append(("x", key, 0, 0, 0))
+        if event == "erased" and key is not None:
+            self.erased([key])
         self._entries.append(Entry(event, key, scope, reason, source, number, of_it))
+
+    def erased(self, keys: Iterable[bytes]) -> None:
+        """Tell of somebody who was erased, by all their keys: a restored backup knows them in plain words once more."""
+        if self.ledger.journal is not None:
+            self._changes += [("x", key, 0, 0, 0) for key in keys]
 
     def job_ran(self, name: str) -> None:
         """Note when a scheduled job last ended well."""

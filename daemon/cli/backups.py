@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -99,7 +98,7 @@ def _many(number: int, thing: str) -> str:
 
 
 def restore(
-    source: Annotated[str | None, typer.Argument(metavar="SRC", help="A backup.")] = None,
+    source: Annotated[str | None, typer.Argument(metavar="SRC", help="A backup, or a directory: its newest.")] = None,
     defer: Annotated[
         bool, typer.Option("--defer", help="Answer 451 to all until what may be missing was replayed.")
     ] = False,
@@ -137,10 +136,7 @@ def _restore(loaded: Loaded, source: Path, as_json: bool, *, defer: bool, force:
     from storage.backup import Damaged, NotWritten
     from storage.engine import read_site_key
 
-    if not source.is_file():
-        raise Stop(f"{source}: there is no such file", NOINPUT)
-    if not os.access(source, os.R_OK):
-        raise Stop(f"{source}: may not be read (run it as the daemon's user, or as root)", NOINPUT)
+    source = _backup_of(source)
     if not loaded.key_file.exists():
         raise Stop(f"the site key {loaded.key_file} is not there: put your copy of it back first", CONFIG)
     site_key, now = read_site_key(loaded.key_file), common.now()
@@ -170,6 +166,22 @@ def _restore(loaded: Loaded, source: Path, as_json: bool, *, defer: bool, force:
     except NotWritten as why:
         raise Stop(f"{why}: nothing done", TEMPFAIL) from None
     _tell(found, loaded, now, as_json)
+
+
+def _backup_of(source: Path) -> Path:
+    """The file, or the newest backup in a directory. Raises Stop(66)."""
+    from storage.backup import kept
+
+    try:
+        found = kept(source)[-1:] if source.is_dir() else [source]
+        if not found:
+            raise Stop(f"{source}: there is no backup in it (a file optoutd-...Z.db)", NOINPUT)
+        with found[0].open("rb"):
+            return found[0]
+    except FileNotFoundError:
+        raise Stop(f"{source}: there is no such file", NOINPUT) from None
+    except OSError as why:
+        raise Stop(f"{source}: {why.strerror} (run it as the daemon's user, or as root)", NOINPUT) from None
 
 
 def _tell(found: Restored, loaded: Loaded, now: datetime, as_json: bool) -> None:

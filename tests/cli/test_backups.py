@@ -187,6 +187,18 @@ def test_rows_that_came_and_went_since_come_and_go_again(kept: Desk) -> None:
     assert kept("show", "bob@example.com", "--json").fact["history"][-1]["event"] == "lifted"
 
 
+def test_of_a_directory_the_newest_is_taken(kept: Desk) -> None:
+    kept("suppress", "ann@example.com")
+    kept("backup", "optoutd-20250101T000000Z.db")
+    kept("suppress", "bob@example.com")
+    kept("backup", "optoutd-20260101T000000Z.db")
+    lose(kept)
+    shutil.rmtree(kept.directory / "backups")
+    (kept.directory / "empty").mkdir()
+    assert kept("restore", "empty").sentence.startswith("empty: there is no backup in it")
+    assert restored(kept, ".").fact["suppressions"] == 2
+
+
 def test_a_database_that_is_not_empty_stays_unless_forced(kept: Desk) -> None:
     kept("suppress", "ann@example.com")
     kept("backup", "a.db")

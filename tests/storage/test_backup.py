@@ -14,7 +14,6 @@ from sqlalchemy import event
 
 from storage import backup
 from storage.address import parse
-from storage.audit import ChainBroken
 from storage.engine import Ledger, Unusable
 from storage.write import write
 from tests.ledgers import Books, books
@@ -167,10 +166,10 @@ def test_only_the_end_of_a_long_record_is_verified(
             db.commit()
         with backup.opened(copies / "a.db") as db2:
             if found:
-                with pytest.raises(ChainBroken):
-                    backup._verify_end(db2, ledger.ledger.site_key)
+                with pytest.raises(backup.Damaged, match="audit row 3"):
+                    backup._verify_end(db2, ledger.ledger.site_key, copies)
             else:
-                assert backup._verify_end(db2, ledger.ledger.site_key).seq == 4
+                assert backup._verify_end(db2, ledger.ledger.site_key, copies).seq == 4
 
 
 def test_another_key_is_told_as_such(ledger: Books, copies: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -344,3 +345,64 @@ def test_a_long_line_is_cut_and_not_held_in_memory(kept: Books) -> None:
     kept.suppress("bob@example.com")
     assert signs(kept).replace("?", "") == "++"
     assert since(kept).whole
+
+
+# ------------------------------------------------------------------ both together
+
+_CHANGES = st.lists(st.tuples(st.sampled_from("+-="), st.integers(0, 2), st.integers(0, 9)), min_size=1, max_size=3)
+
+
+@given(st.lists(_CHANGES, max_size=8), st.randoms(use_true_random=False), st.data())
+def test_backup_and_journal_come_to_the_ledger(
+    transactions: list[list[tuple[str, int, int]]], random: Random, data: st.DataObject
+) -> None:
+    """Whatever was done, wherever the backup was made, in whatever order the lines came to lie."""
+    states: list[dict[int, int]] = [{}]
+    written: list[Line | None] = []
+    for seq, changes in enumerate(transactions, 1):
+        now = dict(states[-1])
+        for place, (sign, who, moment) in enumerate(changes, 1):
+            written.append(line(sign, who, seq=seq, place=place, lines=len(changes), since=moment))
+            if sign == "+":
+                now[who] = moment
+            elif sign == "-":
+                now.pop(who, None)
+        states.append(now)
+    random.shuffle(written)
+    made = data.draw(st.integers(0, len(transactions)))
+    found = journal.since(written, (1, made), AT + made)
+    state = dict(states[made])
+    for (key, *_), (sign, moment, _) in found.rows.items():
+        state.pop(key[0], None)
+        if sign == "+":
+            state[key[0]] = moment
+    assert state == states[-1]
+    assert (found.whole, found.until, found.reached) == (True, AT + len(transactions), (1, len(transactions)))
+    gone = [x for x in written if x and x.seq > made]
+    if gone and gone[0].seq < len(transactions):
+        assert not journal.since([x for x in written if x != gone[0]], (1, made), AT + made).whole
+
+
+def test_killed_whenever_no_acknowledged_line_is_missing_and_none_is_of_what_did_not_happen(kept: Books) -> None:
+    script = f"""
+from storage.journal import Journal
+it = books(directory)
+it.ledger.journal = Journal(Path({str(file_of(kept))!r}), it.ledger.site_key)
+n = 0
+while True:
+    it.suppress(f"a{{n}}@example.com")
+    say(n)
+    n += 1
+"""
+    with another(kept, script) as process:
+        for n in range(30):
+            hear(process, str(n))
+        process.kill()
+        assert process.stdout
+        acknowledged = 30 + len(process.stdout.read().splitlines())
+    journalled = {line.key for line in lines(kept) if line}
+    with kept.ledger.connect() as db:
+        recorded = {bytes(r[0]) for r in db.exec_driver_sql("SELECT key FROM suppression")}
+    keys = {kept.ledger.site_key.address_key(f"a{n}@example.com") for n in range(acknowledged)}
+    assert keys <= journalled <= recorded
+    assert len(recorded - journalled) <= 1

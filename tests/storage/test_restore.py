@@ -117,12 +117,13 @@ def test_a_list_that_is_younger_than_the_backup_gets_the_number_that_its_links_c
 
 
 def test_whoever_was_erased_after_the_backup_stays_erased(kept: Books) -> None:
-    key = kept.ledger.site_key.address_key("ann@example.com")
+    key, other = (kept.ledger.site_key.address_key(f"ann{tag}@example.com") for tag in ("", "+x"))
     with write(kept.ledger, NOW, "test") as w:
         w.db.exec_driver_sql("DELETE FROM person WHERE key = ?", (key,))
         w.audit("erased", key=key)
+        w.erased([key, other])
     lose(kept)
-    assert restored(kept).erased == 1
+    assert restored(kept).erased == 2
     assert b"ann@example.com" not in kept.ledger.path.read_bytes()
     again = books(home(kept))
     with again.ledger.connect() as db:
