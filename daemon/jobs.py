@@ -22,10 +22,11 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from daemon import events
 from daemon.config import Bounce
 from storage import audit, backup, incoming, journal, outbox, refusals, suppressions
-from storage.engine import Ledger, Unavailable, Unusable
+from storage.engine import WRITE_SECONDS, Ledger, Unavailable, Unusable
 from storage.write import write
 
 _GAP: Final = 0.05  # s between two transactions of a long deletion, in which a live opt-out gets its turn
+_TIDY_MILLISECONDS: Final = 100
 _SOON: Final = timedelta(seconds=30)  # after the start, when mailboxes and campaigns want the disk
 
 
@@ -99,10 +100,18 @@ class Jobs:
         self._done("forget_refusals", forgotten=forgotten)
 
     def tidy(self) -> None:
-        """Write the log back into the database file and let SQLite renew its statistics."""
+        """Write the log back into the database file and let SQLite renew its statistics.
+
+        While somebody reads for long (a backup, the audit check) only a part can be written back. SQLite would wait for the
+        reader, and let no opt-out in meanwhile: so it waits no longer than an opt-out may.
+        """
         with self.ledger.connect() as db:
-            db.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-            db.exec_driver_sql("PRAGMA optimize")
+            db.exec_driver_sql(f"PRAGMA busy_timeout = {_TIDY_MILLISECONDS}").all()
+            try:
+                db.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").all()
+                db.exec_driver_sql("PRAGMA optimize").all()
+            finally:
+                db.exec_driver_sql(f"PRAGMA busy_timeout = {WRITE_SECONDS * 1000}").all()
         self._done("tidy")
 
     def _done(self, name: str, **facts: Any) -> None:

@@ -21,7 +21,7 @@ from daemon import events, jobs
 from daemon.config import Bounce
 from daemon.jobs import Jobs
 from storage import backup, journal, refusals
-from storage.engine import Unavailable
+from storage.engine import Ledger, Unavailable
 from storage.journal import Journal
 from storage.refusals import Refusal, Tally
 from storage.terms import Reason
@@ -128,6 +128,24 @@ def test_tidying_writes_the_log_back(ledger: Books, due: Jobs) -> None:
     before = log.stat().st_size
     due.tidy()
     assert log.stat().st_size < before / 10
+
+
+def test_tidying_while_somebody_reads_for_long_keeps_no_opt_out_waiting(ledger: Books, due: Jobs) -> None:
+    ledger.suppress("ann@example.com")
+    reader, other = (Ledger(ledger.ledger.path, ledger.ledger.site_key) for _ in range(2))
+    with reader.reading() as db:
+        db.exec_driver_sql("SELECT count(*) FROM suppression").all()
+        ledger.suppress("bob@example.com")
+        tidying = threading.Thread(target=due.tidy)
+        tidying.start()
+        time.sleep(0.02)
+        began = time.monotonic()
+        Books(other, ledger.numbers).suppress("live@example.com")
+        waited = time.monotonic() - began
+        tidying.join()
+    assert waited < 1  # 5 s if the tidying waits for the reader
+    reader.close()
+    other.close()
 
 
 async def test_a_job_that_cannot_run_is_told_and_the_next_one_runs(

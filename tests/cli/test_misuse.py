@@ -29,6 +29,7 @@ EVERY_FACT = (
     ["stats", "--by", "list"],
     ["audit", "verify"],
     ["audit", "export"],
+    ["restore", "--status"],
 )
 
 
