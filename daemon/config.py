@@ -133,6 +133,12 @@ class Loaded:
             return beside if beside.exists() else state / name
         return self.file(name)
 
+    @property
+    def backup_dir(self) -> Path | None:
+        """Where hourly backups and the journal of keys are kept, if they are wanted."""
+        named = self.config.storage.backup_dir
+        return self.base / named if named else None
+
     def _state_directory(self) -> Path | None:
         """The default home of database and key: under systemd, and for whoever shares the daemon's config with it."""
         if "STATE_DIRECTORY" in os.environ:

@@ -166,6 +166,21 @@ def audit_head(seq: int, head: str) -> None:
     _log.info("audit_head", seq=seq, head=head)
 
 
+def backup_failed(reason: object, advice: str) -> None:
+    """There is no new backup; the older ones are as they were. Tried again in five minutes."""
+    _log.error("backup_failed", reason=masked(reason), advice=advice)
+
+
+def journal_failed(reason: object) -> None:
+    """What was just recorded is in the database, but not in the journal: a backup is made soon, for it covers that."""
+    _log.error("journal_failed", reason=masked(reason), advice="look at the disk of storage.backup_dir")
+
+
+def lookups_deferred(since: str) -> None:
+    """The list was restored with a gap that is not closed: every recipient is answered 451."""
+    _log.error("lookups_deferred", since=since, advice="`optoutd restore --status` says what is still to be replayed")
+
+
 def audit_broken(reason: str) -> None:
     """A check found that the record was changed."""
     _log.error("audit_broken", reason=masked(reason))

@@ -1,4 +1,4 @@
-"""What is done by the clock: the audit checks, soft bounces that run out, what has been kept long enough, and the
+"""What is done by the clock: backups, the audit checks, soft bounces that run out, what has been kept long enough, and the
 database's own upkeep.
 
 Times of the last good run are kept in the ledger; the schedule itself lives in memory. APScheduler's default would
@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -21,27 +22,56 @@ from sqlalchemy import Connection
 
 from daemon import events
 from daemon.config import Bounce, Retention
-from storage import audit, incoming, outbox, refusals, retention, suppressions
+from storage import audit, backup, incoming, journal, outbox, refusals, retention, suppressions
 from storage.engine import Ledger, Unavailable, Unusable
 from storage.write import write
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _GAP: Final = 0.05  # s between two transactions of a long deletion, in which a live opt-out gets its turn
+_SOON: Final = timedelta(seconds=30)  # after the start, when mailboxes and campaigns want the disk
 
 
 @dataclass
 class Jobs:
-    """The jobs over one ledger. Each runs in a thread, never on the event loop."""
+    """The jobs over one ledger. Each runs in a thread, never on the event loop.
+
+    `backup_dir`: where backups go; None = nowhere.
+    """
 
     ledger: Ledger
     bounce: Bounce
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     kept: Retention = field(default_factory=Retention)
+    backup_dir: Path | None = None
 
     def take_over(self, bounce: Bounce, kept: Retention) -> None:
         """Other settings, from the next run of each job on."""
         self.bounce, self.kept = bounce, kept
+
+    def back_up(self) -> None:
+        """Make a backup if the last one is an hour old, and drop the oldest; never the other way round."""
+        if self.backup_dir is None:
+            return
+        try:
+            self._back_up(self.backup_dir)
+        except (OSError, backup.NotWritten, backup.Damaged, Unavailable, Unusable) as why:
+            events.backup_failed(why, _advice(why))
+
+    def _back_up(self, directory: Path) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        now, keys = self.now(), self.ledger.journal
+        behind = keys is not None and keys.behind
+        if not behind and not backup.is_due(directory, now):
+            return
+        backup.clear(directory)
+        made = backup.take(self.ledger, directory / backup.name(now), now)
+        if keys is not None:
+            keys.behind = keys.behind and not behind
+            keys.rotate(backup.stamp(made.file))
+        left = backup.prune(directory)
+        journal.prune(directory, backup.stamp(left[0]))
+        self._done("back_up", file=made.file.name, octets=made.octets, kept=len(left), head=str(made.head))
 
     def verify_audit(self) -> None:
         """Has the record been changed, or the list? All of it."""
@@ -137,9 +167,8 @@ class Jobs:
 
     def tidy(self) -> None:
         """Write the log back into the database file and let SQLite renew its statistics. PostgreSQL does so by itself."""
-        with self.ledger.connect() as db:
-            for statement in self.ledger.store.upkeep:
-                db.exec_driver_sql(statement)
+        self.ledger.store.verify(self.ledger.site_key)
+        self.ledger.store.tidy()
         self._done("tidy")
 
     def _done(self, name: str, **facts: Any) -> None:
@@ -167,7 +196,21 @@ def schedule(jobs: Jobs) -> AsyncIOScheduler:
     scheduler.add_job(_run, "cron", args=[jobs.forget_ordinary], hour=3, minute=47, id="forget_ordinary")
     scheduler.add_job(_run, "cron", args=[jobs.forget_reviews], hour=3, minute=57, id="forget_reviews")
     scheduler.add_job(_run, "interval", args=[jobs.tidy], minutes=30, id="tidy")
+    if jobs.backup_dir is not None:  # looks whether one is due: so one that failed, or a restart, does not skip an hour
+        soon = datetime.now(UTC) + _SOON
+        scheduler.add_job(_run, "interval", args=[jobs.back_up], minutes=5, next_run_time=soon, id="back_up")
     return scheduler
+
+
+def _advice(why: Exception) -> str:
+    """What to do about a backup that failed."""
+    if isinstance(why, backup.NotWritten) and why.full:
+        return "make room on the disk of storage.backup_dir"
+    if isinstance(why, backup.Damaged):
+        return "run `optoutd audit verify`: the copy is not whole, so the database may not be either"
+    if isinstance(why, OSError | backup.NotWritten):
+        return "storage.backup_dir must be a directory that the daemon may write to (under systemd: ReadWritePaths=)"
+    return "the older backups are as they were; it is tried again"
 
 
 async def _run(job: Callable[[], None]) -> None:

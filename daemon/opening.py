@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 from daemon.config import Config, Loaded
 from daemon.gate import Gate, Lookup, Questions
 from storage import lookup, suppressions
-from storage.address import Address
+from storage.address import Address, SiteKey
 from storage.engine import File, Ledger, Unavailable, Unusable, migrate, open_ledger, read_site_key, revision
+from storage.journal import NAME as JOURNAL
+from storage.journal import Journal
 from storage.lookup import Row
 from storage.write import write
 
@@ -31,12 +33,37 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def announce(database: Path, site_key: SiteKey) -> None:
+    """Leave in our own lock which site key is the newest that we know: whoever moves rows to a newer one must not."""
+    _lock_of(database).write_text(_newest(site_key))
+
+
+def knows_newest(database: Path, site_key: SiteKey) -> bool:
+    """Is the newest of these site keys known to the daemon that holds the lock?"""
+    try:
+        return _lock_of(database).read_text() == _newest(site_key)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _newest(site_key: SiteKey) -> str:
+    """Says nothing about the key."""
+    return site_key.derive(b"newest", number=len(site_key.keys)).hex()[:16]
+
+
+def _lock_of(database: Path) -> Path:
+    return database.with_name(database.name + ".lock")
+
+
 @contextmanager
 def sole_owner(database: Path) -> Iterator[None]:
     """Hold the lock beside the database: one daemon, and no restore under it. Raises Busy."""
-    database.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(database.with_name(database.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    home = database.parent
+    home.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(_lock_of(database), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
+        if os.geteuid() == 0:  # a lock that root made first must not keep the daemon's user out
+            os.fchown(descriptor, home.stat().st_uid, home.stat().st_gid)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -80,16 +107,32 @@ def is_running(database: Path) -> bool:
     return False
 
 
-def open_for(loaded: Loaded, *, allow_create: bool = False) -> Ledger:
-    """The ledger of a config. Raises Unavailable, Unusable."""
-    storage = loaded.config.storage
-    if loaded.in_postgres:
-        server = server_of(loaded)
-        from storage.postgres import open_server
+def open_for(
+    loaded: Loaded, *, allow_create: bool = False, journal_failed: Callable[[OSError], object] = lambda _: None
+) -> Ledger:
+    """The ledger of a config. `journal_failed` is told when its journal cannot be written. Raises Unavailable, Unusable."""
+    ledger = _open_server(loaded) if loaded.in_postgres else _open_file(loaded, allow_create)
+    _keep_journal(loaded, ledger, journal_failed)
+    return ledger
 
-        return open_server(
-            server, loaded.key_file, same_person=storage.same_person, keep_addresses=storage.keep_addresses
-        )
+
+def _keep_journal(loaded: Loaded, ledger: Ledger, failed: Callable[[OSError], object]) -> None:
+    """What root makes (a command in a shell) belongs to whom the database belongs to: the daemon goes on with it."""
+    if loaded.backup_dir is not None:
+        owner = ledger.path if isinstance(ledger.store, File) else loaded.key_file
+        found = owner.stat()
+        ledger.journal = Journal(loaded.backup_dir / JOURNAL, ledger.site_key, failed, (found.st_uid, found.st_gid))
+
+
+def _open_server(loaded: Loaded) -> Ledger:
+    storage, server = loaded.config.storage, server_of(loaded)
+    from storage.postgres import open_server
+
+    return open_server(server, loaded.key_file, same_person=storage.same_person, keep_addresses=storage.keep_addresses)
+
+
+def _open_file(loaded: Loaded, allow_create: bool) -> Ledger:
+    storage = loaded.config.storage
     return open_ledger(
         loaded.database,
         loaded.key_file,
@@ -99,13 +142,13 @@ def open_for(loaded: Loaded, *, allow_create: bool = False) -> Ledger:
     )
 
 
-def open_for_run(loaded: Loaded) -> Ledger:
+def open_for_run(loaded: Loaded, journal_failed: Callable[[OSError], object] = lambda _: None) -> Ledger:
     """As `open_for`, creating both halves if both are missing and bringing an older schema up to date.
 
     Not in PostgreSQL, where other nodes may be at work: there `optoutd migrate` does it when the operator says so.
     """
     if loaded.in_postgres:
-        return _open_or_wait(loaded)
+        return _open_or_wait(loaded, journal_failed)
     if loaded.database.exists() and loaded.key_file.exists():
         with suppress(Unavailable):  # garbled: the opening below says so
             revision(loaded.database)
@@ -113,17 +156,19 @@ def open_for_run(loaded: Loaded) -> Ledger:
     create = loaded.config.storage.create
     if not create and not loaded.database.exists() and not loaded.key_file.exists():
         raise Unusable(f"no database at {loaded.database}, and storage.create = false: put database and key in place")
-    return open_for(loaded, allow_create=create)
+    return open_for(loaded, allow_create=create, journal_failed=journal_failed)
 
 
-def _open_or_wait(loaded: Loaded) -> Ledger:
+def _open_or_wait(loaded: Loaded, journal_failed: Callable[[OSError], object]) -> Ledger:
     """A server that is away does not hold us back: its ledger answers doubt until it is there, and is checked then."""
     try:
-        return open_for(loaded)
+        return open_for(loaded, journal_failed=journal_failed)
     except Unavailable:
         storage = loaded.config.storage
         site_key = read_site_key(loaded.key_file)
-        return Ledger(server_of(loaded), site_key, storage.same_person, storage.keep_addresses)
+        ledger = Ledger(server_of(loaded), site_key, storage.same_person, storage.keep_addresses)
+        _keep_journal(loaded, ledger, journal_failed)
+        return ledger
 
 
 class Away:

@@ -201,6 +201,7 @@ class Storage(Section):
     create: bool = True  # may `run` create database and key when both are missing?
     keep_addresses: bool = True
     same_person: tuple[Literal["tag", "alias"], ...] = ("tag", "alias")
+    backup_dir: str = ""  # hourly backups, 48 kept, and the journal of keys; "" = none
 
 
 class Mailbox(Section):
@@ -410,7 +411,6 @@ class Config(Section):
 # What CONTRACT promises and this version lacks: path -> the values that are true of this version all the same.
 LATER: Final[dict[str, tuple[object, ...]]] = {
     "house.operators_mail": ("",),
-    "storage.backup_dir": ("",),
     "mailbox.oauth2": (),
     "web.trusted_proxies": ([],),
     "web.admin_password_file": ("",),

@@ -65,12 +65,19 @@ def archive(path: str, note: Callable[[str], object]) -> Source:
     return Source(total, ((name, raw, None) for name, raw in archives.messages(path, note, deep=True)))
 
 
-def folder(loaded: Loaded, settings: Mailbox, folders: Iterable[str], since: datetime | None) -> Source:
-    """The folders of a live mailbox. Raises MailboxFailed; so may what comes out of it."""
+def folder(
+    loaded: Loaded, settings: Mailbox, folders: Iterable[str], since: datetime | None, *, filed: str = ""
+) -> Source:
+    """The folders of a live mailbox, and the one that honoured requests were filed into if it is there.
+
+    Raises MailboxFailed; so may what comes out of it.
+    """
     ca_file = loaded.file(settings.ca_file) if settings.ca_file else None
     try:
         session = connect(settings, loaded.secret(settings.password_file), ca_file)
         found = [(name, uid) for name in folders for uid in _uids(session, name, since)]
+        if filed:
+            found += [(filed, uid) for uid in _uids_if_there(session, filed, since)]
     except Failed as failure:
         raise MailboxFailed(str(failure)) from failure
     return Source(len(found), _fetched(session, found))
@@ -79,6 +86,15 @@ def folder(loaded: Loaded, settings: Mailbox, folders: Iterable[str], since: dat
 def _uids(session: Session, name: str, since: datetime | None) -> list[int]:
     session.enter(name, writable=False)
     return session.uids_since(since) if since else session.uids_from(1)
+
+
+def _uids_if_there(session: Session, name: str, since: datetime | None) -> list[int]:
+    try:
+        return _uids(session, name, since)
+    except Failed as failure:
+        if failure.refused:
+            return []
+        raise
 
 
 def _fetched(session: Session, found: list[tuple[str, int]]) -> Iterator[tuple[str, bytes, datetime | None]]:

@@ -22,12 +22,13 @@ from daemon.config import Config, ConfigError, Loaded, Mailbox, host_port, is_lo
 from daemon.gate import Gate
 from daemon.mailbox.watcher import Watcher
 from daemon.nodes import JOBS, NOTICES, Duties, mailbox
-from daemon.opening import Away, Busy, gate_of, now, number_lists, open_for_run, sole_daemon
+from daemon.opening import Away, Busy, announce, gate_of, now, number_lists, open_for_run, sole_daemon
 from daemon.register import Register
 from daemon.relay.server import Server
 from daemon.upstream import Lost, Pool
 from daemon.web import app as web
 from daemon.web.context import Context as WebContext
+from storage.deferral import deferred
 from storage.engine import Ledger, Unavailable, Unusable
 
 _REACH_SECONDS = 2.0  # between two tries to reach a database that was away when we started
@@ -70,7 +71,7 @@ class Service:
         await self._open_policy(stack)
         await self._open_web(stack, "web", "listen")
         await self._open_web(stack, "public", "public_listen")
-        self.clockwork = jobs.Jobs(self.ledger, config.bounce, now, config.retention)
+        self.clockwork = jobs.Jobs(self.ledger, config.bounce, now, config.retention, self.loaded.backup_dir)
         self.scheduler = jobs.schedule(self.clockwork)
         self.scheduler.start(paused=True)
         stack.callback(self.scheduler.shutdown, wait=False)
@@ -337,12 +338,22 @@ async def _run(
     events.stopped()
 
 
+def _tell_if_deferring(ledger: Ledger) -> None:
+    with ledger.connect() as db:
+        gap = deferred(db)
+    if gap is not None:
+        events.lookups_deferred(gap.since.isoformat())
+
+
 def run(loaded: Loaded, ready: Callable[[Service], None] = lambda _: None) -> None:
     """Run in the foreground until SIGTERM or SIGINT. Raises Busy, Unusable, Unavailable before it is ready."""
     log = loaded.config.log
     events.configure(log.format, log.level, log.addresses)
     with sole_daemon(loaded):
-        ledger = open_for_run(loaded)
+        ledger = open_for_run(loaded, events.journal_failed)
+        if not loaded.in_postgres:
+            announce(loaded.database, ledger.site_key)
+        _tell_if_deferring(ledger)
         try:
             asyncio.run(_run(loaded, ledger, _numbers(loaded, ledger), ready))
         finally:

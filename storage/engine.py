@@ -12,11 +12,12 @@ import shutil
 import sqlite3
 import stat
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, Final, Protocol
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
@@ -25,8 +26,11 @@ from sqlalchemy.pool import QueuePool
 from storage import sealing
 from storage.address import SiteKey
 from storage.audit import Chain
+from storage.journal import Journal
 
 REVISION: Final = "0004"  # the migration this code needs (tests hold it to the newest in migrations/)
+_TIDY_MILLISECONDS: Final = 100
+_WRITE_BACK_TRIES: Final = 20
 WRITE_SECONDS: Final = 5  # how long a writer waits for another process' writer (CONTRACT 9)
 
 
@@ -105,7 +109,7 @@ def _create_both(database: Path, key_file: Path) -> None:
     new = database.with_name(database.name + ".new")  # complete before it has its name: no crash leaves half of it
     new.unlink(missing_ok=True)
     os.close(os.open(new, os.O_CREAT | os.O_EXCL, 0o600))
-    _migrate(new)
+    make_schema(new)
     site_key = new_site_key(key_file)
     try:
         with closing(sqlite3.connect(new)) as db:
@@ -132,7 +136,7 @@ def first_facts(site_key: SiteKey) -> list[tuple[str, bytes]]:
 def _half(database: Path, key_file: Path) -> None:
     if key_file.exists():
         raise Unusable(
-            f"the site key {key_file} is there but the database {database} is not: restore the database from a backup; "
+            f"the site key {key_file} is there but the database {database} is not: restore the database from a backup (`optoutd restore`); "
             "only if this is a first start that was interrupted, remove the key and start again"
         )
     raise Unusable(
@@ -154,11 +158,12 @@ def migrate(database: Path, site_key: SiteKey) -> tuple[str, str]:
         with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
             source.backup(target)
         shutil.copymode(database, copy)
-        _migrate(database, site_key)
+        make_schema(database, site_key)
     return before, REVISION
 
 
-def _migrate(database: Path, site_key: SiteKey | None = None) -> None:
+def make_schema(database: Path, site_key: SiteKey | None = None) -> None:
+    """Bring the schema of a file, which may be empty, to REVISION. `site_key`: of a ledger that is there already."""
     engine = create_engine(URL.create("sqlite", database=str(database)))
     event.listen(engine, "connect", _leave_transactions_to_us)
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
@@ -215,7 +220,6 @@ class Store(Protocol):
     """Where a ledger lies: `File` here, `Server` in postgres.py."""
 
     engine: Engine
-    upkeep: ClassVar[Sequence[str]]  # statements that are run now and then
 
     @property
     def name(self) -> str:
@@ -230,6 +234,9 @@ class Store(Protocol):
     def write_back(self) -> bool:
         """Leave nothing of deleted text behind, as far as the database can. False: somebody was reading for too long."""
 
+    def tidy(self) -> None:
+        """What a database wants done now and then."""
+
 
 @dataclass
 class Ledger:
@@ -239,6 +246,7 @@ class Ledger:
     site_key: SiteKey
     same_person: tuple[str, ...] = ("tag", "alias")
     keep_addresses: bool = True
+    journal: Journal | None = field(default=None, repr=False)  # where changes are written a second time, as keys
     writer: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)  # one writer a process
 
     @property
@@ -284,7 +292,6 @@ _BEGIN_READING: Final = {"sqlite": "BEGIN", "postgresql": "BEGIN ISOLATION LEVEL
 class File:
     """An SQLite file."""
 
-    upkeep: ClassVar[Sequence[str]] = ("PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA optimize")
     path: Path
     engine: Engine = field(init=False, repr=False)
     _seen: tuple[int, int, int, int] | None = field(default=None, init=False, repr=False)
@@ -332,8 +339,27 @@ class File:
 
     def write_back(self) -> bool:
         """Write the log back into the file and empty it: deleted text, which `secure_delete` overwrites, is in neither then."""
+        for _ in range(_WRITE_BACK_TRIES):
+            if self._truncate_log():
+                return True
+            time.sleep(_TIDY_MILLISECONDS / 1000)
+        return False
+
+    def tidy(self) -> None:
+        """Write the log back as far as readers allow, and let SQLite renew its statistics."""
+        self._truncate_log()
         with self.engine.connect() as connection:
-            busy, _, _ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+            connection.exec_driver_sql("PRAGMA optimize").all()
+
+    def _truncate_log(self) -> bool:
+        """While somebody reads for long (a backup, the audit check) only a part can be written back. SQLite would wait for
+        the reader, and let no opt-out in meanwhile: so it waits no longer than an opt-out may. False: not all of it."""
+        with self.engine.connect() as connection:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {_TIDY_MILLISECONDS}").all()
+            try:
+                busy, _, _ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+            finally:
+                connection.exec_driver_sql(f"PRAGMA busy_timeout = {WRITE_SECONDS * 1000}").all()
         return not busy
 
 
@@ -382,6 +408,15 @@ def judge_identity(version: str | None, check: bytes | None, needs: bytes | None
 def _goes_with(newer: str, needs: bytes | None) -> bool:
     """Is this the schema of a later version, which says that ours can still work with it? Nodes are not all renewed at once."""
     return newer > REVISION and needs is not None and bytes(needs).decode("ascii", "replace") <= REVISION
+
+
+def refuse_deferred(scalar: Any) -> None:
+    """For whoever asks who may be mailed: after a restore with a gap the list does not know it all. Raises Unavailable."""
+    deferred = scalar("SELECT value FROM meta WHERE name = 'deferred'")
+    if deferred is not None:
+        raise Unavailable(
+            "restored from a backup, and what happened since is not replayed yet: run `optoutd restore --status`"
+        )
 
 
 def open_ledger(

@@ -64,9 +64,8 @@ def _marked(db: Connection, site_key: SiteKey, addresses: Iterable[Address]) -> 
 
 def mark(db: Connection, keys: Iterable[bytes]) -> None:
     """From now on nothing is to be known of these people but their keys."""
-    db.exec_driver_sql(
-        "INSERT INTO forgotten (key) VALUES (?) ON CONFLICT (key) DO NOTHING", [(key,) for key in dict.fromkeys(keys)]
-    )
+    if marked := [(key,) for key in dict.fromkeys(keys)]:
+        db.exec_driver_sql("INSERT INTO forgotten (key) VALUES (?) ON CONFLICT (key) DO NOTHING", marked)
 
 
 def ours(detail: dict[str, Any]) -> dict[str, Any]:

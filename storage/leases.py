@@ -38,3 +38,10 @@ def release(ledger: Ledger, holder: str) -> None:
     """Give up all leases at once: another node need not wait until they run out. Raises Unavailable."""
     with ledger.connect() as db:
         db.exec_driver_sql("DELETE FROM lease WHERE holder = ?", (holder,))
+
+
+def holders(ledger: Ledger) -> list[str]:
+    """Who holds a lease now: the nodes that run, as far as they have something to do. Raises Unavailable."""
+    with ledger.connect() as db:
+        query = f"SELECT DISTINCT holder FROM lease WHERE until >= {_NOW[db.dialect.name]} ORDER BY holder"
+        return [str(row[0]) for row in db.exec_driver_sql(query)]

@@ -11,13 +11,13 @@ import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from storage import hashes
 from storage.address import Address, FormKind, HashKind, SiteKey, keys_of
-from storage.engine import Unavailable, Unusable, refuse_foreign_log, verify_identity
+from storage.engine import Unavailable, Unusable, refuse_deferred, refuse_foreign_log, verify_identity
 from storage.sweep import Swept, sweep
 from storage.terms import ALL, Reason
 
@@ -123,6 +123,10 @@ def answers_of(asked: Swept, texts: Sequence[str], found: Found, *, hashes_too: 
 # ------------------------------------------------------------------ asking a file
 
 
+def _scalar(db: sqlite3.Connection, sql: str) -> Any:
+    return (db.execute(sql).fetchone() or [None])[0]
+
+
 class Lookup:
     """A reading connection of its own. Not for several threads; every method raises Unavailable where it cannot tell."""
 
@@ -217,7 +221,8 @@ class Lookup:
         try:
             db.execute("PRAGMA query_only = ON")
             db.execute(f"PRAGMA mmap_size = {self._mapped}")
-            verify_identity(lambda sql: (db.execute(sql).fetchone() or [None])[0], self.site_key)
+            verify_identity(partial(_scalar, db), self.site_key)
+            refuse_deferred(partial(_scalar, db))
         except BaseException:
             db.close()
             raise

@@ -97,6 +97,7 @@ def erase(w: Write, address: Address, found: Traces) -> Erased:
     who = Mentions(address)
     forgotten.mark(w.db, found.keys)
     w.forget_evidence(found.evidence)
+    w.erased(found.keys)
     removed = Counter(
         address=_each(w, "DELETE FROM person WHERE key = ?", found.people),
         evidence=len(found.evidence),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -46,7 +46,6 @@ _STATEMENT_SECONDS: Final = 60  # for a report over years, a batch of an import
 class Server:
     """A PostgreSQL database. `url` as in `storage.url`, without a password; `password`: None for none."""
 
-    upkeep: ClassVar[Sequence[str]] = ()
     url: str
     password: str | None = field(default=None, repr=False)
     engine: Engine = field(init=False, repr=False)
@@ -106,6 +105,9 @@ class Server:
             for table in _WITH_TEXT:
                 db.exec_driver_sql(f"VACUUM {table}")
         return True
+
+    def tidy(self) -> None:
+        """PostgreSQL does so by itself."""
 
 
 def _scalar(connection: psycopg.Connection[Any], statement: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
@@ -11,7 +12,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import Connection
 
 from storage import forgotten, hashes
-from storage.address import Address, SiteKey, forms, hash_keys, keys_of, person
+from storage.address import Address, NotAnAddress, SiteKey, forms, hash_keys, keys_of, parse, person
 from storage.engine import Ledger
 from storage.pieces import in_pieces
 from storage.terms import ALL, Reason, joined, seconds
@@ -224,6 +225,17 @@ def _delete(w: Write, rows: list[RawRow]) -> None:
         w.rows_removed(rows)
 
 
+def rows_of(db: Connection, keys: Sequence[bytes]) -> list[RawRow]:
+    """The rows under any number of keys."""
+    return [row for start in range(0, len(keys), 500) for row in _rows(db, keys[start : start + 500])]
+
+
+def replace(w: Write, gone: list[RawRow], come: list[RawRow]) -> None:
+    """Rows for rows; whoever asks for it says why in the record."""
+    _delete(w, gone)
+    _insert(w, come)
+
+
 def form_of(w: Write, address: Address) -> str:
     """The form under which this person's rows are written."""
     return person(address, w.ledger.same_person)
@@ -296,10 +308,16 @@ def standing(db: Connection, site_key: SiteKey, whom: Whom) -> list[RawRow]:
     return sorted(_rows(db, keys), key=lambda r: r[3])
 
 
-def standing_by_evidence(db: Connection, evidence: int) -> list[RawRow]:
-    """The rows that stand on this evidence."""
+def standing_by_evidence(db: Connection, evidence: int, site_key: SiteKey | None = None) -> list[RawRow]:
+    """The rows that stand on this evidence; with `site_key` also those that were moved to another key since."""
     query = "SELECT key, scope, reason, since, evidence FROM suppression WHERE key IN (SELECT key FROM audit WHERE evidence = ?)"
-    return [r for r in (_raw(x) for x in db.exec_driver_sql(query, (evidence,))) if r[4] == evidence]
+    found = [r for r in (_raw(x) for x in db.exec_driver_sql(query, (evidence,))) if r[4] == evidence]
+    address = details(db, [evidence]).get(evidence, {}).get("address")
+    if found or site_key is None or not address:
+        return found
+    with suppress(NotAnAddress):
+        return [r for r in standing(db, site_key, parse(address)) if r[4] == evidence]
+    return []
 
 
 def details(db: Connection, evidence: Sequence[int]) -> dict[int, dict[str, Any]]:

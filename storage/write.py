@@ -4,7 +4,8 @@
         suppressions.add(w, ...)
 
 The verbs (suppressions, incoming, reviews) change rows and note what happened; the audit rows are appended at the end, in
-the same transaction. Leaving the block without an exception means committed and on disk (synchronous=FULL).
+the same transaction. Leaving the block without an exception means committed and on disk (synchronous=FULL), and then in
+the journal of keys, if there is one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from sqlalchemy.exc import DBAPIError
 from storage import forgotten, sealing
 from storage.audit import Chain, Entry, Event, digest
 from storage.engine import WRITE_SECONDS, Ledger, Unavailable
+from storage.journal import Change, Sign
 from storage.terms import seconds
 
 
@@ -41,6 +43,8 @@ class Write:
     _change: int = 0
     _changed: bool = False
     _after: list[Callable[[], object]] = field(default_factory=list)
+    _changes: list[Change] = field(default_factory=list)  # for the journal, if there is one
+    _journalled: bytes = b""
 
     @property
     def at(self) -> int:
@@ -51,16 +55,24 @@ class Write:
         """Tell of suppression rows inserted: (key, scope, reason, since, evidence)."""
         self._change += self.chain.weigh(rows)
         self._changed |= bool(rows)
+        self._for_the_journal("+", rows)
 
     def keys_added(self, keys: Sequence[bytes], scope: int, reason: int, since: int, evidence: int) -> None:
         """Tell of suppression rows inserted that differ in nothing but their keys."""
         self._change += self.chain.weigh_alike(keys, scope, reason, since, evidence)
         self._changed |= bool(keys)
+        if self.ledger.journal is not None:
+            self._changes += [("+", key, scope, reason, since) for key in keys]
 
     def rows_removed(self, rows: Sequence[tuple[bytes, int, int, int, int]]) -> None:
         """Tell of suppression rows deleted."""
         self._change -= self.chain.weigh(rows)
         self._changed |= bool(rows)
+        self._for_the_journal("-", rows)
+
+    def _for_the_journal(self, sign: Sign, rows: Sequence[tuple[bytes, int, int, int, int]]) -> None:
+        if self.ledger.journal is not None:
+            self._changes += [(sign, *row[:4]) for row in rows]
 
     def evidence(self, *, about: Iterable[str] = (), **detail: Any) -> tuple[int, bytes]:
         """Keep the particulars of an act. Returns (evidence id, digest for the audit row).
@@ -93,7 +105,14 @@ class Write:
     ) -> None:
         """Note a state change; it becomes an audit row when the transaction ends."""
         number, of_it = evidence or (None, None)
+        if event == "erased" and key is not None:
+            self.erased([key])
         self._entries.append(Entry(event, key, scope, reason, source, number, of_it))
+
+    def erased(self, keys: Iterable[bytes]) -> None:
+        """Tell of somebody who was erased, by all their keys: a restored backup knows them in plain words once more."""
+        if self.ledger.journal is not None:
+            self._changes += [("x", key, 0, 0, 0) for key in keys]
 
     def job_ran(self, name: str) -> None:
         """Note when a scheduled job last ended well."""
@@ -105,7 +124,9 @@ class Write:
         self._after.append(say)
 
     def committed(self) -> None:
-        """Say what was to be said."""
+        """Write the journal, then say what was to be said."""
+        if self._journalled and self.ledger.journal is not None:
+            self.ledger.journal.append(self._journalled)
         for say in self._after:
             say()
 
@@ -116,7 +137,10 @@ class Write:
         if not self._evidence <= {e.evidence for e in self._entries}:
             raise AssertionError("evidence was written of which no audit row tells")
         if self._entries:
-            self.chain.append(self.db, self.chain.head(self.db), self.at, self.actor, self._entries, self._change)
+            before = self.chain.head(self.db)
+            after = self.chain.append(self.db, before, self.at, self.actor, self._entries, self._change)
+            if self.ledger.journal is not None:
+                self._journalled = self.ledger.journal.lines(self.db, before.seq, after.seq, self.at, self._changes)
 
 
 # One writer at a time, in whatever process and on whatever node: each audit row goes on from the one before it. The

@@ -17,7 +17,7 @@ from daemon.gate import Gate, Lookup
 from daemon.opening import lookup_of
 from storage import bulk, engine, suppressions
 from storage.address import SiteKey, parse
-from storage.engine import File, Ledger, _migrate, open_ledger
+from storage.engine import File, Ledger, make_schema, open_ledger
 from storage.postgres import Server
 from storage.terms import ALL, Reason
 from storage.write import Write, write
@@ -90,7 +90,7 @@ def _migrated() -> bytes:
     """A database file as the migrations leave it: with a schema, and with nothing in it."""
     with tempfile.TemporaryDirectory() as directory:
         database = Path(directory, "empty.db")
-        _migrate(database)
+        make_schema(database)
         return database.read_bytes()
 
 
@@ -105,7 +105,7 @@ def books(directory: Path, *, same_person: tuple[str, ...] = ("tag", "alias")) -
     (the key, the check value, the first seal) is made anew, as everywhere.
     """
     directory.mkdir(exist_ok=True)
-    with mock.patch.object(engine, "_migrate", _migrate_by_copying):
+    with mock.patch.object(engine, "make_schema", _migrate_by_copying):
         return opened(
             open_ledger(directory / "optoutd.db", directory / "site.key", same_person=same_person, allow_create=True)
         )

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,8 +20,9 @@ import structlog
 from daemon import events, jobs
 from daemon.config import Bounce, Retention
 from daemon.jobs import Jobs
-from storage import audit, refusals
-from storage.engine import Unavailable
+from storage import audit, backup, journal, refusals
+from storage.engine import File, Ledger, Unavailable
+from storage.journal import Journal
 from storage.refusals import Refusal, Tally
 from storage.terms import Reason
 from storage.write import write
@@ -162,6 +164,24 @@ def test_tidying_writes_the_log_back(ledger: Books, due: Jobs) -> None:
     assert log.stat().st_size < before / 10
 
 
+def test_tidying_while_somebody_reads_for_long_keeps_no_opt_out_waiting(ledger: Books, due: Jobs) -> None:
+    ledger.suppress("ann@example.com")
+    reader, other = (Ledger(File(ledger.ledger.path), ledger.ledger.site_key) for _ in range(2))
+    with reader.reading() as db:
+        db.exec_driver_sql("SELECT count(*) FROM suppression").all()
+        ledger.suppress("bob@example.com")
+        tidying = threading.Thread(target=due.tidy)
+        tidying.start()
+        time.sleep(0.02)
+        began = time.monotonic()
+        Books(other, ledger.numbers).suppress("live@example.com")
+        waited = time.monotonic() - began
+        tidying.join()
+    assert waited < 1  # 5 s if the tidying waits for the reader
+    reader.close()
+    other.close()
+
+
 async def test_a_job_that_cannot_run_is_told_and_the_next_one_runs(
     ledger: Books, due: Jobs, said: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,5 +209,125 @@ async def test_a_job_that_is_due_while_the_loop_is_busy_is_not_skipped(ledger: B
         async with asyncio.timeout(10):
             while "expire" not in ran(ledger):
                 await asyncio.sleep(0.05)
+    finally:
+        scheduler.shutdown(wait=False)
+
+
+# ------------------------------------------------------------------ backups
+
+
+@pytest.fixture
+def backing(ledger: Books, tmp_path: Path) -> Jobs:
+    where = tmp_path / "kept"
+    ledger.ledger.journal = Journal(where / "journal.log", ledger.ledger.site_key)
+    return Jobs(ledger.ledger, Bounce(), lambda: NOW, backup_dir=where)
+
+
+def at(job: Jobs, minutes: int) -> Jobs:
+    return replace(job, now=lambda: NOW + timedelta(minutes=minutes))
+
+
+def test_a_backup_is_made_every_hour_and_the_journal_goes_on_after_it(
+    ledger: Books, backing: Jobs, said: pytest.CaptureFixture[str]
+) -> None:
+    events.configure("json", "info")
+    where = backing.backup_dir
+    assert where
+    ledger.suppress("ann@example.com")
+    backing.back_up()
+    at(backing, 59).back_up()
+    ledger.suppress("bob@example.com")
+    at(backing, 61).back_up()
+    ledger.suppress("cem@example.com")
+    stamps = [(NOW + timedelta(minutes=m)).strftime("%Y%m%dT%H%M%SZ") for m in (0, 61)]
+    names = [f"journal-{s}.log" for s in stamps] + ["journal.log"] + [f"optoutd-{s}.db" for s in stamps]
+    assert sorted(p.name for p in where.iterdir()) == names
+    first, second = told(said)
+    assert (first["event"], first["job"], first["kept"], second["kept"]) == ("job_done", "back_up", 1, 2)
+    assert where.stat().st_mode & 0o777 == 0o700
+    backup.verify(where / names[-1], ledger.ledger.site_key)
+
+
+def test_48_are_kept_and_what_they_have_goes_from_the_journal(ledger: Books, backing: Jobs) -> None:
+    where = backing.backup_dir
+    assert where
+    where.mkdir()
+    old = [(NOW - timedelta(hours=n)).strftime("%Y%m%dT%H%M%SZ") for n in range(1, 60)]
+    for stamp in old:
+        (where / f"optoutd-{stamp}.db").touch()
+        (where / f"journal-{stamp}.log").touch()
+    backing.back_up()
+    kept = backup.kept(where)
+    assert (len(kept), kept[0].name) == (48, f"optoutd-{old[46]}.db")
+    assert min(p.name for p in journal.segments(where)) == f"journal-{old[46]}.log"
+
+
+@pytest.mark.parametrize(
+    ("why", "advice"),
+    [
+        (backup.NotWritten("database or disk is full", full=True), "make room on the disk"),
+        (backup.NotWritten("attempt to write a readonly database"), "must be a directory that the daemon may write to"),
+        (PermissionError(13, "Permission denied"), "must be a directory that the daemon may write to"),
+        (backup.Damaged("row 3: changed"), "run `optoutd audit verify`"),
+        (Unavailable("database away"), "it is tried again"),
+    ],
+)
+def test_a_backup_that_fails_says_what_to_do_and_touches_no_older_one(
+    ledger: Books,
+    backing: Jobs,
+    said: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    why: Exception,
+    advice: str,
+) -> None:
+    events.configure("json", "info")
+    where = backing.backup_dir
+    assert where
+    where.mkdir()
+    old = [where / backup.name(NOW - timedelta(hours=n)) for n in range(2, 60)]
+    for path in old:
+        path.touch()
+
+    def failing(*_: object) -> None:
+        raise why
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backup, "take", failing)
+        backing.back_up()
+    [line] = told(said)
+    assert line["event"] == "backup_failed"
+    assert advice in str(line["advice"])
+    assert sorted(where.iterdir()) == sorted(old)
+    at(backing, 5).back_up()  # the next look makes it
+    assert backup.kept(where)[-1].name == backup.name(NOW + timedelta(minutes=5))
+
+
+def test_what_the_journal_missed_is_backed_up_soon(ledger: Books, backing: Jobs) -> None:
+    where = backing.backup_dir
+    assert where
+    backing.back_up()
+    where.rename(where.with_name("elsewhere"))
+    where.write_text("not a directory")
+    ledger.suppress("ann@example.com")
+    where.unlink()
+    where.with_name("elsewhere").rename(where)
+    at(backing, 5).back_up()
+    at(backing, 10).back_up()
+    assert len(backup.kept(where)) == 2
+    found = journal.since(journal.read(where, ledger.ledger.site_key), (1, 1), 0)
+    assert found.whole
+
+
+async def test_a_backup_is_looked_for_soon_after_the_start(ledger: Books, due: Jobs, backing: Jobs) -> None:
+    assert jobs.schedule(due).get_job("back_up") is None
+    scheduler = jobs.schedule(backing)
+    scheduler.start()
+    try:
+        job = scheduler.get_job("back_up")
+        assert job.next_run_time - datetime.now(UTC) < timedelta(minutes=1)
+        job.modify(next_run_time=datetime.now(UTC))
+        async with asyncio.timeout(10):
+            while "back_up" not in ran(ledger):
+                await asyncio.sleep(0.02)
     finally:
         scheduler.shutdown(wait=False)

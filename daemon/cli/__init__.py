@@ -20,6 +20,7 @@ from typer.exceptions import Abort, TyperException
 from daemon import __version__
 from daemon.cli import (
     auditing,
+    backups,
     common,
     exchanging,
     importing,
@@ -85,6 +86,7 @@ _GROUPS = (
     exchanging,
     auditing,
     keeping,
+    backups,
 )
 for group in _GROUPS:
     group.register(app)

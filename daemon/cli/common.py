@@ -78,9 +78,14 @@ def ledger(config: Loaded, *, writes: bool = False) -> Ledger:
     """The ledger; what reads never creates it. Raises Unavailable, Unusable."""
     from daemon.opening import open_for
 
-    opened = open_for(config, allow_create=writes and config.config.storage.create)
+    create = writes and config.config.storage.create
+    opened = open_for(config, allow_create=create, journal_failed=_journal_failed)
     at_end.callback(opened.close)
     return opened
+
+
+def _journal_failed(why: OSError) -> None:
+    note(f"optoutd: recorded, but the journal in storage.backup_dir cannot be written: {why.strerror}; back up soon")
 
 
 def list_numbers(of: Ledger) -> dict[str, int]:

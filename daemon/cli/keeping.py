@@ -1,4 +1,4 @@
-"""migrate: keeping the database."""
+"""migrate: a newer schema, another database, another site key."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daemon.cli import common
-from daemon.cli.common import NO, TEMPFAIL, USAGE, Stop, note
+from daemon.cli import common, rekeying
+from daemon.cli.common import NO, TEMPFAIL, USAGE, AsJson, Stop, note, tell
 
 if TYPE_CHECKING:
     from daemon.config import Loaded
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the command."""
     app.command()(migrate)
 
 
@@ -23,19 +23,35 @@ def migrate(
     to: Annotated[
         str | None, typer.Option(metavar="URL", help="Move the whole list into this empty PostgreSQL database.")
     ] = None,
+    new_key: Annotated[
+        bool, typer.Option("--new-key", help="Put a new site key in front of those in the key file.")
+    ] = False,
+    re_key: Annotated[
+        bool, typer.Option("--re-key", help="Move the rows of people whose address is known to the newest site key.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Bring the database up to date, or move the list to another.
 
-    SQLite: a copy is kept beside it, and the daemon must not run meanwhile (`optoutd run` does the same when it starts).
-    PostgreSQL: other nodes go on; an empty database gets its schema, and this node the site key that goes with it.
-    With --to everything is copied and proved equal; what is in the config stays as it is until you change it.
+    Without an option: the schema. SQLite: a copy is kept beside it, and the daemon must not run meanwhile (`optoutd run`
+    does the same when it starts). PostgreSQL: other nodes go on; an empty database gets its schema, and this node the site
+    key that goes with it. With --to everything is copied and proved equal; what is in the config stays as it is until you
+    change it. With --new-key no daemon may run; --re-key goes on beside one that was started with the new key.
     """
+    if sum((to is not None, new_key, re_key)) > 1:
+        raise Stop("one of --to, --new-key and --re-key at a time", USAGE)
     config = common.loaded()
     if to is not None:
         _move(config, to)
-        return
-    before, after = _migrate_server(config) if config.in_postgres else _migrate_file(config)
-    note(f"schema {after}: nothing to do" if before == after else f"schema {before or '(none)'} -> {after}")
+    elif new_key:
+        rekeying.add(config, as_json)
+    elif re_key:
+        rekeying.move(config, as_json)
+    else:
+        before, after = _migrate_server(config) if config.in_postgres else _migrate_file(config)
+        if as_json:
+            tell({"before": before, "after": after}, True, "")
+        note(f"schema {after}: nothing to do" if before == after else f"schema {before or '(none)'} -> {after}")
 
 
 def _migrate_file(config: Loaded) -> tuple[str, str]:

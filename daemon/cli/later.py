@@ -10,10 +10,8 @@ from daemon.cli.common import USAGE, Stop
 
 NOT_YET: Final = "is not in this version yet"
 
-COMMANDS: Final = frozenset(("backup", "doctor", "restore"))
-OPTIONS: Final = {
-    "migrate": ("--re-key",),
-}
+COMMANDS: Final = frozenset(("doctor",))
+OPTIONS: Final[dict[str, tuple[str, ...]]] = {}
 
 
 class Group(TyperGroup):

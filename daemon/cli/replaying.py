@@ -36,7 +36,8 @@ def replay(
     ],
     since: Annotated[str | None, typer.Option(metavar="DATE", help="Only what came on or after this day.")] = None,
     folder: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Of a mailbox: this folder instead of the watched ones.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Of a mailbox: this folder, not the watched and the filed ones."),
     ] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Record what is missing, with its original date.")] = False,
     reviews: Annotated[
@@ -68,6 +69,28 @@ def replay(
     for request in found:
         tell(_fact(request), as_json, _line(request))
     _sum_up(found, applied=apply)
+    if apply and not folder:
+        _close_gap(loaded, source, day, ledger)
+
+
+def _close_gap(loaded: Loaded, name: str, since: datetime | None, ledger: Ledger) -> None:
+    """After `restore --defer`: has what was read now closed what was missing?"""
+    from storage import deferral
+    from storage.write import write
+
+    mailboxes = [box.name for box in loaded.config.mailbox]
+    with ledger.connect() as db:
+        gap = deferral.deferred(db)
+    if gap is None or name not in mailboxes:
+        return
+    with write(ledger, common.now(), common.actor()) as w:
+        left = deferral.replayed(w, name, since, mailboxes)
+    if left is None:
+        note(f"everybody is still answered 451: changes since {when(gap.since)} may be missing, give that as --since")
+    elif left:
+        note(f"everybody is still answered 451, until this was done for {', '.join(sorted(left))}, too")
+    else:
+        note("the gap of the restore is closed: from now on everybody is answered again")
 
 
 def _day(text: str | None) -> datetime | None:
@@ -105,7 +128,9 @@ def _source(loaded: Loaded, name: str, folders: list[str] | None, since: datetim
         if folders:
             raise Stop(f"--folder is for a mailbox of the config, and {name!r} is none", USAGE)
         return old_mail.archive(name, note)
-    return old_mail.folder(loaded, settings, folders or settings.folders, since)
+    if folders:
+        return old_mail.folder(loaded, settings, folders, since)
+    return old_mail.folder(loaded, settings, settings.folders, since, filed=settings.processed_folder)
 
 
 @contextmanager

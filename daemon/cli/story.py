@@ -68,7 +68,7 @@ def show(
         else:
             known = ref is not None and common.is_number(ref)
             facts = suppressions.by_evidence(db, ref or 0) if known else []
-            rows = suppressions.standing_by_evidence(db, ref or 0) if known else []
+            rows = suppressions.standing_by_evidence(db, ref or 0, ledger.site_key) if known else []
             if not facts:
                 raise Stop(f"no such ref: {ref}", NO)
             refused = [r for r in refusals.of_key(db, [f.key for f in facts if f.key]) if r.evidence == ref]

@@ -6,13 +6,14 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 
 from daemon.cli import exchanging
 from daemon.exchange import writing
 from daemon.exchange.formats import open_list
-from storage.lookup import Lookup
+from storage.lookup import Lookup, Row
 from storage.terms import Reason
 from tests.cli.desk import CONFIG, ROOT, Desk
 
@@ -239,14 +240,14 @@ def test_a_database_that_is_away_scrubs_nothing(known: Desk) -> None:
 
 def test_a_database_that_goes_away_in_between_leaves_no_half_list(known: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
+    sweep = Lookup.sweep
 
-    def ask(lookup: Lookup, keys: list[bytes]) -> list[tuple[bytes, int, int, int, int]]:
-        asked.append(len(keys))
+    def garbled(lookup: Lookup, texts: Sequence[str]) -> list[Sequence[Row] | None]:
+        asked.append(len(texts))
         (known.directory / "optoutd.db").write_bytes(b"garbage")
-        return _ask(lookup, keys)
+        return sweep(lookup, texts)
 
-    _ask = Lookup._ask
-    monkeypatch.setattr(Lookup, "_ask", ask)
+    monkeypatch.setattr(Lookup, "sweep", garbled)
     said = known("scrub", "in.csv", "-o", "out.csv", "--removed", "gone.csv")
     assert (said.code, bool(asked)) == (75, True)
     assert not {"out.csv", "gone.csv"} & files(known)

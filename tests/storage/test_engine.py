@@ -111,14 +111,14 @@ def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ a crash while they are made
 
 
-@pytest.mark.parametrize("step", ["_migrate", "new_site_key", "check_value"])
+@pytest.mark.parametrize("step", ["make_schema", "new_site_key", "check_value"])
 def test_a_failure_on_the_way_leaves_neither_half(
     database: Path, key: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real: Callable[..., object] = getattr(engine, step)
 
     def failing(*arguments: object) -> object:
-        if step == "_migrate":
+        if step == "make_schema":
             real(*arguments)
         raise OSError(28, "No space left on device")
 
@@ -242,7 +242,7 @@ def test_a_migration_keeps_a_copy_of_what_was_there(database: Path, key: Path, m
     create(database, key)
     change(database, "UPDATE alembic_version SET version_num = '0000'")
     monkeypatch.setattr(
-        engine, "_migrate", lambda path, _: change(path, f"UPDATE alembic_version SET version_num = '{REVISION}'")
+        engine, "make_schema", lambda path, _: change(path, f"UPDATE alembic_version SET version_num = '{REVISION}'")
     )
     old = os.umask(0)
     try:
@@ -351,6 +351,6 @@ def test_a_migration_that_fails_leaves_nothing_half_done(tmp_path: Path, monkeyp
 
     monkeypatch.setattr("alembic.op.create_index", half_way)
     with pytest.raises(RuntimeError):
-        engine._migrate(tmp_path / "new.db")
+        engine.make_schema(tmp_path / "new.db")
     with closing(sqlite3.connect(tmp_path / "new.db")) as db:
         assert db.execute("SELECT name FROM sqlite_master").fetchall() == []

@@ -180,7 +180,7 @@ def test_a_repeated_request_does_not_bring_the_address_back(life: Life) -> None:
     with life.it.ledger.reading() as db:
         rows = suppressions.standing(db, life.it.ledger.site_key, parse(ZELDA))
         explained = suppressions.details(db, [r[4] for r in rows])
-    assert len(rows) == 5  # opt-out of all and of a list, hard bounce, complaint
+    assert len(rows) == 5  # opt-out of all and of a list, hard bounce, complaint, imported
     assert {d["source"] for d in explained.values()} >= {"dsn", "arf", "mail"}
 
 
