@@ -1,4 +1,4 @@
-"""Fixtures for the real servers, and what to do where one of them cannot run.
+"""Fixtures for the real servers, what to do where one of them cannot run, and how several workers share the tests.
 
 A test that needs a server says so by a marker. Where the server is not installed the test is skipped, and the end of
 the run names what was missing and how many tests were left out for it: a green run must not look fuller than it was.
@@ -6,12 +6,14 @@ the run names what was missing and how many tests were left out for it: a green 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,6 +77,7 @@ NEEDS: dict[str, Callable[[], str]] = {
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip what cannot run here, and count it."""
     left_out = config.stash[_left_out] = Counter()
+    items.sort(key=_is_alone)  # these last, so that the workers wait for each other once only
     for item in items:
         for marker, missing in NEEDS.items():
             if item.get_closest_marker(marker) and missing():
@@ -87,6 +90,49 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     left_out = config.stash.get(_left_out, Counter())
     said = [f"{count} {marker} tests ({missing} is missing)" for (marker, missing), count in sorted(left_out.items())]
     terminalreporter.write_line(f"left out: {'; '.join(said) or 'nothing, every server the tests need is here'}")
+
+
+# ------------------------------------------------------------------ several workers (pytest-xdist: `pytest -n auto`)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Two for each processor, as many tests wait for a server or a clock; more than eight would be many servers."""
+    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else min(2 * len(os.sched_getaffinity(0)), 8)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker tells what it has left out: it has looked at every test there is, as the others have."""
+    if hasattr(session.config, "workeroutput"):
+        left_out: dict[tuple[str, str], int] = session.config.stash.get(_left_out, Counter())
+        session.config.workeroutput["left_out"] = dict(left_out)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Hear it. A worker that crashed says nothing."""
+    if told := getattr(node, "workeroutput", {}).get("left_out"):
+        node.config.stash[_left_out] = Counter(told)
+
+
+def _is_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # before pytest-timeout looks at its clock
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
+    """While a test marked `alone` runs, no other worker runs any.
+
+    Two locks between processes: of the first file for those who are about to begin, of the second for those who run.
+    Who waits for the machine holds the first, so that nobody else can begin and it is its turn in the end.
+    """
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    with Path(__file__).open() as beginning, Path(__file__).with_name("__init__.py").open() as running:
+        fcntl.flock(beginning, fcntl.LOCK_EX)
+        fcntl.flock(running, fcntl.LOCK_EX if _is_alone(item) else fcntl.LOCK_SH)
+        fcntl.flock(beginning, fcntl.LOCK_UN)
+        return (yield)
 
 
 # ------------------------------------------------------------------ the servers

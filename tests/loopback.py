@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import random
 import socket
 from typing import Final
@@ -14,10 +16,20 @@ class ServerError(Exception):
     """A server did not start, did not stop, or did not do what was waited for; the text ends with its log."""
 
 
+# Below the ephemeral range, so that no outgoing connection takes the port of a server that is stopped and about to come
+# back. In no order, for other runs on this machine; each worker of pytest-xdist has its own.
+_RANGE = range(
+    20_000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")),
+    32_000,
+    int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")),
+)
+_ports = itertools.cycle(random.Random().sample(_RANGE, len(_RANGE)))
+
+
 def free_port() -> int:
-    """A loopback port nobody uses. Below the ephemeral range, so that no outgoing connection takes it while its
-    server is stopped and about to come back."""
-    for port in random.sample(range(20_000, 32_000), 200):
+    """A loopback port nobody uses, and that was not given to anybody before (who may have stopped his server, and will
+    start it again), unless all have been."""
+    for port in itertools.islice(_ports, 200):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((HOST, port))
             return port

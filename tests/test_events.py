@@ -203,10 +203,10 @@ def test_masked_is_one_short_line_without_an_at_between_words(text: str) -> None
 def test_masking_is_quick_on_hostile_text() -> None:
     import time
 
-    began = time.perf_counter()
+    began = time.thread_time()
     for text in ("a" * 100_000, '"' * 100_000, "@" * 100_000, "a@" * 50_000, '"a' * 50_000, "[" * 9999 + "@["):
         events.masked(text)
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 1
 
 
 def test_a_who_does_not_show_itself() -> None:

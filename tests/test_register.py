@@ -155,6 +155,7 @@ async def test_from_several_threads_nothing_is_lost(ledger: Books) -> None:
     assert len(kept(ledger)) == 8000
 
 
+@pytest.mark.alone
 async def test_noting_costs_the_path_next_to_nothing(ledger: Books) -> None:
     """About 0.3 and 0.5 us; twenty times that is still far from what a commit would cost."""
     it = Register(ledger.ledger, lambda: NOW, most=10**6)

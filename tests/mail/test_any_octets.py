@@ -44,9 +44,9 @@ def test_mutated_messages(house: House, file: Path, cuts: list[tuple[int, int, b
 
 @pytest.mark.parametrize("seed", SEEDS, ids=lambda path: path.name[:12])
 def test_what_the_fuzzer_found(house: House, seed: Path) -> None:
-    began = time.monotonic()
+    began = time.thread_time()
     reading = triage.read(seed.read_bytes(), house)
-    assert time.monotonic() - began < 2
+    assert time.thread_time() - began < 2
     assert set(reading.rules) <= set(RULES)
 
 

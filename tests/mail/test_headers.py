@@ -304,10 +304,10 @@ HOSTILE = (
 def test_256_kb_of_anything_take_no_time(seed: str) -> None:
     block = (seed * (262_144 // len(seed) + 1))[:262_144].encode()
     took = []
-    for _ in range(3):  # a second job on a shared core may hold us up
-        began = time.perf_counter()
+    for _ in range(3):  # a second job on a shared core may push us out of its cache
+        began = time.thread_time()
         stamp(block, ALL, replace=True)
-        took.append(time.perf_counter() - began)
+        took.append(time.thread_time() - began)
     assert min(took) < 0.05
 
 

@@ -426,7 +426,7 @@ HOSTILE = {
 @pytest.mark.parametrize("piece", HOSTILE.values(), ids=HOSTILE)
 def test_a_megabyte_of_anything_takes_bounded_time(piece: str) -> None:
     text = (piece * (1_000_000 // len(piece) + 1))[:1_000_000]
-    start = time.perf_counter()
+    start = time.thread_time()
     found = quoting.own_words(text, "Ann Example")
-    assert time.perf_counter() - start < 5
+    assert time.thread_time() - start < 5
     assert len(found.text) <= quoting.WORDS_LIMIT

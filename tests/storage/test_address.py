@@ -135,10 +135,10 @@ def test_what_is_no_address_is_refused_with_a_sentence(text: str) -> None:
     "text", ["é" * 200_000 + "@example.com", "a@" + "é" * 200_000, "a@" + "x." * 200_000, '"' * 200_000 + "@x"]
 )
 def test_a_hostile_length_costs_nothing(text: str) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(NotAnAddress):
         parse(text)
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 def test_a_domain_by_itself_is_not_a_person() -> None:
