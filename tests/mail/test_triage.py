@@ -131,7 +131,7 @@ def test_requests_in_languages_of_which_we_know_few_words(house: House) -> None:
     assert len(lost) <= 0.05 * len(asked), lost
 
 
-@pytest.mark.no_cover  # the same few hundred requests as above, thousands of times: coverage learns nothing, at thrice the cost
+@pytest.mark.usefixtures("untraced")  # the same requests as above, thousands of times
 def test_a_not_put_anywhere_into_such_a_request_leaves_it_to_a_person(house: House) -> None:
     false = []
     for text in (text for want, text in closed_cases() if want == "opt-out"):
