@@ -35,7 +35,7 @@ run: $(STAMP) ## the daemon with ./optoutd.toml, or with ARGS='-c FILE'
 
 test: $(STAMP) ## install what the tests need from Debian (as root), run them all, with branch coverage
 	@scripts/apt-for-tests
-	@$(BIN)/python -m pytest -n auto --dist loadgroup --cov --cov-branch --cov-report=term $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-branch --cov-report=term $(ARGS)
 
 check: $(STAMP) ## style, types, and who may import whom
 	@$(BIN)/ruff check .

@@ -22,7 +22,7 @@ from tests import servers
 ROOT = Path(__file__).parents[1]
 CORPUS = Path(os.environ.get("OPTOUTD_CORPUS") or ROOT.parent / "shared" / "corpus")
 
-_left_out = pytest.StashKey[Counter[tuple[str, str]]]()
+_left_out = pytest.StashKey[dict[tuple[str, str], int]]()
 
 
 # ------------------------------------------------------------------ what is missing here?
@@ -81,7 +81,7 @@ NEEDS: dict[str, Callable[[], str]] = {
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip what cannot run here, and count it."""
-    left_out = config.stash[_left_out] = Counter()
+    left_out = config.stash[_left_out] = Counter[tuple[str, str]]()
     items.sort(key=_is_alone)  # these last, so that the workers wait for each other once only
     for item in items:
         for marker, missing in NEEDS.items():
@@ -92,7 +92,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """One line: what was missing, and what it cost."""
-    left_out = config.stash.get(_left_out, Counter())
+    left_out = config.stash.get(_left_out, {})
     said = [f"{count} {marker} tests ({missing} is missing)" for (marker, missing), count in sorted(left_out.items())]
     terminalreporter.write_line(f"left out: {'; '.join(said) or 'nothing, every server the tests need is here'}")
 
@@ -109,7 +109,7 @@ def pytest_xdist_auto_num_workers() -> int | None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A worker tells what it has left out: it has looked at every test there is, as the others have."""
     if hasattr(session.config, "workeroutput"):
-        left_out: Counter[tuple[str, str]] = session.config.stash.get(_left_out, Counter())
+        left_out = session.config.stash.get(_left_out, {})
         session.config.workeroutput["left_out"] = dict(left_out)
 
 
@@ -117,7 +117,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_testnodedown(node: Any) -> None:
     """Hear it. A worker that crashed says nothing."""
     if told := getattr(node, "workeroutput", {}).get("left_out"):
-        node.config.stash[_left_out] = Counter(told)
+        node.config.stash[_left_out] = told
 
 
 def _is_alone(item: pytest.Item) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,3 +28,15 @@ def third_party() -> Path:
     if not root.is_dir():
         pytest.skip("no third-party corpus")
     return root
+
+
+@pytest.fixture
+def untraced() -> Iterator[None]:
+    """Without coverage, which makes reading four times as slow: for a test that reads what others have read.
+
+    The marker `no_cover` of pytest-cov does nothing in a worker of pytest-xdist.
+    """
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(tracer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,10 +39,16 @@ def truth() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@cache
+def read_once(file: Path, house: House) -> Reading:
+    """What a file of the open corpus is read as: several tests look at it."""
+    return triage.read(file.read_bytes(), house)
+
+
 def test_open_corpus_has_no_false_opt_out_and_loses_little(house: House) -> None:
     rows, right, found, wrong = truth(), 0, 0, []
     for row in rows:
-        reading = triage.read((CORPUS / "mail" / row["file"]).read_bytes(), house)
+        reading = read_once(CORPUS / "mail" / row["file"], house)
         said = {a.lower() for a in addresses(reading)}
         told = set(filter(None, row["addresses"].split(";")))
         right += label(reading) == row["label"]
@@ -124,6 +131,7 @@ def test_requests_in_languages_of_which_we_know_few_words(house: House) -> None:
     assert len(lost) <= 0.05 * len(asked), lost
 
 
+@pytest.mark.usefixtures("untraced")  # the same requests as above, thousands of times
 def test_a_not_put_anywhere_into_such_a_request_leaves_it_to_a_person(house: House) -> None:
     false = []
     for text in (text for want, text in closed_cases() if want == "opt-out"):
@@ -164,7 +172,7 @@ def test_held_out_sets_have_no_false_opt_out_and_lose_none(house: House, name: s
 
 def test_every_reported_rule_is_explained(house: House) -> None:
     for row in truth():
-        reading = triage.read((CORPUS / "mail" / row["file"]).read_bytes(), house)
+        reading = read_once(CORPUS / "mail" / row["file"], house)
         assert reading.rules
         assert set(reading.rules) <= set(RULES)
 
