@@ -95,10 +95,13 @@ def server_of(loaded: Loaded) -> Server:
     return Server(storage.url, loaded.secret(storage.password_file) if storage.password_file else None)
 
 
-def is_running(database: Path) -> bool:
-    """Does a daemon have this database right now? (Asked by those who would work faster without one.)"""
+def is_running(loaded: Loaded) -> bool:
+    """Does a daemon have this database right now? (Asked by those who would work faster without one.) Of several nodes
+    one always may."""
+    if loaded.in_postgres:
+        return True
     try:
-        with database.with_name(database.name + ".lock").open("rb") as lock:
+        with loaded.database.with_name(loaded.database.name + ".lock").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -191,10 +194,11 @@ class Away:
         """Nothing is open."""
 
 
-def lookup_of(ledger: Ledger) -> Lookup:
-    """What answers the question before a recipient, at once."""
+def lookup_of(ledger: Ledger, *, for_lists: bool = False) -> Lookup:
+    """What answers the question before a recipient, at once. `for_lists`: it will be asked of a great many."""
     if isinstance(ledger.store, File):
-        return lookup.Lookup(ledger.path, ledger.site_key)
+        by_page = {"mapped": 0} if for_lists else {}
+        return lookup.Lookup(ledger.path, ledger.site_key, **by_page)
     from storage import questions
 
     return questions.Lookup(_server(ledger), ledger.site_key)

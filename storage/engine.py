@@ -237,6 +237,9 @@ class Store(Protocol):
     def tidy(self) -> None:
         """What a database wants done now and then."""
 
+    def files(self, *, live: bool = False) -> list[Path]:
+        """The files on this machine that it is made of, and unless only what is `live` is asked for, copies beside them."""
+
 
 @dataclass
 class Ledger:
@@ -350,6 +353,15 @@ class File:
         self._truncate_log()
         with self.engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA optimize").all()
+
+    def files(self, *, live: bool = False) -> list[Path]:
+        """The database, what SQLite keeps beside it, and copies."""
+        name = self.path.name
+        return (
+            [self.path.with_name(name + suffix) for suffix in ("", "-wal", "-shm")]
+            if live
+            else sorted(self.path.parent.glob(f"{name}*"))
+        )
 
     def _truncate_log(self) -> bool:
         """While somebody reads for long (a backup, the audit check) only a part can be written back. SQLite would wait for

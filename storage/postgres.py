@@ -109,6 +109,10 @@ class Server:
     def tidy(self) -> None:
         """PostgreSQL does so by itself."""
 
+    def files(self, *, live: bool = False) -> list[Path]:
+        """None on this machine, as far as we know."""
+        return []
+
 
 def _scalar(connection: psycopg.Connection[Any], statement: str) -> Any:
     row = connection.execute(statement.encode()).fetchone()

@@ -20,7 +20,7 @@ import psycopg
 
 from storage import hashes
 from storage.address import Address, FormKind, HashKind, SiteKey, keys_of
-from storage.engine import Unavailable, Unusable, judge_identity
+from storage.engine import Unavailable, Unusable, judge_identity, refuse_deferred
 from storage.lookup import Found, Row, answers_of, gather, rows_of
 from storage.postgres import Server
 from storage.sweep import sweep
@@ -35,7 +35,7 @@ _QUESTION: Final = b"SELECT key, scope, reason, since, evidence FROM suppression
 _MOST: Final = 5_000  # keys a statement
 _IDENTITY: Final = b"""
     SELECT (SELECT version_num FROM alembic_version), (SELECT value FROM meta WHERE name = 'check'),
-           (SELECT value FROM meta WHERE name = 'needs')
+           (SELECT value FROM meta WHERE name = 'needs'), (SELECT value FROM meta WHERE name = 'deferred')
 """
 
 
@@ -184,8 +184,9 @@ def _said(why: BaseException) -> str:
 
 
 def _identify(row: Sequence[Any] | None, site_key: SiteKey) -> None:
-    version, check, needs = row or (None, None, None)
+    version, check, needs, deferred = row or (None, None, None, None)
     judge_identity(version, check, needs, site_key)
+    refuse_deferred(lambda _: deferred)
 
 
 def _keys(asked: Iterable[Sequence[tuple[bytes, FormKind]]]) -> list[bytes]:

@@ -17,6 +17,7 @@ from storage import refusals, suppressions
 from storage.address import Address, SiteKey
 from storage.forgotten import AT_ONCE, among
 from storage.mentions import Mentions, loaded
+from storage.pieces import in_pieces
 from storage.refusals import Refusal
 from storage.suppressions import Fact, RawRow
 from storage.traces import Traces, trace
@@ -170,9 +171,7 @@ def _named_in(db: Connection, who: Mentions, numbers: Sequence[int]) -> Iterator
 def _messages(db: Connection, found: Traces, behind: set[int]) -> Iterator[Message]:
     """No index leads from an evidence to its messages: all are looked through, once."""
     columns = "id, mailbox, folder, uid, message_id, internaldate, label, evidence"
-    rows = db.execution_options(yield_per=1000).exec_driver_sql(
-        f"SELECT {columns} FROM incoming WHERE evidence IS NOT NULL"
-    )
+    rows = in_pieces(db, f"SELECT {columns} FROM incoming WHERE evidence IS NOT NULL")
     about = behind | set(found.evidence)
     messages = {row[0]: row[1:] for row in rows if row[7] in about}
     messages |= {row[0]: row[1:] for row in _under(db, f"SELECT {columns} FROM incoming WHERE id", found.incoming)}

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from storage.address import Address, SiteKey, forms, parse, person
 from storage.forgotten import AT_ONCE, among, is_instead, personal_keys, tells
 from storage.mentions import Mentions, loaded, strings
+from storage.pieces import in_pieces
 from storage.suppressions import RawRow
 
 
@@ -92,10 +93,10 @@ def trace(db: Connection, site_key: SiteKey, address: Address) -> Traces:
 
 def _texts(db: Connection, who: Mentions, table: str, *columns: str) -> Iterator[Any]:
     """The rows of a table whose texts (all columns but the first) may name the person: the database looks roughly."""
-    texts = " || ' ' || ".join(f"coalesce({c}, '')" for c in columns[1:])
+    texts = " || ' ' || ".join(f"coalesce(CAST({c} AS TEXT), '')" for c in columns[1:])
     where, values = (f" WHERE replace(lower({texts}), '.', '') LIKE ?", (f"%{who.word}%",)) if who.word else ("", ())
     query = f"SELECT {', '.join(columns)} FROM {table}{where}"
-    yield from db.execution_options(yield_per=1000).exec_driver_sql(query, values)
+    yield from in_pieces(db, query, values)
 
 
 def _under(db: Connection, query: str, values: Sequence[Any]) -> Iterator[Any]:
@@ -170,7 +171,7 @@ def _decisions(db: Connection, reviews: Sequence[int]) -> set[int]:
     if not reviews:
         return set()
     query = "SELECT id, detail FROM evidence WHERE detail LIKE ?"
-    rows = db.execution_options(yield_per=1000).exec_driver_sql(query, ('%"review": %',))
+    rows = in_pieces(db, query, ('%"review": %',))
     return {number for number, detail in rows if loaded(detail).get("review") in reviews}
 
 
@@ -187,9 +188,7 @@ def _of_evidence(db: Connection, evidence: set[int]) -> set[int]:
     """No index leads from an evidence to its messages, so all are looked through, once."""
     if not evidence:
         return set()
-    rows = db.execution_options(yield_per=10_000).exec_driver_sql(
-        "SELECT id, evidence FROM incoming WHERE evidence IS NOT NULL"
-    )
+    rows = in_pieces(db, "SELECT id, evidence FROM incoming WHERE evidence IS NOT NULL")
     return {number for number, of in rows if of in evidence}
 
 

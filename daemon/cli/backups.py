@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +16,7 @@ from daemon.cli.common import CONFIG, DATAERR, NO, NOINPUT, TEMPFAIL, USAGE, AsJ
 
 if TYPE_CHECKING:
     from daemon.config import Loaded
+    from storage.address import SiteKey
     from storage.deferral import Deferred
     from storage.restoring import Restored
 
@@ -130,7 +134,7 @@ def restore(
 
 
 def _restore(loaded: Loaded, source: Path, as_json: bool, *, defer: bool, force: bool) -> None:
-    from daemon.opening import Busy, sole_owner
+    from daemon.opening import Busy
     from storage import restoring
     from storage.audit import ChainBroken
     from storage.backup import Damaged, NotWritten
@@ -141,10 +145,10 @@ def _restore(loaded: Loaded, source: Path, as_json: bool, *, defer: bool, force:
         raise Stop(f"the site key {loaded.key_file} is not there: put your copy of it back first", CONFIG)
     site_key, now = read_site_key(loaded.key_file), common.now()
     try:
-        with sole_owner(loaded.database), common.progress("audit rows", None) as progress:
+        with _place(loaded, site_key) as database, common.progress("audit rows", None) as progress:
             found = restoring.restore(
                 source,
-                loaded.database,
+                database,
                 site_key,
                 loaded.backup_dir,
                 now,
@@ -166,6 +170,29 @@ def _restore(loaded: Loaded, source: Path, as_json: bool, *, defer: bool, force:
     except NotWritten as why:
         raise Stop(f"{why}: nothing done", TEMPFAIL) from None
     _tell(found, loaded, now, as_json)
+
+
+@contextmanager
+def _place(loaded: Loaded, site_key: SiteKey) -> Iterator[Path]:
+    """Where the file is to be put. For PostgreSQL it is one of ours, which is copied there at the end of the block."""
+    from daemon.opening import server_of, sole_owner
+
+    if not loaded.in_postgres:
+        with sole_owner(loaded.database):
+            yield loaded.database
+        return
+    server = server_of(loaded)
+    from storage.engine import File, Ledger
+    from storage.postgres import move_in, revision
+
+    if revision(server) is not None:
+        raise Stop(f"{server.name} is not empty: nothing done; make an empty one, and name that in storage.url", NO)
+    with tempfile.TemporaryDirectory(prefix="optoutd-restore-", dir=loaded.key_file.parent) as directory:
+        file = Path(directory) / "optoutd.db"
+        yield file
+        ledger = Ledger(File(file), site_key)
+        move_in(server, ledger)
+        ledger.close()
 
 
 def _backup_of(source: Path) -> Path:

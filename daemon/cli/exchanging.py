@@ -194,13 +194,13 @@ def _usable(output: str, removed: str | None, as_json: bool) -> None:
 def _verdicts(list_id: str | None) -> Verdicts:
     """The decision, as scrubbing asks for it. Raises Stop(64) for an unknown list."""
     from daemon.gate import Gate
-    from storage.lookup import Lookup
+    from daemon.opening import lookup_of
 
     config = common.loaded()
     ledger = common.ledger(config)
     numbers = common.list_numbers(ledger)
     common.scope_of(list_id, config, numbers)
-    lookup = Lookup(ledger.path, ledger.site_key, mapped=0)
+    lookup = lookup_of(ledger, for_lists=True)
     common.at_end.callback(lookup.close)
     return _asking(Gate(lookup, numbers), list_id)
 

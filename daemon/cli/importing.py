@@ -71,7 +71,7 @@ def import_(
     config = common.loaded()
     ledger = common.ledger(config, writes=not dry_run)
     numbers = _numbers(config, ledger, list_id, writes=not dry_run)
-    with _opened(file, ledger.path.parent) as octets:
+    with _opened(file, config.key_file.parent) as octets:
         opened = _understood(file, octets, format_, column)
         found = _begin(file, opened, asks=not (yes or dry_run))
         with _Rejects(file, None if dry_run else _beside(file, rejects)) as bad, _progress(octets) as progress:
@@ -308,7 +308,7 @@ def _import(
         detail,
         common.actor(),
         common.now,
-        alone=lambda: not is_running(ledger.path),
+        alone=lambda: not is_running(config),
         bad=bad,
         done=done,
         ahead=os.cpu_count() != 1 and octets > _LONG,

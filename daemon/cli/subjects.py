@@ -82,7 +82,7 @@ def _working(what: str) -> Iterator[Callable[[], object]]:
 
 def _copies(config: Loaded, ledger: Ledger, spelled: Iterable[str], step: Callable[[], object]) -> list[str]:
     """The files that still hold the address: copies and backups of the database, and itself where it is not clean."""
-    beside = sorted(ledger.path.parent.glob(f"{ledger.path.name}*"))
+    beside = ledger.store.files()
     backup_dir = getattr(config.config.storage, "backup_dir", "")
     backups = sorted(config.file(backup_dir).rglob("*")) if backup_dir else []
     needles = _needles(spelled)
@@ -181,7 +181,7 @@ def _warn(done: Erased, copies: list[str], ledger: Ledger) -> None:
         )
     if not done.clean:
         note("optoutd: the log beside the database could not be emptied yet; the daemon does it within the hour")
-    live = {str(ledger.path), f"{ledger.path}-wal", f"{ledger.path}-shm"}
+    live = set(map(str, ledger.store.files(live=True)))
     for path in copies:
         if path in live and done.clean:
             advice = "an earlier version left it in a free page: stop the daemon and run VACUUM on the database"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.config import load
 from daemon.opening import is_running, sole_owner
 from tests.cli.desk import Desk
 
@@ -215,12 +216,13 @@ def test_nothing_of_a_list_without_addresses_kept_is_plain(desk: Desk, old: Path
 # ------------------------------------------------------------------ beside a daemon, and at a terminal
 
 
-def test_whether_a_daemon_runs_is_found_out_without_getting_in_its_way(tmp_path: Path) -> None:
-    database = tmp_path / "optoutd.db"
-    assert not is_running(database)
+def test_whether_a_daemon_runs_is_found_out_without_getting_in_its_way(desk: Desk) -> None:
+    config = load(desk.directory / "optoutd.toml")
+    database = config.database
+    assert not is_running(config)
     with sole_owner(database):
-        assert is_running(database)
-    assert not is_running(database)
+        assert is_running(config)
+    assert not is_running(config)
     with sole_owner(database):
         pass
 

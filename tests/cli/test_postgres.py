@@ -67,3 +67,47 @@ def test_what_is_refused_says_what_to_do(desk: Desk, url: str, tmp_path: Path) -
     assert "the site key is not the one this database was made with" in desk("check", "ann@example.com").err
     desk.configure(on("postgresql://optoutd@127.0.0.1:1/none"))
     assert [desk(*line).code for line in (["check", "ann@example.com"], ["suppress", "x@example.com"])] == [75, 75]
+
+
+def test_a_backup_goes_into_another_empty_database(desk: Desk, url: str, postgres: Postgres) -> None:
+    desk.configure(on(url))
+    desk("migrate")
+    desk("suppress", "ann@example.com", "--note", "by phone")
+    desk("suppress", "bob@example.com", "--list", "offers")
+    head = desk("audit", "verify").out
+    said = desk("backup", "kept.db")
+    assert (said.code, "2 suppressions" in said.out) == (0, True)
+    assert Path("kept.db").stat().st_mode & 0o777 == 0o600
+    assert desk("restore", "kept.db").code == 1  # it is not empty
+    database = postgres.new_database()
+    desk.configure(on(postgres.url(database)))
+    said = desk("restore", "kept.db", "--defer")
+    assert (said.code, "2 suppressions" in said.out) == (0, True)
+    checked = desk("check", "cem@example.com")
+    assert (checked.code, "is not replayed yet" in checked.out) == (75, True)
+    assert desk("restore", "--done").code == 0
+    assert [desk("check", f"{name}@example.com").code for name in ("ann", "cem")] == [1, 0]
+    assert "by phone" in desk("show", "ann@example.com").out
+    assert desk("audit", "verify", "--head", head.rpartition(" ")[2].strip()).code == 0
+    postgres.drop(database)
+
+
+def test_lists_come_and_go_and_people_are_forgotten_there_too(desk: Desk, url: str) -> None:
+    desk.configure(on(url))
+    desk("migrate")
+    Path("old.csv").write_text("email,reason\nann@example.com,hard-bounce\nbob@example.com,opt-out\nnobody,\n")
+    assert desk("import", "old.csv", "--yes", "--json").fact == {
+        "rows": 3, "added": 2, "already": 0, "skipped": 0, "bad": 1,
+    }  # fmt: skip
+    assert desk("import", "old.csv", "--yes", "--json").fact["added"] == 0
+    Path("ours.csv").write_text("email,name\nann@example.com,Ann\ncem@example.com,Cem\n")
+    assert desk("scrub", "ours.csv", "-o", "clean.csv").code == 0
+    assert Path("clean.csv").read_text() == "email,name\ncem@example.com,Cem\n"
+    assert "bob@example.com" in desk("export").out
+    assert desk("erase", "ann@example.com").code == 0
+    assert "ann@" not in desk("export").out
+    assert desk("check", "ann@example.com").code == 1
+    undone = desk("lift", "--import", "old.csv", "--because", "wrong file", "--even-opt-outs", "--yes", "--json").fact
+    assert undone["lifted"] == 2
+    assert desk("check", "ann@example.com", "bob@example.com").code == 0
+    assert desk("audit", "verify").code == 0

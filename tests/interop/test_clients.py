@@ -13,8 +13,6 @@ from tests.interop.house import ANN, BOB, CARLA, DORA, MESSAGE, OPTED_OUT, below
 from tests.scenarios.process import Daemon
 from tests.servers import Sink
 
-pytestmark = pytest.mark.xdist_group("clients")
-
 
 @dataclass(frozen=True)
 class Seen:

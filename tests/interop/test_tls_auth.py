@@ -25,7 +25,6 @@ from tests.servers import Sink
 
 pytestmark = [
     pytest.mark.timeout(180),
-    pytest.mark.xdist_group("tls-auth"),
     pytest.mark.skipif("relay.tls" in options.LATER, reason="relay.tls: not in this version yet"),
 ]
 PASSWORD: Final = 'a pass%word, "quoted"'  # what a careless client would cut or change

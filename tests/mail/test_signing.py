@@ -47,7 +47,6 @@ PAGE: Final = Path(__file__).parents[2] / "docs" / "signing.md"
 RSPAMD: Final = pytest.mark.skipif(servers.program("rspamd") is None, reason="rspamd: Debian package rspamd is missing")
 pytestmark = [
     pytest.mark.postfix,
-    pytest.mark.xdist_group("signers"),
     pytest.mark.skipif(servers.program("opendkim") is None, reason="opendkim: Debian package opendkim is missing"),
 ]
 

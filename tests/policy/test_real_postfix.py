@@ -23,8 +23,6 @@ from tests.loopback import HOST, free_port
 from tests.policy.desk import ANN, MAIN_CF, OPTED_OUT, SPELLINGS, Desk, serving
 from tests.servers import Postfix, Sink, program, sink
 
-pytestmark = pytest.mark.xdist_group("asking-postfix")
-
 # ------------------------------------------------------------------ a real Postfix, as the docs say
 
 

@@ -21,7 +21,7 @@ import pytest
 
 from tests.servers import ServerError
 
-pytestmark = [pytest.mark.systemd, pytest.mark.timeout(180), pytest.mark.xdist_group("boot")]
+pytestmark = [pytest.mark.systemd, pytest.mark.timeout(180)]
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(sys.executable).with_name("optoutd")
