@@ -339,10 +339,9 @@ async def _run(
 
 
 def _tell_if_deferring(ledger: Ledger) -> None:
-    with ledger.connect() as db:
-        gap = deferred(db)
-    if gap is not None:
-        events.lookups_deferred(gap.since.isoformat())
+    with suppress(Unavailable), ledger.connect() as db:  # of a database that is away it is told with every recipient
+        if (gap := deferred(db)) is not None:
+            events.lookups_deferred(gap.since.isoformat())
 
 
 def run(loaded: Loaded, ready: Callable[[Service], None] = lambda _: None) -> None:

@@ -216,6 +216,11 @@ def check_value(site_key: SiteKey) -> bytes:
     return site_key.derive(b"check")
 
 
+def first_line(why: object) -> str:
+    """What a driver says, as part of a sentence: PostgreSQL's goes on with hints and places."""
+    return str(why).strip().partition("\n")[0]
+
+
 class Store(Protocol):
     """Where a ledger lies: `File` here, `Server` in postgres.py."""
 
@@ -271,7 +276,7 @@ class Ledger:
             with self.store.engine.connect() as connection:
                 yield connection
         except DBAPIError as why:
-            raise Unavailable(f"{self.name}: {why.orig}") from why
+            raise Unavailable(f"{self.name}: {first_line(why.orig)}") from why
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -338,7 +343,7 @@ class File:
             with self.engine.connect() as connection:
                 verify_identity(lambda sql: connection.exec_driver_sql(sql).scalar(), site_key)
         except DBAPIError as why:
-            raise Unavailable(f"{self.name}: {why.orig}") from None
+            raise Unavailable(f"{self.name}: {first_line(why.orig)}") from None
 
     def write_back(self) -> bool:
         """Write the log back into the file and empty it: deleted text, which `secure_delete` overwrites, is in neither then."""

@@ -28,6 +28,7 @@ from storage.engine import (
     Unavailable,
     Unusable,
     first_facts,
+    first_line,
     migrate_schema,
     new_site_key,
     read_site_key,
@@ -180,7 +181,7 @@ def revision(server: Server) -> str | None:
                 return None
             return str(_scalar(db, "SELECT version_num FROM alembic_version"))
     except psycopg.Error as why:
-        raise Unavailable(f"{server.name}: {str(why).strip()}") from None
+        raise Unavailable(f"{server.name}: {first_line(why)}") from None
 
 
 def migrate(server: Server, key_file: Path) -> tuple[str | None, str]:
@@ -250,6 +251,6 @@ def _in_one_transaction(server: Server, work: Callable[[Connection], T]) -> T:
         with engine.begin() as db:
             return work(db)
     except DBAPIError as why:
-        raise Unavailable(f"{server.name}: {why.orig}") from None
+        raise Unavailable(f"{server.name}: {first_line(why.orig)}") from None
     finally:
         engine.dispose()

@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from storage import forgotten, sealing
 from storage.audit import Chain, Entry, Event, digest
-from storage.engine import WRITE_SECONDS, Ledger, Unavailable
+from storage.engine import WRITE_SECONDS, Ledger, Unavailable, first_line
 from storage.journal import Change, Sign
 from storage.terms import seconds
 
@@ -194,7 +194,7 @@ def _run(db: Connection, statement: str, ledger: Ledger) -> None:
     try:
         db.exec_driver_sql(statement)
     except DBAPIError as why:
-        raise Unavailable(f"{ledger.name}: {why.orig}") from why
+        raise Unavailable(f"{ledger.name}: {first_line(why.orig)}") from why
 
 
 def _roll_back(db: Connection) -> None:
