@@ -22,7 +22,8 @@ from typing import Final
 
 from storage import bulk
 from storage.address import SiteKey, parse, person
-from storage.engine import Ledger, open_ledger
+from storage.engine import Ledger
+from storage.sqlite import open_ledger
 from storage.terms import ALL, Reason, seconds
 from storage.write import write
 

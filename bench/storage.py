@@ -1,7 +1,10 @@
-"""How fast does a list grow, and who waits for it meanwhile?
+"""How fast does a list grow, how fast is another list cleaned by it, and who waits meanwhile?
 
+    python bench/storage.py                              all of it: half an hour, and 1.5 GB of disk
     python bench/storage.py import                       1,000,000 addresses: some minutes
     python bench/storage.py import --rows 200000 --no-bar
+    python bench/storage.py scrub --work DIR --duckdb PYTHON   against 10,000,000 rows, which DIR keeps for the next time
+    python bench/storage.py postgres                     needs Debian's postgresql
 
 import: a text file of addresses goes through the real command (`optoutd import FILE --yes`, its start included) into an
 empty ledger: offline (no daemon has the ledger), with and without plain addresses kept; and online, while somebody has the
@@ -11,6 +14,21 @@ same shape, in WAL mode. That has neither to read addresses nor to hash them, to
 
 Bars: offline, without plain addresses, at least 0.3 of the peer's rows/s; online at least 40,000 rows/s; a live opt-out
 waits at most 250 ms (p99); memory of the import at most 150 MB.
+
+scrub: a text file of --rows addresses, one in a hundred suppressed, through the real command (`optoutd scrub IN -o OUT`)
+against a ledger of --against rows. Peers, taking turns: DuckDB (a Python that has it: --duckdb; left out without), which
+reads the same file, takes md5 of each address for our keyed hash, and writes the anti-join with a table of 128-bit keys, on
+all processors; and `sort | comm` over keyed BLAKE2b in hex digits, the hashing included, against a file that is sorted
+already. comm leaves keys behind in the place of rows; neither keeps the order, or knows of tags, domains and lists.
+
+Bars: at most 6 s for a million addresses; faster than DuckDB; memory at most 150 MB.
+
+postgres: an import without dates and plain addresses into an empty ledger in a private PostgreSQL (fsync off). Peer, taking
+turns: `psql \\copy` of the finished table into an empty one with the same primary key. Then the question before a
+recipient, as the daemon asks it over its event loop (Gate.ask): one at a time, and twenty asking at the same time; a fifth
+is suppressed.
+
+Bars: at least 0.3 of \\copy's rows/s; memory of the import at most 150 MB. The questions are information.
 """
 
 from __future__ import annotations
@@ -21,32 +39,22 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import time
 from argparse import Namespace
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import common
-from bench.common import CHECKOUT, Bar, percentile, say
+from bench import common, storage_postgres, storage_scrub
+from bench.common import CHECKOUT, Bar, percentile
+from bench.storage_runs import Runs, Took, config, ours, timed
 from daemon.opening import sole_owner
-from storage.engine import open_ledger
+from storage.sqlite import open_ledger
 
 _TABLE: Final = (
     "CREATE TABLE suppression (key BLOB NOT NULL, scope INTEGER NOT NULL, reason INTEGER NOT NULL, since BIGINT NOT NULL,"
     " evidence BIGINT NOT NULL, PRIMARY KEY (key, scope, reason)) WITHOUT ROWID"
 )
-_CONFIG: Final = """\
-[house]
-name = "Bench"
-domains = ["quillpdf.example"]
-addresses = ["support@quillpdf.example"]
-[storage]
-keep_addresses = {keep}
-"""
 # Opts people out as a click does it, every 20 ms, and says how long each had to wait (us).
 _LIVE: Final = """
 import sys, time
@@ -54,7 +62,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from storage import suppressions
 from storage.address import parse
-from storage.engine import open_ledger
+from storage.sqlite import open_ledger
 from storage.terms import ALL, Reason
 from storage.write import write
 home, stop = Path(sys.argv[1]), Path(sys.argv[2])
@@ -70,29 +78,6 @@ while not stop.exists():
 """
 
 
-@dataclass(frozen=True)
-class Took:
-    """A run of a command: seconds, and the most memory it had (MB)."""
-
-    seconds: float
-    memory: float
-
-
-def timed(command: list[str]) -> Took:
-    """Run it to its end; raises SystemExit with what it said when it fails."""
-    began = time.perf_counter()
-    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment) as child:
-        assert child.stdout
-        said = child.stdout.read()
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-    took = time.perf_counter() - began
-    if child.returncode:
-        raise SystemExit(f"{' '.join(command)}: {child.returncode}\n{said.decode(errors='replace')}")
-    return Took(took, usage.ru_maxrss / 1024)
-
-
 # ------------------------------------------------------------------ import
 
 
@@ -101,20 +86,14 @@ def home(work: Path, *, keep: bool) -> Path:
     path = work / "home"
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir()
-    (path / "optoutd.toml").write_text(_CONFIG.format(keep=str(keep).lower()))
-    (path / "optoutd.toml").chmod(0o600)
+    config(path / "optoutd.toml", keep_addresses=keep)
     open_ledger(path / "optoutd.db", path / "site.key", allow_create=True).close()
     return path
 
 
-def command(at: Path, *arguments: str) -> list[str]:
-    """Our command line."""
-    return [sys.executable, "-m", "daemon", "-c", str(at / "optoutd.toml"), *arguments]
-
-
 def offline(work: Path, file: Path, *, keep: bool) -> Took:
     """Into an empty ledger that nobody has."""
-    return timed(command(home(work, keep=keep), "import", str(file), "--yes"))
+    return timed(ours(home(work, keep=keep) / "optoutd.toml", "import", str(file), "--yes"))
 
 
 def online(work: Path, file: Path) -> tuple[Took, list[float]]:
@@ -126,7 +105,7 @@ def online(work: Path, file: Path) -> tuple[Took, list[float]]:
     with sole_owner(at / "optoutd.db"), waits.open("wb") as out:
         with subprocess.Popen([sys.executable, "-c", _LIVE, str(at), str(stop)], stdout=out, env=environment) as live:
             try:
-                took = timed(command(at, "import", str(file), "--yes"))
+                took = timed(ours(at / "optoutd.toml", "import", str(file), "--yes"))
             finally:
                 stop.touch()
         if live.returncode:
@@ -156,54 +135,40 @@ def importing(given: Namespace, work: Path) -> list[Bar]:
         out.writelines(f"{common.suppressed(n)}\n" for n in range(rows))
     offline(work, file, keep=False)
     finished(work / "home" / "optoutd.db", csv)
-    runs: dict[str, list[Took]] = {"peer": [], "offline": [], "kept": [], "online": []}
+    runs = Runs(
+        {
+            "peer": "sqlite3 .import of the finished table",
+            "offline": "import, offline",
+            "kept": "import, offline, addresses kept",
+            "online": "import, beside a daemon and live opt-outs",
+        }
+    )
     waits: list[float] = []
     for n in range(given.rounds):
-        runs["peer"].append(peer(work, csv))
-        runs["offline"].append(offline(work, file, keep=False))
-        runs["kept"].append(offline(work, file, keep=True))
+        runs.add("peer", peer(work, csv))
+        runs.add("offline", offline(work, file, keep=False))
+        runs.add("kept", offline(work, file, keep=True))
         took, of_run = online(work, file)
-        runs["online"].append(took)
+        runs.add("online", took)
         waits += of_run
-        say(f"round {n + 1} of {given.rounds}: " + ", ".join(f"{k} {v[-1].seconds:.1f} s" for k, v in runs.items()))
-    return _imported(rows, runs, waits)
-
-
-def _imported(rows: int, runs: dict[str, list[Took]], waits: list[float]) -> list[Bar]:
-    def middle(name: str, of: Callable[[Took], float]) -> float:
-        return percentile([of(t) for t in runs[name]], 0.5)
-
-    names = {
-        "peer": "sqlite3 .import of the finished table",
-        "offline": "import, offline",
-        "kept": "import, offline, addresses kept",
-        "online": "import, beside a daemon and live opt-outs",
-    }
-    ratios = {
-        k: percentile([p.seconds / t.seconds for p, t in zip(runs["peer"], v, strict=True)], 0.5)
-        for k, v in runs.items()
-    }
-    speed = {k: rows / middle(k, lambda t: t.seconds) for k in runs}
-    memory = {k: middle(k, lambda t: t.memory) for k in runs}
-    common.table(
-        [f"{rows:,} rows", "rows/s", "of the peer's", "MB"],
-        [[text, f"{speed[k]:,.0f}", f"{ratios[k]:.2f}", f"{memory[k]:.0f}"] for k, text in names.items()],
-    )
+        runs.say(n + 1, given.rounds)
+    print()
+    runs.table(f"{rows:,} rows", rows)
     told = [f"{percentile(waits, p):.0f}" for p in (0.5, 0.9, 0.99, 1)]
     print(
         f"\n{len(waits)} live opt-outs meanwhile: p50 {told[0]} ms, p90 {told[1]} ms, p99 {told[2]} ms, longest {told[3]} ms"
     )
     return [
-        Bar("peer / import offline", 1 / ratios["offline"], 1 / 0.3),
-        Bar("us a row online (25: 40,000 rows/s)", 1e6 / speed["online"], 25, "us"),
+        Bar("peer / import offline", runs.times("offline", "peer"), 1 / 0.3),
+        Bar("us a row online (25: 40,000 rows/s)", runs.seconds("online") * 1e6 / rows, 25, "us"),
         Bar("live opt-out p99", percentile(waits, 0.99), 250, "ms"),
-        Bar("memory of an import", max(memory[k] for k in ("offline", "kept", "online")), 150, "MB"),
+        Bar("memory of an import", max(map(runs.memory, ("offline", "kept", "online"))), 150, "MB"),
     ]
 
 
 # ------------------------------------------------------------------ all of it
 
-_MEASURES: Final = {"import": importing}
+_MEASURES: Final = {"import": importing, "scrub": storage_scrub.measured, "postgres": storage_postgres.measured}
 
 
 def main() -> int:
@@ -211,6 +176,10 @@ def main() -> int:
     options = common.parser(__doc__)
     options.add_argument("what", nargs="*", choices=[[], *_MEASURES], help="default: all")
     options.add_argument("--rows", type=int, default=1_000_000, help="addresses (default 1,000,000)")
+    options.add_argument(
+        "--against", type=int, default=10_000_000, help="scrub: rows of the ledger (default 10,000,000)"
+    )
+    options.add_argument("--duckdb", metavar="PYTHON", default=sys.executable, help="scrub: a Python that has duckdb")
     options.add_argument("--rounds", type=int, default=3, help="rounds (default 3)")
     given = options.parse_args()
     with common.place(given) as work:

@@ -17,7 +17,8 @@ from typing import Final
 
 from daemon import events
 from storage import leases
-from storage.engine import File, Ledger, Unavailable, Unusable
+from storage.engine import Ledger, Unavailable, Unusable
+from storage.sqlite import File
 
 JOBS: Final = "jobs"
 NOTICES: Final = "notices"

@@ -14,10 +14,11 @@ from daemon.config import Config, Loaded
 from daemon.gate import Gate, Lookup, Questions
 from storage import lookup, suppressions
 from storage.address import Address, SiteKey
-from storage.engine import File, Ledger, Unavailable, Unusable, migrate, open_ledger, read_site_key, revision
+from storage.engine import Ledger, Unavailable, Unusable, read_site_key
 from storage.journal import NAME as JOURNAL
 from storage.journal import Journal
 from storage.lookup import Row
+from storage.sqlite import File, migrate, open_ledger, revision
 from storage.write import write
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from sqlalchemy.exc import DBAPIError
 
 from storage.address import SiteKey
 from storage.audit import Chain, Head
-from storage.engine import WRITE_SECONDS, File, Ledger, Unavailable, make_schema, verify_identity
+from storage.engine import WRITE_SECONDS, Ledger, Unavailable, verify_identity
+from storage.sqlite import File, make_schema
 from storage.terms import seconds
 
 KEPT: Final = 48

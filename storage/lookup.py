@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from storage import hashes
 from storage.address import Address, FormKind, HashKind, SiteKey, keys_of
-from storage.engine import Unavailable, Unusable, refuse_deferred, refuse_foreign_log, verify_identity
+from storage.engine import Unavailable, Unusable, refuse_deferred, verify_identity
+from storage.sqlite import refuse_foreign_log
 from storage.sweep import Swept, sweep
 from storage.terms import ALL, Reason
 

@@ -50,6 +50,7 @@ class Server:
     url: str
     password: str | None = field(default=None, repr=False)
     engine: Engine = field(init=False, repr=False)
+    path: None = field(default=None, init=False, repr=False)
     _site_key: SiteKey | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:

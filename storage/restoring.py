@@ -27,18 +27,9 @@ from storage import audit, deferral, forgotten, journal, people, suppressions
 from storage.address import Address, NotAnAddress, SiteKey, parse
 from storage.backup import Damaged, NotWritten, check_pages, opened, stamp, sync_directory
 from storage.deferral import Deferred
-from storage.engine import (
-    REVISION,
-    WRITE_SECONDS,
-    File,
-    Ledger,
-    Unavailable,
-    Unusable,
-    check_value,
-    migrate,
-    revision,
-)
+from storage.engine import REVISION, WRITE_SECONDS, Ledger, Unavailable, Unusable, check_value
 from storage.journal import Journal, Since
+from storage.sqlite import File, migrate, revision
 from storage.suppressions import RawRow
 from storage.terms import ALL, seconds
 from storage.write import Write, write

@@ -15,10 +15,11 @@ import pytest
 
 from daemon.gate import Gate, Lookup
 from daemon.opening import lookup_of
-from storage import bulk, engine, suppressions
+from storage import bulk, sqlite, suppressions
 from storage.address import SiteKey, parse
-from storage.engine import File, Ledger, make_schema, open_ledger
+from storage.engine import Ledger
 from storage.postgres import Server
+from storage.sqlite import File, make_schema, open_ledger
 from storage.terms import ALL, Reason
 from storage.write import Write, write
 
@@ -105,7 +106,7 @@ def books(directory: Path, *, same_person: tuple[str, ...] = ("tag", "alias")) -
     (the key, the check value, the first seal) is made anew, as everywhere.
     """
     directory.mkdir(exist_ok=True)
-    with mock.patch.object(engine, "make_schema", _migrate_by_copying):
+    with mock.patch.object(sqlite, "make_schema", _migrate_by_copying):
         return opened(
             open_ledger(directory / "optoutd.db", directory / "site.key", same_person=same_person, allow_create=True)
         )

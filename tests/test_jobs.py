@@ -21,9 +21,10 @@ from daemon import events, jobs
 from daemon.config import Bounce, Retention
 from daemon.jobs import Jobs
 from storage import audit, backup, journal, refusals
-from storage.engine import File, Ledger, Unavailable
+from storage.engine import Ledger, Unavailable
 from storage.journal import Journal
 from storage.refusals import Refusal, Tally
+from storage.sqlite import File
 from storage.terms import Reason
 from storage.write import write
 from tests.ledgers import Books, books

@@ -181,7 +181,7 @@ def test_only_the_hot_path_and_the_opening_speak_to_sqlite3_itself() -> None:
         for m in FILES
         if "sqlite3.connect" in (ast.unparse(n) for n in ast.walk(tree(m)) if isinstance(n, ast.Attribute))
     }
-    assert direct <= {"storage.lookup", "storage.engine"}
+    assert direct <= {"storage.lookup", "storage.sqlite"}
 
 
 # ------------------------------------------------------------------ at import

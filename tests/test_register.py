@@ -19,7 +19,7 @@ import structlog
 
 from daemon import events, register
 from daemon.register import Register
-from storage import audit, engine, refusals
+from storage import audit, refusals, sqlite
 from storage.refusals import Refusal
 from storage.write import write
 from tests.ledgers import Books, books
@@ -186,7 +186,7 @@ async def test_one_that_was_never_started_stops(ledger: Books) -> None:
 async def test_stopping_does_not_wait_for_a_ledger_that_is_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[dict[str, Any]]]
 ) -> None:
-    monkeypatch.setattr(engine, "WRITE_SECONDS", 1)
+    monkeypatch.setattr(sqlite, "WRITE_SECONDS", 1)
     monkeypatch.setattr(register, "_STOP_SECONDS", 0.2)
     ledger = books(tmp_path / "impatient")
     it = Register(ledger.ledger, lambda: NOW, every=60)
@@ -220,7 +220,7 @@ sys.stdin.readline()
 async def test_another_writer_blocks_nobody_and_nothing_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[dict[str, Any]]]
 ) -> None:
-    monkeypatch.setattr(engine, "WRITE_SECONDS", 0.5)  # so that it is away, not only slow
+    monkeypatch.setattr(sqlite, "WRITE_SECONDS", 0.5)  # so that it is away, not only slow
     monkeypatch.setattr(register, "_LAST_DELAY", 0.4)
     ledger = books(tmp_path / "impatient")
     async with running(ledger) as it:

@@ -182,8 +182,9 @@ def _place(loaded: Loaded, site_key: SiteKey) -> Iterator[Path]:
             yield loaded.database
         return
     server = server_of(loaded)
-    from storage.engine import File, Ledger
+    from storage.engine import Ledger
     from storage.postgres import move_in, revision
+    from storage.sqlite import File
 
     if revision(server) is not None:
         raise Stop(f"{server.name} is not empty: nothing done; make an empty one, and name that in storage.url", NO)

@@ -56,13 +56,13 @@ def migrate(
 
 def _migrate_file(config: Loaded) -> tuple[str, str]:
     from daemon.opening import Busy, sole_owner
-    from storage import engine
+    from storage import engine, sqlite
 
     if not config.database.exists():
         raise Stop(f"no database at {config.database} yet: `optoutd run` creates it", TEMPFAIL)
     try:
         with sole_owner(config.database):
-            return engine.migrate(config.database, engine.read_site_key(config.key_file))
+            return sqlite.migrate(config.database, engine.read_site_key(config.key_file))
     except Busy as why:
         raise Stop(f"{why}: stop it first", TEMPFAIL) from None
 
@@ -101,12 +101,12 @@ def _move(config: Loaded, url: str) -> None:
 
 
 def _moved(config: Loaded, server: Server) -> dict[str, int]:
-    from storage import engine, transfer
+    from storage import engine, sqlite, transfer
     from storage.audit import ChainBroken
     from storage.postgres import move_in
 
     if config.database.exists():
-        engine.migrate(config.database, engine.read_site_key(config.key_file))
+        sqlite.migrate(config.database, engine.read_site_key(config.key_file))
     ledger = common.ledger(config)
     with ledger.reading() as db:
         total = transfer.size(db)

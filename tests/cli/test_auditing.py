@@ -115,7 +115,7 @@ def test_a_quick_check_is_1(desk: Desk, statement: str) -> None:
 def test_it_is_verified_though_nobody_may_write(desk: Desk) -> None:
     desk("suppress", "ann@example.com")
     with closing(sqlite3.connect(desk.directory / "optoutd.db", isolation_level=None)) as other:
-        desk.monkeypatch.setattr("storage.engine.WRITE_SECONDS", 0)
+        desk.monkeypatch.setattr("storage.sqlite.WRITE_SECONDS", 0)
         other.execute("BEGIN IMMEDIATE")
         assert desk("audit", "verify").code == 0
     assert desk("audit", "verify", "--since-last").out.endswith(" (1 of them since the last check)\n")

@@ -15,7 +15,8 @@ import pytest
 from storage import audit, bulk, suppressions
 from storage.address import SiteKey, parse
 from storage.audit import ChainBroken, Head
-from storage.engine import File, Ledger
+from storage.engine import Ledger
+from storage.sqlite import File
 from storage.terms import ALL, Reason
 from storage.write import write
 from tests.ledgers import Books, books, bring

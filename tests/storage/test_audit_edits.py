@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from storage import audit
 from storage.audit import ChainBroken
-from storage.engine import File, Ledger
+from storage.engine import Ledger
+from storage.sqlite import File
 from storage.terms import ALL, Reason
 from storage.write import write
 from tests.ledgers import Books, books, bring

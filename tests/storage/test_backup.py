@@ -14,7 +14,8 @@ from sqlalchemy import event
 
 from storage import backup
 from storage.address import parse
-from storage.engine import File, Ledger, Unusable
+from storage.engine import Ledger, Unusable
+from storage.sqlite import File
 from storage.write import write
 from tests.ledgers import Books, books
 

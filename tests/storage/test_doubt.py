@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from storage.address import parse
-from storage.engine import File, Ledger, Unavailable, Unusable, open_ledger
+from storage.engine import Ledger, Unavailable, Unusable
 from storage.lookup import Lookup
+from storage.sqlite import File, open_ledger
 from storage.write import write
 from tests.ledgers import Books, books
 

@@ -18,9 +18,10 @@ from sqlmodel import SQLModel
 
 import storage.address
 import storage.models
-from storage import engine
-from storage.engine import REVISION, File, Ledger, Unavailable, Unusable, create, migrate, open_ledger, read_site_key
+from storage import engine, sqlite
+from storage.engine import REVISION, Ledger, Unavailable, Unusable, read_site_key
 from storage.lookup import Lookup
+from storage.sqlite import File, create, migrate, open_ledger
 from tests.ledgers import IN_A_FILE, Books, books
 
 KEY = "00" * 32
@@ -115,7 +116,8 @@ def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 def test_a_failure_on_the_way_leaves_neither_half(
     database: Path, key: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real: Callable[..., object] = getattr(engine, step)
+    at = engine if step == "check_value" else sqlite
+    real: Callable[..., object] = getattr(at, step)
 
     def failing(*arguments: object) -> object:
         if step == "make_schema":
@@ -123,7 +125,7 @@ def test_a_failure_on_the_way_leaves_neither_half(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, step, failing)
+        patch.setattr(at, step, failing)
         with pytest.raises(Unusable, match=r"cannot create .*No space left"):
             create(database, key)
     assert not database.exists()
@@ -242,7 +244,7 @@ def test_a_migration_keeps_a_copy_of_what_was_there(database: Path, key: Path, m
     create(database, key)
     change(database, "UPDATE alembic_version SET version_num = '0000'")
     monkeypatch.setattr(
-        engine, "make_schema", lambda path, _: change(path, f"UPDATE alembic_version SET version_num = '{REVISION}'")
+        sqlite, "make_schema", lambda path, _: change(path, f"UPDATE alembic_version SET version_num = '{REVISION}'")
     )
     old = os.umask(0)
     try:
@@ -250,7 +252,7 @@ def test_a_migration_keeps_a_copy_of_what_was_there(database: Path, key: Path, m
     finally:
         os.umask(old)
     copy = database.with_name(f"optoutd.db.before-{REVISION}")
-    assert engine.revision(copy) == "0000"
+    assert sqlite.revision(copy) == "0000"
     assert copy.stat().st_mode & 0o777 == 0o600
     open_ledger(database, key).close()
 
@@ -271,7 +273,7 @@ def test_the_schema_of_a_newer_version_is_refused_and_not_touched(database: Path
     assert migrate(database, read_site_key(key)) == ("9999", "9999")
     with pytest.raises(Unusable, match=f"schema is 9999, this version needs {REVISION}: it belongs to a newer version"):
         open_ledger(database, key)
-    assert engine.revision(database) == "9999"
+    assert sqlite.revision(database) == "9999"
 
 
 def test_the_schema_of_a_newer_version_that_still_goes_with_ours_is_worked_with(database: Path, key: Path) -> None:
@@ -307,7 +309,7 @@ def test_a_file_that_is_no_database_is_doubt(database: Path, key: Path, content:
     with pytest.raises(Unavailable):
         open_ledger(database, key)
     with pytest.raises(Unavailable):
-        engine.revision(database)
+        sqlite.revision(database)
 
 
 def test_a_path_with_odd_characters_is_a_path(tmp_path: Path) -> None:
@@ -351,6 +353,6 @@ def test_a_migration_that_fails_leaves_nothing_half_done(tmp_path: Path, monkeyp
 
     monkeypatch.setattr("alembic.op.create_index", half_way)
     with pytest.raises(RuntimeError):
-        engine.make_schema(tmp_path / "new.db")
+        sqlite.make_schema(tmp_path / "new.db")
     with closing(sqlite3.connect(tmp_path / "new.db")) as db:
         assert db.execute("SELECT name FROM sqlite_master").fetchall() == []

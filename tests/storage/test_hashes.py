@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from storage import bulk, hashes, suppressions
 from storage.address import HashKind, SiteKey, hash_key, hash_keys, keys_of, parse
-from storage.engine import File, Ledger
+from storage.engine import Ledger
 from storage.lookup import Lookup, Row, verdict
+from storage.sqlite import File
 from storage.terms import ALL, Reason
 from storage.write import write
 from tests.ledgers import IN_A_FILE, Books

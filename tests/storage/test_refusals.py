@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlmodel import SQLModel
 
-from storage import audit, bulk, engine, incoming, refusals, suppressions
+from storage import audit, bulk, incoming, refusals, sqlite, suppressions
 from storage.address import parse, person
 from storage.engine import REVISION, Ledger
 from storage.incoming import Place
@@ -304,7 +304,7 @@ def test_a_ledger_of_the_version_before_gets_its_tables_and_loses_nothing(tmp_pa
         db.executescript(
             "DELETE FROM meta WHERE name IN ('needs', 'sealed'); UPDATE alembic_version SET version_num = '0002'"
         )
-    assert engine.migrate(it.ledger.path, it.ledger.site_key) == ("0002", REVISION)
+    assert sqlite.migrate(it.ledger.path, it.ledger.site_key) == ("0002", REVISION)
     again = books(tmp_path / "ledger")
     with again.ledger.reading() as db:
         assert audit.verify(db, again.ledger.site_key).seq == 1

@@ -9,8 +9,9 @@ import pytest
 
 from storage import audit, incoming, rekeying, suppressions
 from storage.address import SiteKey, parse
-from storage.engine import File, Ledger, Unusable, read_site_key
+from storage.engine import Ledger, Unusable, read_site_key
 from storage.journal import Journal, read
+from storage.sqlite import File
 from storage.terms import ALL, Reason
 from storage.write import write
 from tests.ledgers import Books, books, bring

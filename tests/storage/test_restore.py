@@ -12,8 +12,9 @@ import pytest
 
 from storage import audit, backup, deferral, journal, restoring
 from storage.address import SiteKey, parse
-from storage.engine import REVISION, File, Ledger, Unavailable, Unusable, open_ledger
+from storage.engine import REVISION, Ledger, Unavailable, Unusable
 from storage.journal import Journal
+from storage.sqlite import File, open_ledger
 from storage.terms import Reason
 from storage.write import write
 from tests.ledgers import LISTS, Books, books
