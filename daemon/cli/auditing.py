@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from daemon.cli import common
+from daemon.cli.bars import bar
 from daemon.cli.common import DATAERR, NO, NOINPUT, USAGE, AsJson, Stop, note, tell, when
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def verify(
     with ledger.reading() as db:
         total = _count(db, since_last)
         try:
-            with common.progress("rows", total) as progress:
+            with bar("rows", total) as progress:
                 found, since = _verified(db, ledger, noted, progress, since_last)
         except ChainBroken as broken:
             _tell_broken(broken, _audit_rows(db), as_json, noted=bool(noted))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from daemon.cli import common
+from daemon.cli.bars import bar
 from daemon.cli.common import CONFIG, DATAERR, NO, NOINPUT, TEMPFAIL, USAGE, AsJson, Stop, note, tell, when
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def _restore(loaded: Loaded, source: Path, as_json: bool, *, defer: bool, force:
         raise Stop(f"the site key {loaded.key_file} is not there: put your copy of it back first", CONFIG)
     site_key, now = read_site_key(loaded.key_file), common.now()
     try:
-        with _place(loaded, site_key) as database, common.progress("audit rows", None) as progress:
+        with _place(loaded, site_key) as database, bar("audit rows", None) as progress:
             found = restoring.restore(
                 source,
                 database,

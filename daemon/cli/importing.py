@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Annotated, BinaryIO, Final
 import typer
 
 from daemon.cli import common
+from daemon.cli.bars import bar
 from daemon.cli.common import DATAERR, NO, NOINPUT, REASONS, USAGE, AsJson, ListOption, Stop, note, tell, when
 
 if TYPE_CHECKING:
@@ -74,10 +75,14 @@ def import_(
     with _opened(file, config.key_file.parent) as octets:
         opened = _understood(file, octets, format_, column)
         found = _begin(file, opened, asks=not (yes or dry_run))
-        with _Rejects(file, None if dry_run else _beside(file, rejects)) as bad, _progress(octets) as progress:
+        size = os.fstat(octets.fileno()).st_size
+        with (
+            _Rejects(file, None if dry_run else _beside(file, rejects)) as bad,
+            bar("import", size, octets=True) as shown,
+        ):
             terms = _terms(config, numbers, opened.format, list_id, reason, day)
             detail = {"file": _base(file), "format": opened.format}
-            it = _import(config, ledger, numbers, terms, detail, os.fstat(octets.fileno()).st_size, bad, progress)
+            it = _import(config, ledger, numbers, terms, detail, size, bad, lambda: shown(octets.tell()))
             asked = {"format": format_, "column": column, "list": list_id, "reason": reason, "as_of": as_of}
             tally = it.rehearse(found) if dry_run else _run(it, octets, found, asked)
     _sum_up(tally, as_json, dry_run=dry_run)
@@ -256,21 +261,6 @@ def _beside(name: str, rejects: str | None) -> Path | None:
     if rejects is not None:
         return Path(rejects)
     return None if name == "-" else Path(name + ".rejects")
-
-
-@contextmanager
-def _progress(octets: BinaryIO) -> Iterator[Callable[[], object]]:
-    """A bar on the terminal, by how far the file was read."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("import"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("import", total=os.fstat(octets.fileno()).st_size)
-        yield lambda: bar.update(task, completed=octets.tell())
 
 
 # ------------------------------------------------------------------ importing

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daemon.cli import common, rekeying
+from daemon.cli.bars import bar
 from daemon.cli.common import NO, TEMPFAIL, USAGE, AsJson, Stop, note, tell
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _moved(config: Loaded, server: Server) -> dict[str, int]:
     with ledger.reading() as db:
         total = transfer.size(db)
     try:
-        with common.progress("rows", total) as progress:
+        with bar("rows", total) as progress:
             return move_in(server, ledger, progress)
     except (transfer.NotEqual, ChainBroken) as wrong:
         raise Stop(f"nothing was moved: {wrong}", NO) from None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from daemon.cli import common
+from daemon.cli.bars import bar
 from daemon.cli.common import NO, REASONS, SOURCES, USAGE, AsJson, ListOption, Stop, note, tell
 from daemon.cli.people import moment, one_of
 
@@ -180,7 +179,7 @@ def _undo(ledger: Ledger, cause: Cause, because: str, yes: bool, as_json: bool) 
 
     if not yes:
         _ask(ledger, undo.survey(ledger, cause))
-    with _progress() as progress:
+    with bar("undo") as progress:
         tally = undo.undo(ledger, cause, because, common.now, common.actor(), progress)
     _tell(ledger, tally, as_json, dry_run=False)
     raise typer.Exit(0 if tally.lifted else NO)
@@ -193,21 +192,6 @@ def _ask(ledger: Ledger, tally: Tally) -> None:
     note(_said(ledger, tally, dry_run=True))
     if tally.lifted and not typer.confirm("Undo this?", err=True):
         raise Stop("nothing was changed", NO)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int], object]]:
-    """A count on the terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.completed:,.0f} rows"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("undo", total=None)
-        yield lambda done: bar.update(task, completed=done)
 
 
 def _tell(ledger: Ledger, tally: Tally, as_json: bool, *, dry_run: bool) -> None:

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from daemon.cli import common
+from daemon.cli.bars import bar
 from daemon.cli.common import NO, TEMPFAIL, Stop, note, tell
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def move(config: Loaded, as_json: bool) -> None:
         except Busy as why:
             if not knows_newest(config.database, ledger.site_key):
                 raise Stop(f"{why}, and it does not know the newest site key: restart it first", TEMPFAIL) from None
-        progress = stack.enter_context(common.progress("people", total))
+        progress = stack.enter_context(bar("people", total))
         moved = rekeying.rekey(ledger, common.now, common.actor(), progress)
     fact = {"moved": moved.moved, "people": moved.people, "already": moved.already, "stay": moved.unknown}
     tell(fact, as_json, f"{moved.moved} moved, {moved.already} there already, {moved.unknown} stay")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from daemon.cli import common
+from daemon.cli.bars import steps
 from daemon.cli.common import NOINPUT, TEMPFAIL, USAGE, AsJson, Stop, note, tell, when
 
 if TYPE_CHECKING:
@@ -111,7 +109,7 @@ def _search(
 
     try:
         source = _source(loaded, name, folders, since)
-        with _progress(source.total) as progress:
+        with steps("messages", source.total or None) as progress:
             return old_mail.search(source, ledger, intake, since=since, mailbox=name, progress=progress)
     except CannotOpen as why:
         known = ", ".join(box.name for box in loaded.config.mailbox) or "none"
@@ -131,21 +129,6 @@ def _source(loaded: Loaded, name: str, folders: list[str] | None, since: datetim
     if folders:
         return old_mail.folder(loaded, settings, folders, since)
     return old_mail.folder(loaded, settings, settings.folders, since, filed=settings.processed_folder)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], object]]:
-    """A bar on the terminal."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("messages"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("read", total=total or None)
-        yield lambda: bar.advance(task)
 
 
 def _fact(found: Found) -> dict[str, Any]:

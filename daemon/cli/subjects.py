@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from daemon.cli import certificate, common, dossier
+from daemon.cli.bars import steps
 from daemon.cli.common import NO, USAGE, AsJson, Stop, note, tell
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def erase(
     config = common.loaded()
     person = _person(address)
     ledger = common.ledger(config)
-    with _working("looking for them") as step:
+    with steps("looking for them") as step:
         done = people.erase_everywhere(ledger, person, common.now(), common.actor(), step)
         copies = _copies(config, ledger, done.spelled, step)
     fact = _erased(done, person, common.list_numbers(ledger), copies)
@@ -63,21 +63,6 @@ def _person(text: str) -> Address:
             f"{text} is a whole domain, not a person (`optoutd lift {text} --because ...` ends its suppression)", USAGE
         )
     return person
-
-
-@contextmanager
-def _working(what: str) -> Iterator[Callable[[], object]]:
-    """A spinner on the terminal; a large ledger takes some seconds to look through."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(), TextColumn(what), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda: bar.advance(task)
 
 
 def _copies(config: Loaded, ledger: Ledger, spelled: Iterable[str], step: Callable[[], object]) -> list[str]:
