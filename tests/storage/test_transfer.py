@@ -22,6 +22,7 @@ from storage.terms import ALL, Reason
 from storage.write import write
 from tests.ledgers import Books
 from tests.servers import Postgres
+from tests.storage.another import another, hear
 
 pytestmark = pytest.mark.postgres
 
@@ -117,3 +118,18 @@ def test_a_ledger_that_was_tampered_with_is_not_moved(full: Books, server: Serve
     with pytest.raises(audit.ChainBroken):
         move_in(server, full.ledger)
     assert postgres.revision(server) is None
+
+
+def test_killed_in_the_middle_nothing_is_there(full: Books, server: Server) -> None:
+    """One transaction: the schema, the rows, the proof."""
+    script = (
+        "from storage.postgres import Server, move_in\n"
+        f"ledger = open_again().ledger\nmove_in(Server({server.url!r}), ledger, lambda rows: (say('moving'), time.sleep(60)))\n"
+    )
+    with another(full, script) as process:
+        hear(process, "moving")
+        process.kill()
+        process.wait()
+    assert postgres.revision(server) is None
+    move_in(server, full.ledger)
+    assert postgres.revision(server) is not None
