@@ -1,6 +1,6 @@
 """How fast does a list grow, how fast is another list cleaned by it, and who waits meanwhile?
 
-    python bench/storage.py                              all of it: half an hour, and 1.5 GB of disk
+    python bench/storage.py                              all of it: many minutes, and some 1.5 GB of disk
     python bench/storage.py import                       1,000,000 addresses: some minutes
     python bench/storage.py import --rows 200000 --no-bar
     python bench/storage.py scrub --work DIR --duckdb PYTHON   against 10,000,000 rows, which DIR keeps for the next time
