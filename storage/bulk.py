@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import Connection
 
-from storage import forgotten
+from storage import copying, forgotten
 from storage.suppressions import RawRow, _delete
 from storage.terms import ALL, Reason
 from storage.write import Write
@@ -26,6 +26,7 @@ Fate = Literal["added", "already", "skipped"]
 
 UNDATED: Final = 0  # the list says no date: the row counts from the import on, and against nothing that happened before
 _AT_ONCE: Final = 500  # keys a statement: below every limit, and no faster beyond it
+_IN_AN_ARRAY: Final = 5_000  # keys a statement of PostgreSQL
 _A_STATEMENT: Final = 100  # rows an INSERT: half the time of one row each
 _WISHES: Final = (int(Reason.COMPLAINT), int(Reason.OPT_OUT), int(Reason.OPERATOR))
 _COUNTED: Final = ", ".join(map(str, (*_WISHES, int(Reason.HARD_BOUNCE))))  # lifts that may keep somebody off
@@ -184,7 +185,7 @@ def _standing(
 ) -> dict[bytes, dict[tuple[int, int], RawRow]]:
     """What stands, by the newest key of each person; what was written under it goes before what an older key has."""
     found: dict[bytes, dict[tuple[int, int], RawRow]] = {}
-    query = "SELECT key, scope, reason, since, evidence FROM suppression WHERE key IN ({marks})"
+    query = "SELECT key, scope, reason, since, evidence FROM suppression WHERE key {among}"
     for key, scope, reason, since, evidence in _of_all(db, query, keys):
         row = (bytes(key), scope, reason, since, evidence)
         of_person = found.setdefault(now_called.get(row[0], row[0]), {})
@@ -205,7 +206,7 @@ def _lifts(
     query = (
         "SELECT a.key, a.scope, a.reason, a.at, e.detail FROM audit a LEFT JOIN evidence e ON e.id = a.evidence"
         f" WHERE a.event = 'lifted' AND a.reason IN ({_COUNTED})"
-        " AND a.key IN ({marks})"
+        " AND a.key {among}"
     )
     for key, scope, reason, at, text in _of_all(db, query, keys):
         detail = json.loads(text) if text else {}
@@ -216,10 +217,16 @@ def _lifts(
 
 
 def _of_all(db: Connection, query: str, keys: Sequence[bytes]) -> Iterator[Any]:
-    """The rows of a query over all these keys; `{marks}` stands in it for as many as go into one statement."""
+    """The rows of a query over all these keys; `{among}` stands in it for as many as go into one statement."""
+    if db.dialect.name == "postgresql":  # an array is one parameter, however many keys are in it
+        for start in range(0, len(keys), _IN_AN_ARRAY):
+            yield from db.exec_driver_sql(
+                query.replace("{among}", "= ANY(?)"), (list(keys[start : start + _IN_AN_ARRAY]),)
+            )
+        return
     for start in range(0, len(keys), _AT_ONCE):
         some = tuple(keys[start : start + _AT_ONCE])
-        yield from db.exec_driver_sql(query.replace("{marks}", ",".join("?" * len(some))), some)
+        yield from db.exec_driver_sql(query.replace("{among}", f"IN ({','.join('?' * len(some))})"), some)
 
 
 class _Of:
@@ -288,24 +295,40 @@ def insert(w: Write, rows: Sequence[Row], evidence: int) -> None:
     """Put rows into the table that are not there yet. The one place through which bulk rows go."""
     if not rows:
         return
+    copies = w.db.dialect.name == "postgresql"
     rest = rows[0][1:]
     if all(row[1:] == rest for row in rows):  # a list without dates: half the work
         keys = [row[0] for row in rows]
-        w.db.exec_driver_sql(_ALIKE, (len(keys), b"".join(keys), *rest, evidence))
+        if copies:
+            copying.alike(w.db, keys, *rest, evidence)
+        else:
+            w.db.exec_driver_sql(_ALIKE, (len(keys), b"".join(keys), *rest, evidence))
         w.keys_added(keys, *rest, evidence)
         return
     whole = [(*row, evidence) for row in rows]
-    _insert_many(w.db, "INSERT INTO suppression (key, scope, reason, since, evidence) VALUES ", whole, "")
+    if copies:
+        copying.rows(w.db, whole)
+    else:
+        _insert_many(w.db, "suppression (key, scope, reason, since, evidence)", "", whole)
     w.rows_added(whole)
 
 
-def _insert_many(db: Connection, head: str, rows: Sequence[tuple[Any, ...]], tail: str) -> None:
+def _insert_many(db: Connection, into: str, types: str, rows: Sequence[tuple[Any, ...]], tail: str = "") -> None:
+    """`types`: of the columns, in PostgreSQL's words: there a column is one parameter, and the server makes rows of them."""
     if not rows:
+        return
+    if db.dialect.name == "postgresql":
+        columns = ", ".join(f"?::{kind}[]" for kind in types.split())
+        db.exec_driver_sql(
+            f"INSERT INTO {into} SELECT * FROM unnest({columns}){tail}",
+            tuple(map(list, zip(*rows, strict=True))),
+        )
         return
     one = f"({', '.join('?' * len(rows[0]))})"
     for start in range(0, len(rows), _A_STATEMENT):
         some = rows[start : start + _A_STATEMENT]
-        db.exec_driver_sql(head + ", ".join([one] * len(some)) + tail, tuple(chain.from_iterable(some)))
+        marks = ", ".join([one] * len(some))
+        db.exec_driver_sql(f"INSERT INTO {into} VALUES {marks}{tail}", tuple(chain.from_iterable(some)))
 
 
 def _note_again(w: Write, again: Mapping[Identity, int]) -> None:
@@ -326,4 +349,4 @@ def _teach(w: Write, keys: Sequence[bytes], batch: Batch) -> None:
     people = [
         (key, batch.addresses[key]) for key in known if key not in gone and gone.isdisjoint(batch.older.get(key, ()))
     ]
-    _insert_many(w.db, "INSERT INTO person (key, address) VALUES ", people, " ON CONFLICT (key) DO NOTHING")
+    _insert_many(w.db, "person (key, address)", "bytea text", people, " ON CONFLICT (key) DO NOTHING")

@@ -127,6 +127,7 @@ class Store(Protocol):
     """Where a ledger lies: sqlite.File, postgres.Server."""
 
     engine: Engine
+    queues: bool  # are writers let in in the order in which they came?
 
     @property
     def path(self) -> Path | None:
@@ -147,6 +148,9 @@ class Store(Protocol):
 
     def tidy(self) -> None:
         """What a database wants done now and then."""
+
+    def grown(self) -> None:
+        """Many rows have come: look at the tables again, so that questions are planned by what is there."""
 
     def files(self, *, live: bool = False) -> list[Path]:
         """The files on this machine that it is made of, and unless only what is `live` is asked for, copies beside them."""

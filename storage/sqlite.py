@@ -157,6 +157,7 @@ class File:
 
     path: Path
     engine: Engine = field(init=False, repr=False)
+    queues: bool = field(default=False, init=False, repr=False)  # who waits looks again now and then
     _seen: tuple[int, int, int, int] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -213,6 +214,9 @@ class File:
         self._truncate_log()
         with self.engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA optimize").all()
+
+    def grown(self) -> None:
+        """A table without a second index leaves nothing to plan."""
 
     def files(self, *, live: bool = False) -> list[Path]:
         """The database, what SQLite keeps beside it, and copies."""

@@ -75,7 +75,7 @@ class Import:
         Raises Unavailable; what was committed until then stays, and the next `begin` knows it.
         """
         chunks = self._reader(run.at).chunks(found, run.position)
-        pace = Pace(self.alone, self.wait)
+        pace = Pace(self.alone, self.wait, queues=self.ledger.store.queues)
         try:
             with read_ahead(chunks) if self.ahead else nullcontext(chunks) as chunks:
                 for chunk in chunks:
@@ -85,6 +85,8 @@ class Import:
                     del chunk  # before the next one comes
             with write(self.ledger, self.clock(), self.actor) as w:
                 imports.finish(w, run)
+            if run.added:
+                self.ledger.store.grown()
         except imports.OutOfStep:
             raise Unavailable("another import of the same file is under way: wait for it to end") from None
         return Tally(run.position, run.added, run.already, run.skipped, run.bad)

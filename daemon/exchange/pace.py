@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Final
 
 BESIDE_OTHERS: Final = 5_000  # rows a transaction at most
+IN_A_QUEUE: Final = 10_000
 ALONE: Final = 50_000
 _FEWEST: Final = 1000
 _GAP: Final = 0.03  # seconds
@@ -22,12 +23,19 @@ _POLLS: Final = ((0.1, 0.03), (0.22, 0.055), (float("inf"), 0.105))  # taken up 
 
 
 class Pace:
-    """`alone`: is nobody there who would mind? Asked before every transaction. `wait`: time.sleep."""
+    """`alone`: is nobody there who would mind? Asked before every transaction. `wait`: time.sleep.
 
-    def __init__(self, alone: Callable[[], bool], wait: Callable[[float], object] = time.sleep):
-        self._alone, self._wait = alone, wait
+    `queues`: does the database let writers in by the order in which they came? PostgreSQL does: who waits is next, and needs
+    no gap.
+    """
+
+    def __init__(
+        self, alone: Callable[[], bool], wait: Callable[[float], object] = time.sleep, *, queues: bool = False
+    ):
+        self._alone, self._wait, self._queues = alone, wait, queues
+        self._beside_others = IN_A_QUEUE if queues else BESIDE_OTHERS
         self._is_alone = alone()
-        self._most = ALONE if self._is_alone else BESIDE_OTHERS
+        self._most = ALONE if self._is_alone else self._beside_others
         self._ended, self._took = float("-inf"), 0.0
 
     @property
@@ -38,7 +46,7 @@ class Pace:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """A transaction: after the gap that the one before left to others."""
-        if not self._is_alone:
+        if not self._is_alone and not self._queues:
             gap = next(gap for took, gap in _POLLS if self._took <= took)
             if (left := self._ended + gap - time.monotonic()) > 0:
                 self._wait(left)
@@ -51,7 +59,7 @@ class Pace:
     def _settle(self) -> None:
         """Of a slow disk fewer rows are asked, and more again when it is faster."""
         self._is_alone = self._alone()
-        most, limit = (ALONE, _LONG) if self._is_alone else (BESIDE_OTHERS, _SHORT)
+        most, limit = (ALONE, _LONG) if self._is_alone else (self._beside_others, _SHORT)
         if self._took > limit:
             self._most //= 2
         elif self._took < limit / 3:

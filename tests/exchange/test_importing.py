@@ -455,3 +455,13 @@ def test_the_evidence_says_which_list_and_where_in_it(desk: Desk) -> None:
         assert imports.brought(db, 1) == imports.Brought("a.csv", "csv", 2, 3, 2, 2, 2, 2)
     told = {"file": "a.csv", "format": "csv", "first": 2, "last": 3, "rows": 2, "source": "import", "import": run}
     assert json.loads(text) == told
+
+
+def test_where_writers_queue_nobody_needs_a_gap() -> None:
+    waited: list[float] = []
+    it = pace.Pace(lambda: False, waited.append, queues=True)
+    for _ in range(3):
+        with it.turn():
+            pass
+    assert waited == []
+    assert pace.BESIDE_OTHERS < it.rows <= pace.IN_A_QUEUE
