@@ -42,6 +42,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON Lines on stdout.")]
 ListOption = Annotated[str | None, typer.Option("--list", metavar="ID", help="Of this mailing list only.")]
 
 USUAL_GC: Final = gc.get_threshold()  # for commands that stay up: __main__ sets another for a quick start
+LISTS_GC: Final = (100_000, 20, 1_000_000)  # for those that have rows by the hundred thousand, which are in no circle
 chosen_config: str | None = None  # of -c; set once per invocation
 at_end: Final = ExitStack()  # what is to be closed when the command has ended
 

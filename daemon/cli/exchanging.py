@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -196,6 +197,7 @@ def _verdicts(list_id: str | None) -> Verdicts:
     from daemon.gate import Gate
     from daemon.opening import lookup_of
 
+    gc.set_threshold(*common.LISTS_GC)
     config = common.loaded()
     ledger = common.ledger(config)
     numbers = common.list_numbers(ledger)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -69,6 +70,7 @@ def import_(
 
     _check(format_, FORMATS, reason, list_id)
     day = _day(as_of)
+    gc.set_threshold(*common.LISTS_GC)
     config = common.loaded()
     ledger = common.ledger(config, writes=not dry_run)
     numbers = _numbers(config, ledger, list_id, writes=not dry_run)
