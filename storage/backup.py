@@ -24,6 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from storage.address import SiteKey
 from storage.audit import Chain, Head
+from storage.disk import sync_directory
 from storage.engine import WRITE_SECONDS, Ledger, Unavailable, verify_identity
 from storage.sqlite import File, make_schema
 from storage.terms import seconds
@@ -173,15 +174,6 @@ def copy_key(key_file: Path, dest: Path) -> None:
     except OSError as why:
         dest.unlink(missing_ok=True)
         raise NotWritten(f"site key into {dest.parent}: {why.strerror}", full=why.errno == errno.ENOSPC) from None
-
-
-def sync_directory(path: Path) -> None:
-    """So that a name that was given in it survives a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # ------------------------------------------------------------------ looking at one

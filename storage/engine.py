@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from storage import sealing
 from storage.address import SiteKey
 from storage.audit import Chain
+from storage.disk import sync_directory
 from storage.journal import Journal
 
 REVISION: Final = "0004"  # the migration this code needs (tests hold it to the newest in migrations/)
@@ -69,15 +70,6 @@ def new_site_key(path: Path) -> SiteKey:
         os.fsync(file.fileno())
     sync_directory(path.parent)
     return SiteKey((key,))
-
-
-def sync_directory(path: Path) -> None:
-    """So that a name that was given in it survives a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # ------------------------------------------------------------------ creating, migrating, opening

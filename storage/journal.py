@@ -28,6 +28,7 @@ from typing import Final, Literal, NamedTuple
 from sqlalchemy import Connection
 
 from storage.address import SiteKey
+from storage.disk import sync_directory
 from storage.terms import ALL, REASONS
 
 Sign = Literal["+", "-", "x", "=", "r"]
@@ -119,7 +120,7 @@ class Journal:
         with self._locked() as descriptor:
             if os.fstat(descriptor).st_size:
                 self.path.rename(self.path.with_name(f"journal-{stamp}.log"))
-                _sync(self.path.parent)
+                sync_directory(self.path.parent)
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
@@ -142,7 +143,7 @@ class Journal:
         descriptor = os.open(self.path, flags, 0o600)
         if os.fstat(descriptor).st_size == 0:  # new
             self._give_away(descriptor)
-            _sync(self.path.parent)
+            sync_directory(self.path.parent)
         return descriptor
 
     def _give_away(self, new: Path | int) -> None:
@@ -194,14 +195,6 @@ def _mac(hasher: hashlib.blake2b, body: bytes) -> bytes:
 
 def _list_ids(db: Connection) -> dict[int, str]:
     return {row[0]: row[1] for row in db.exec_driver_sql("SELECT number, id FROM list_number")}
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # ------------------------------------------------------------------ what is kept

@@ -24,7 +24,7 @@ from sqlalchemy import Connection
 
 from storage import suppressions
 from storage.address import NotAnAddress, SiteKey, forms, parse
-from storage.backup import sync_directory
+from storage.disk import sync_directory
 from storage.engine import Ledger, Unusable, read_site_key
 from storage.suppressions import RawRow
 from storage.write import Write, write

@@ -25,8 +25,9 @@ from sqlalchemy.exc import DBAPIError
 
 from storage import audit, deferral, forgotten, journal, people, suppressions
 from storage.address import Address, NotAnAddress, SiteKey, parse
-from storage.backup import Damaged, NotWritten, check_pages, opened, stamp, sync_directory
+from storage.backup import Damaged, NotWritten, check_pages, opened, stamp
 from storage.deferral import Deferred
+from storage.disk import sync_directory
 from storage.engine import REVISION, WRITE_SECONDS, Ledger, Unavailable, Unusable, check_value
 from storage.journal import Journal, Since
 from storage.sqlite import File, migrate, revision

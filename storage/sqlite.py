@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from storage.address import SiteKey
+from storage.disk import sync_directory
 from storage.engine import (
     REVISION,
     WRITE_SECONDS,
@@ -30,7 +31,6 @@ from storage.engine import (
     migrate_schema,
     new_site_key,
     read_site_key,
-    sync_directory,
     verify_identity,
 )
 

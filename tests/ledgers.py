@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -15,7 +16,7 @@ import pytest
 
 from daemon.gate import Gate, Lookup
 from daemon.opening import lookup_of
-from storage import bulk, sqlite, suppressions
+from storage import audit, bulk, sqlite, suppressions
 from storage.address import SiteKey, parse
 from storage.engine import Ledger
 from storage.postgres import Server
@@ -135,3 +136,13 @@ def bring(
 ) -> bulk.Added:
     """Rows (key, scope, reason, since) at once, as an import does."""
     return bulk.add_many(w, bulk.Batch(sorted(rows), dict(people)), w.at, detail, source=source)
+
+
+@contextmanager
+def verified(directory: Path) -> Iterator[Books]:
+    """A ledger whose record must be whole when the test is over."""
+    it = books(directory)
+    yield it
+    with it.ledger.reading() as db:
+        audit.verify(db, it.ledger.site_key)
+    it.ledger.close()

@@ -17,7 +17,7 @@ from storage.address import parse
 from storage.incoming import FirstSight, Place, State
 from storage.terms import ALL, Reason, seconds
 from storage.write import write
-from tests.ledgers import Books, books, bring
+from tests.ledgers import Books, bring, verified
 
 NOW = datetime(2032, 5, 4, 12, tzinfo=UTC)
 ANN, BOB = parse("ann@example.com"), parse("bob@example.org")
@@ -25,11 +25,8 @@ ANN, BOB = parse("ann@example.com"), parse("bob@example.org")
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Books]:
-    it = books(tmp_path / "ledger")
-    yield it
-    with it.ledger.reading() as db:
-        audit.verify(db, it.ledger.site_key)
-    it.ledger.close()
+    with verified(tmp_path / "ledger") as it:
+        yield it
 
 
 def jobs(it: Books, now: datetime = NOW, **days: int) -> Jobs:

@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from storage.disk import sync_directory
+
 
 @contextmanager
 def appearing(path: Path) -> Iterator[BinaryIO]:
@@ -37,7 +39,7 @@ def appearing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         beside.rename(target)
-        _sync(target.parent)
+        sync_directory(target.parent)
     except BaseException:
         with suppress(FileNotFoundError):
             beside.unlink()
@@ -50,11 +52,3 @@ def _is_special(path: Path) -> bool:
     except OSError:
         return False
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

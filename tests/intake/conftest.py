@@ -11,20 +11,16 @@ import structlog
 
 from daemon.config import Intake as Allowance
 from daemon.intake import Intake
-from storage import audit
 from tests.intake.support import (
     HOUSE,
 )
-from tests.ledgers import Books, books
+from tests.ledgers import Books, verified
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Books]:
-    it = books(tmp_path / "ledger")
-    yield it
-    with it.ledger.reading() as db:
-        audit.verify(db, it.ledger.site_key)
-    it.ledger.close()
+    with verified(tmp_path / "ledger") as it:
+        yield it
 
 
 @pytest.fixture

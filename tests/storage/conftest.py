@@ -48,6 +48,15 @@ def on_server(_server: Ledger) -> Iterator[Books]:
     it.close()
 
 
+@pytest.fixture
+def empty(postgres: Postgres) -> Iterator[Server]:
+    """A database without a schema."""
+    server = Server(postgres.url(postgres.new_database()))
+    yield server
+    server.engine.dispose()
+    postgres.drop(server.url.rpartition("/")[2])
+
+
 @pytest.fixture(params=["file", pytest.param("postgres", marks=pytest.mark.postgres)])
 def ledger(request: pytest.FixtureRequest) -> Books:
     """In each."""

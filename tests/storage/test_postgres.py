@@ -24,7 +24,6 @@ from storage.postgres import Server, open_server
 from storage.questions import Lookup, Questions
 from storage.write import write
 from tests.ledgers import Books
-from tests.servers import Postgres
 
 pytestmark = pytest.mark.postgres
 
@@ -35,15 +34,6 @@ NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 @pytest.fixture
 def ledger(on_server: Books) -> Books:
     return on_server
-
-
-@pytest.fixture
-def empty(postgres: Postgres) -> Iterator[Server]:
-    """A database without a schema."""
-    server = Server(postgres.url(postgres.new_database()))
-    yield server
-    server.engine.dispose()
-    postgres.drop(server.url.rpartition("/")[2])
 
 
 def behind_our_back(it: Books, statement: str, *values: object) -> None:

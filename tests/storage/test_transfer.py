@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +20,6 @@ from storage.refusals import Refusal, Tally
 from storage.terms import ALL, Reason
 from storage.write import write
 from tests.ledgers import Books
-from tests.servers import Postgres
 from tests.storage.another import another, hear
 
 pytestmark = pytest.mark.postgres
@@ -62,21 +60,13 @@ def full(in_file: Books) -> Books:
     return in_file
 
 
-@pytest.fixture
-def server(postgres: Postgres) -> Iterator[Server]:
-    it = Server(postgres.url(postgres.new_database()))
-    yield it
-    it.engine.dispose()
-    postgres.drop(it.url.rpartition("/")[2])
-
-
-def test_everything_arrives_and_is_the_same_ledger(full: Books, server: Server) -> None:
+def test_everything_arrives_and_is_the_same_ledger(full: Books, empty: Server) -> None:
     told: list[int] = []
-    copied = move_in(server, full.ledger, told.append)
+    copied = move_in(empty, full.ledger, told.append)
     assert copied["suppression"] == 2
     assert copied["audit"] == 4
     assert sum(copied.values()) == told[-1] == _size(full.ledger)
-    moved = Ledger(server, full.ledger.site_key)
+    moved = Ledger(empty, full.ledger.site_key)
     with full.ledger.reading() as there, moved.reading() as here:
         key = full.ledger.site_key
         assert str(audit.verify(here, key)) == str(audit.verify(there, key))
@@ -100,7 +90,7 @@ def test_a_database_that_is_not_empty_is_left_alone(full: Books, on_server: Book
     assert not isinstance(on_server.gate().may(parse(ANN)), Refused)
 
 
-def test_a_copy_that_differs_leaves_nothing(full: Books, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_that_differs_leaves_nothing(full: Books, empty: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     faithful = transfer._copy_in
 
     def forgetful(db: Any, table: Any, rows: Any) -> None:
@@ -108,28 +98,28 @@ def test_a_copy_that_differs_leaves_nothing(full: Books, server: Server, monkeyp
 
     monkeypatch.setattr(transfer, "_copy_in", forgetful)
     with pytest.raises(transfer.NotEqual, match="table suppression: 1 rows of 2 arrived"):
-        move_in(server, full.ledger)
-    assert postgres.revision(server) is None
+        move_in(empty, full.ledger)
+    assert postgres.revision(empty) is None
 
 
-def test_a_ledger_that_was_tampered_with_is_not_moved(full: Books, server: Server, tmp_path: Path) -> None:
+def test_a_ledger_that_was_tampered_with_is_not_moved(full: Books, empty: Server, tmp_path: Path) -> None:
     with full.ledger.connect() as db:
         db.exec_driver_sql("UPDATE suppression SET since = since + 1")
     with pytest.raises(audit.ChainBroken):
-        move_in(server, full.ledger)
-    assert postgres.revision(server) is None
+        move_in(empty, full.ledger)
+    assert postgres.revision(empty) is None
 
 
-def test_killed_in_the_middle_nothing_is_there(full: Books, server: Server) -> None:
+def test_killed_in_the_middle_nothing_is_there(full: Books, empty: Server) -> None:
     """One transaction: the schema, the rows, the proof."""
     script = (
         "from storage.postgres import Server, move_in\n"
-        f"ledger = open_again().ledger\nmove_in(Server({server.url!r}), ledger, lambda rows: (say('moving'), time.sleep(60)))\n"
+        f"ledger = open_again().ledger\nmove_in(Server({empty.url!r}), ledger, lambda rows: (say('moving'), time.sleep(60)))\n"
     )
     with another(full, script) as process:
         hear(process, "moving")
         process.kill()
         process.wait()
-    assert postgres.revision(server) is None
-    move_in(server, full.ledger)
-    assert postgres.revision(server) is not None
+    assert postgres.revision(empty) is None
+    move_in(empty, full.ledger)
+    assert postgres.revision(empty) is not None
