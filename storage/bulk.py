@@ -31,6 +31,9 @@ _A_STATEMENT: Final = 100  # rows an INSERT: half the time of one row each
 _WISHES: Final = (int(Reason.COMPLAINT), int(Reason.OPT_OUT), int(Reason.OPERATOR))
 _COUNTED: Final = ", ".join(map(str, (*_WISHES, int(Reason.HARD_BOUNCE))))  # lifts that may keep somebody off
 _BOUNCES: Final = (int(Reason.HARD_BOUNCE), int(Reason.SOFT_BOUNCE))
+# SQLite keeps every page as it was before a statement in memory, so that the statement can be undone: 4 KB a row in a large
+# table (50,000 rows a statement: 214 MB at 10 M rows, where 98 at 1 M).
+_IN_A_BLOB: Final = 5_000
 # All keys in one value, taken apart by the database: a key costs much less than a parameter.
 _ALIKE: Final = (
     "WITH RECURSIVE number (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM number WHERE n + 1 < ?)"
@@ -302,7 +305,9 @@ def insert(w: Write, rows: Sequence[Row], evidence: int) -> None:
         if copies:
             copying.alike(w.db, keys, *rest, evidence)
         else:
-            w.db.exec_driver_sql(_ALIKE, (len(keys), b"".join(keys), *rest, evidence))
+            for start in range(0, len(keys), _IN_A_BLOB):
+                some = keys[start : start + _IN_A_BLOB]
+                w.db.exec_driver_sql(_ALIKE, (len(some), b"".join(some), *rest, evidence))
         w.keys_added(keys, *rest, evidence)
         return
     whole = [(*row, evidence) for row in rows]
