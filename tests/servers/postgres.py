@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import psycopg
 
+from tests.certificates import certify
 from tests.loopback import HOST, ServerError, free_port
 from tests.servers.base import Server, accepts, directory_of_its_own
 
@@ -30,9 +31,10 @@ def binaries() -> Path | None:
 class Postgres(Server):
     """A cluster with a role that needs no password on loopback."""
 
-    def __init__(self, directory: Path, port: int, programs: Path):
+    def __init__(self, directory: Path, port: int, programs: Path, *, tls: bool = False):
         super().__init__(directory)
-        self.port, self._programs = port, programs
+        self.port, self._programs, self._tls = port, programs, tls
+        self.ca_file = directory / "cert.pem"
         self._numbers = count(1)
 
     @property
@@ -51,6 +53,8 @@ class Postgres(Server):
             "max_connections": 100,
             "timezone": "Pacific/Auckland",  # nothing of ours may depend on it
         }
+        if self._tls:
+            options |= {"ssl": "on", "ssl_cert_file": self.ca_file, "ssl_key_file": self.directory / "key.pem"}
         settings = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         return [*self._as_its_user, str(self._programs / "postgres"), "-D", str(self.directory / "data"), *settings]
 
@@ -76,6 +80,10 @@ class Postgres(Server):
         )
         if made.returncode:
             raise ServerError(f"initdb: {made.stderr}")
+        if self._tls:
+            certify(self.directory / "key.pem", self.ca_file)
+            if os.geteuid() == 0:
+                os.chown(self.directory / "key.pem", owner.pw_uid, owner.pw_gid)
 
     def stop(self) -> None:
         """Without waiting for the clients to go."""
@@ -113,13 +121,13 @@ class Postgres(Server):
 
 
 @contextlib.contextmanager
-def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL on a free port. Raises ServerError."""
+def postgres(*, tls: bool = False) -> Iterator[Postgres]:
+    """A PostgreSQL on a free port; with `tls` under a certificate of its own (`ca_file`). Raises ServerError."""
     programs = binaries()
     if programs is None or not shutil.which("setpriv"):
         raise ServerError("PostgreSQL is not installed")
     with directory_of_its_own() as directory:
-        server = Postgres(directory, free_port(), programs)
+        server = Postgres(directory, free_port(), programs, tls=tls)
         server.initialise()
         server.start()
         try:

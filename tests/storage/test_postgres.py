@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from storage.incoming import Place
 from storage.postgres import Server, open_server
 from storage.questions import Lookup, Questions
 from storage.write import write
+from tests import servers
+from tests.certificates import certify
 from tests.ledgers import Books
 
 pytestmark = pytest.mark.postgres
@@ -120,6 +122,23 @@ def test_a_node_of_an_older_version_goes_on_while_a_newer_schema_allows_it(ledge
     finally:
         behind_our_back(ledger, f"UPDATE alembic_version SET version_num = '{REVISION}'")
         behind_our_back(ledger, f"UPDATE meta SET value = '{REVISION}' WHERE name = 'needs'")
+
+
+def test_a_server_is_talked_to_under_tls_once_its_certificate_is_the_right_one(tmp_path: Path) -> None:
+    with servers.postgres(tls=True) as guarded:
+        url = f"{guarded.url(guarded.new_database())}?sslmode=verify-full"
+        stranger = tmp_path / "stranger.pem"
+        certify(tmp_path / "key.pem", stranger)
+        with pytest.raises(Unavailable, match="certificate verify failed"):
+            postgres.revision(Server(f"{url}&sslrootcert={stranger}"))
+        server = Server(f"{url}&sslrootcert={guarded.ca_file}")
+        postgres.migrate(server, tmp_path / "site.key")
+        ledger = open_server(server, tmp_path / "site.key")
+        with ledger.connect() as db:
+            assert db.exec_driver_sql("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").scalar() is True
+        with closing(Lookup(server, ledger.site_key)) as lookup:
+            assert lookup.rows(ANN) == []
+        ledger.close()
 
 
 # ------------------------------------------------------------------ the question
