@@ -62,7 +62,7 @@ _TOO_FAR: Final = "550 5.1.3 bad address: routed through too many hops"
 
 
 class Lookup(Protocol):
-    """What answers at once: storage.lookup.Lookup, storage.postgres.Lookup. Each method raises Unavailable, Unusable."""
+    """What answers at once: storage.lookup.Lookup, storage.questions.Lookup. Each method raises Unavailable, Unusable."""
 
     def rows(self, address: Address) -> list[Row]:
         """All rows that any form of this address hits."""
@@ -78,7 +78,7 @@ class Lookup(Protocol):
 
 
 class Questions(Protocol):
-    """What has to be waited for: a database on the other side of a network (storage.postgres.Questions)."""
+    """What has to be waited for: a database on the other side of a network (storage.questions.Questions)."""
 
     async def rows_of_all(self, addresses: Sequence[Address]) -> list[list[Row]]:
         """All rows that any form of each address hits. Raises Unavailable, Unusable."""

@@ -51,7 +51,10 @@ class Duties:
             await self._ask(roles())
             if self._held != before:
                 events.duties_changed(sorted(self._held - before), sorted(before - self._held))
-                await changed()
+                try:
+                    await changed()
+                except Exception as error:  # noqa: BLE001 - told in our log; a bug must not end the renewing of the leases
+                    events.failed("duties", error)
             await asyncio.sleep(self._every)
 
     async def _ask(self, roles: Iterable[str]) -> None:

@@ -116,11 +116,15 @@ class Service:
         while self.numbers is None:
             await asyncio.sleep(_REACH_SECONDS)
             try:
-                self.numbers = await asyncio.to_thread(number_lists, self.ledger, self.loaded.config)
+                numbers = await asyncio.to_thread(number_lists, self.ledger, self.loaded.config)
+                self.gate = gate_of(self.ledger, numbers)
+                self._hand_out()
             except (Unavailable, Unusable) as why:
                 events.database_unavailable(why)
-        self.gate = gate_of(self.ledger, self.numbers)
-        self._hand_out()
+            except ConfigError as error:  # a secret or a certificate cannot be read any more
+                events.reload_refused([str(p) for p in error.problems])
+            else:
+                self.numbers = numbers
         events.database_reached()
         await self._begin_duties()
 

@@ -300,16 +300,21 @@ def hash_key(digest: bytes) -> bytes:
     return digest[:KEY_OCTETS]
 
 
-def hash_keys(address: Address, kinds: Sequence[HashKind]) -> list[bytes]:
-    """The keys of this address in lists of such hashes: of the address as written, in small letters.
+def as_written(address: Address) -> list[str]:
+    """How a list may have this very address, in small letters.
 
     A name in another script has two spellings on the way: mail has the A-labels, the list was made of either.
     """
-    if address.is_domain:
-        return []
     spelt = [str(address).lower()]
     if "xn--" in address.domain:
         with suppress(idna.IDNAError, UnicodeError):  # A-labels that stand for nothing have the one spelling
             spelt.append(f"{spelt[0].rpartition('@')[0]}@{idna.decode(address.domain)}".lower())
-    octets = [text.encode("utf-8", "surrogateescape") for text in spelt]
+    return spelt
+
+
+def hash_keys(address: Address, kinds: Sequence[HashKind]) -> list[bytes]:
+    """The keys of this address in lists of such hashes: of the address as written, in small letters."""
+    if address.is_domain:
+        return []
+    octets = [text.encode("utf-8", "surrogateescape") for text in as_written(address)]
     return [hash_key(hashlib.new(kind, o, usedforsecurity=False).digest()) for kind in kinds for o in octets]

@@ -148,7 +148,7 @@ class Write:
 _BEGIN: Final = {
     "sqlite": ("BEGIN IMMEDIATE",),
     "postgresql": (
-        "BEGIN",
+        "BEGIN ISOLATION LEVEL READ COMMITTED",  # whatever the server's default: what is read is read after the lock
         f"SET LOCAL lock_timeout = '{WRITE_SECONDS}s'",
         "SELECT pg_advisory_xact_lock(7382194)",
     ),

@@ -54,8 +54,8 @@ _COUNTER_FLAGS: Final = (
 ).split()
 _STATUS: Final = "reason status state subscription_status email_status suppression_reason".split()
 _SINCE: Final = (
-    "since date created created_at createdat timestamp time updated_at unsubscribed_at opted_out_at suppressed_at unsub_time"
-    " bounced_at"
+    "since unsubscribed_at opted_out_at unsub_time suppressed_at bounced_at date timestamp time updated_at created created_at"
+    " createdat"  # what says when it was asked goes before what says when a contact was made
 ).split()
 
 
@@ -76,6 +76,8 @@ def generic_for(names: Iterable[str]) -> Read:
     def read(row: Record) -> Said | str:
         value = say(row, status) if status else ""
         reason = words.status(status, value) if value else ""
+        if reason in ("", SUBSCRIBED) and any(yes and words.flag(c, say(row, c)) for c, yes in flags):
+            reason = "opt-out"  # `unsubscribed: 1` is said of the person; `valid` beside it may be of the address
         if value and reason == SUBSCRIBED:
             return f"{status}: {value[:40]}"
         if not reason and flags:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from daemon.exchange.digests import Digests
 from daemon.exchange.reading import Text
 from daemon.exchange.rows import Bad, NotUnderstood
 from daemon.exchange.tables import Table
-from storage.address import PUBLIC_PROVIDERS, NotAnAddress, forms, parse
+from storage.address import PUBLIC_PROVIDERS, NotAnAddress, as_written, forms, parse
 
 _ROWS: Final = 50_000  # asked about at once: the more, the closer together their keys lie in the table
 _CHARACTERS: Final = 8_000_000  # of such a batch
@@ -21,6 +22,9 @@ _CHARACTERS: Final = 8_000_000  # of such a batch
 Why = str | NotAnAddress
 Put = Callable[[bytes], object]  # takes octets
 Verdicts = Callable[[Sequence[str]], Sequence[Why]]
+_PLAIN: Final = re.compile(
+    r"[a-z0-9._-]+@[a-z0-9.-]*[a-z0-9]\Z"
+)  # one spelling only: no quotes, no tag, no dot at the end
 
 
 @dataclass
@@ -156,9 +160,12 @@ def _reasons(batch: Sequence[_Row], verdicts: Verdicts, against: Digests | None)
 def _spellings(text: str) -> list[str]:
     """How a list of hashes may have an address: as it stands, and as the person is known whatever the tag or the dots."""
     low = text.lower()
-    if low.isascii() and "+" not in low and low.rpartition("@")[2] not in PUBLIC_PROVIDERS:
+    if low.isascii() and _PLAIN.match(low) and "xn--" not in low and low.rpartition("@")[2] not in PUBLIC_PROVIDERS:
         return [low]
-    return list(dict.fromkeys([low, *(form for kind, form in forms(parse(text)) if kind != "domain")]))
+    address = parse(text)
+    return list(
+        dict.fromkeys([low, *as_written(address), *(form for kind, form in forms(address) if kind != "domain")])
+    )
 
 
 def _sorted_out(

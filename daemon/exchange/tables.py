@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -16,6 +17,7 @@ from daemon.exchange.rows import NotUnderstood
 _SAMPLE: Final = 200  # rows that are looked at before anything is decided
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _NAMES: Final = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+_WITH_AT: Final = re.compile(r"\S@\S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +148,11 @@ def _rows(lines: Sequence[str], delimiter: str) -> tuple[str, list[list[str]]]:
 
 
 def _is_header(cells: Sequence[str]) -> bool:
-    """A row without an address in it, and without a digest."""
-    return not any(words.looks_like_address(c) or words.is_digest(c) or c.strip().startswith(("#", "@")) for c in cells)
+    """A row without an address in it, or anything that may be meant for one, and without a digest.
+
+    Who is taken for a header is not asked about: `"ann lee"@example.com` and `ann@example.com (work)` are rows.
+    """
+    return not any(_WITH_AT.search(c) or words.is_digest(c) or c.strip().startswith(("#", "@")) for c in cells)
 
 
 def _column(names: Sequence[str], body: Sequence[Sequence[str]], asked: str | None) -> int:

@@ -81,13 +81,19 @@ def means_digest(column: str) -> bool:
 
 def from_csv(cell: str) -> str:
     """The address in a cell of a table: as `trimmed`, and without the apostrophe that `harmless` has put before it."""
-    text = cell[:CELL].strip()
+    text = _bare(cell)
     return trimmed(text[1:] if text[:1] == "'" and _FORMULA.match(text) else text)
+
+
+def _bare(text: str) -> str:
+    """Without space around it, or the marks that stand between two files which were put together. Bounded."""
+    text = text.strip()
+    return (text if text.isascii() else text.strip("\ufeff\u200b").strip())[:CELL]
 
 
 def trimmed(text: str) -> str:
     """An address, bounded, without space around it or a name before `<...>`."""
-    text = text[:CELL].strip()
+    text = _bare(text)
     if text[-1:] == ">":
         found = _BRACKETED.match(text)
         return found[1] if found else text

@@ -40,6 +40,7 @@ _SHORT_OUTAGE: Final = 60.0
 _SOON: Final = 5.0
 _REFUSALS: Final = 5  # a server that refuses so many moves is asked again at the next poll, not for each message
 _FAR_BACK: Final = 10.0  # s; a connection that held so long was good: the next failure starts from the beginning
+_CHANCE: Final = random.SystemRandom()  # keeps many daemons from coming back in the same moment
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Watcher:
                 delay, since = 0.0, ended
             self.connected = False
             delay = longer(delay, ended - since)
-            self._rest(delay * random.uniform(0.75, 1.0), step, reason)  # noqa: S311 - keeps many from coming back at once; nothing secret
+            self._rest(delay * _CHANCE.uniform(0.75, 1.0), step, reason)
 
     def _rest(self, delay: float, step: str, why: object) -> None:
         events.mailbox_lost(self.settings.name, step, why, delay)

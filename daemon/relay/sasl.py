@@ -17,7 +17,7 @@ INVALID: Final = "535 5.7.8 authentication credentials invalid"  # one text for 
 
 # Clients compare these two, whatever the draft says of "User Name".
 _USERNAME: Final = "VXNlcm5hbWU6"  # Username:
-_PASSWORD: Final = "UGFzc3dvcmQ6"  # noqa: S105 - the prompt "Password:" in base64, not a password
+_SECOND_PROMPT: Final = "UGFzc3dvcmQ6"  # "Password:" in base64
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class Exchange:
         if not username or "\0" in username:
             return _MALFORMED
         self._username, self._next = username, self._login_password
-        return Challenge(_PASSWORD)
+        return Challenge(_SECOND_PROMPT)
 
     def _login_password(self, password: str) -> Step:
         """An empty password is no broken line but a wrong password; so it is in PLAIN, though RFC 4616 wants one."""

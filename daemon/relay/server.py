@@ -7,6 +7,7 @@ import contextlib
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,6 +57,10 @@ class Server:
         self._turned_away: set[Wire] = set()  # not counted by the brake
         self._empty = asyncio.Event()
 
+    def _client(self, number: int, loop: asyncio.AbstractEventLoop) -> Protocol:
+        """Somebody comes in by the listener of this number, as it is now."""
+        return Protocol(self, self._listening[number].door, loop)
+
     async def start(self) -> list[str]:
         """Listen; returns the bound addresses as HOST:PORT. Raises OSError."""
         loop = asyncio.get_running_loop()
@@ -65,7 +70,7 @@ class Server:
             tls: dict[str, Any] = {"ssl": listening.tls, "ssl_handshake_timeout": _HANDSHAKE_SECONDS}
             self._sockets.append(
                 await loop.create_server(
-                    lambda number=number: Protocol(self, self._listening[number].door, loop),  # type: ignore[misc]
+                    partial(self._client, number, loop),
                     host,
                     port,
                     backlog=1024,
