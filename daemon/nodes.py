@@ -62,7 +62,9 @@ class Duties:
         try:
             self._held = await asyncio.to_thread(leases.take, self._ledger, self.holder, sorted(roles))
             self._renewed = began
-        except (Unavailable, Unusable):  # told by whoever needs the database
+        except Exception as error:  # noqa: BLE001 - whatever keeps us from renewing them, the leases run out for us too
+            if not isinstance(error, Unavailable | Unusable):  # those are told by whoever needs the database
+                events.failed("leases", error)
             if time.monotonic() - self._renewed > leases.SECONDS - self._every:
                 self._held = frozenset()  # another node has taken over by now, or will in a moment
 

@@ -99,7 +99,12 @@ class Service:
         """What we could do, if no other node does it."""
         watched = [mailbox(m.name) for m in self.loaded.config.mailbox]
         writes = [NOTICES] if self.relay is not None and building.writes_to_people(self.loaded.config) else []
-        return [JOBS, *watched, *writes]
+        return [
+            f"node {self.duties.holder}",
+            JOBS,
+            *watched,
+            *writes,
+        ]  # the first is nobody else's: it says that we run
 
     async def _follow_duties(self) -> None:
         """Begin what is ours to do now, and end what is not any more."""
@@ -115,8 +120,11 @@ class Service:
         """Until the database is there: then what stands for doubt gives way to it, and the duties begin."""
         while self.numbers is None:
             await asyncio.sleep(_REACH_SECONDS)
+            loaded = self.loaded
             try:
-                numbers = await asyncio.to_thread(number_lists, self.ledger, self.loaded.config)
+                numbers = await asyncio.to_thread(number_lists, self.ledger, loaded.config)
+                if loaded is not self.loaded:
+                    continue  # reloaded meanwhile: its lists want numbers, too
                 self.gate = gate_of(self.ledger, numbers)
                 self._hand_out()
             except (Unavailable, Unusable) as why:

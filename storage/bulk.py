@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import Connection
 
 from storage import copying, forgotten
-from storage.suppressions import RawRow, _delete
+from storage.suppressions import WISH_SECONDS, RawRow, _delete
 from storage.terms import ALL, Reason
 from storage.write import Write
 
@@ -215,7 +215,8 @@ def _lifts(
         detail = json.loads(text) if text else {}
         if "cause" not in detail:
             newest = now_called.get(bytes(key), bytes(key))
-            found.setdefault(newest, []).append((scope, reason, detail.get("asked", at)))
+            wished = detail.get("asked", at) if text else at - WISH_SECONDS  # forgotten: as suppressions.add has it
+            found.setdefault(newest, []).append((scope, reason, wished))
     return found
 
 

@@ -11,13 +11,14 @@ import secrets
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from storage import sealing
 from storage.address import SiteKey
@@ -179,6 +180,8 @@ class Ledger:
                 yield connection
         except DBAPIError as why:
             raise Unavailable(f"{self.name}: {first_line(why.orig)}") from why
+        except (PendingRollbackError, PoolTimeout) as why:  # the connection was lost; all of them are taken
+            raise Unavailable(f"{self.name}: {first_line(why)}") from why
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -188,7 +191,8 @@ class Ledger:
             try:
                 yield connection
             finally:
-                connection.exec_driver_sql("ROLLBACK")
+                with suppress(PendingRollbackError):  # lost: what was to be said of it was said
+                    connection.exec_driver_sql("ROLLBACK")
 
     def close(self) -> None:
         """Close all connections."""

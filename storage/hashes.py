@@ -9,7 +9,7 @@ every reader has looked again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Final, get_args
 
@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from storage.address import HashKind
 from storage.engine import Ledger
-from storage.write import write
+from storage.write import Write, write
 
 SELECT: Final = "SELECT value FROM meta WHERE name = 'hashes'"
 LOOK_AGAIN: Final = 1.0  # seconds for which a reader goes by what it read
@@ -42,13 +42,21 @@ def announce(ledger: Ledger, kind: HashKind, now: datetime, actor: str, wait: Ca
     It waits even when the kind is known already: whoever announced it may have been killed a moment ago.
     """
     with write(ledger, now, actor) as w:
-        known = {*kinds(w.db), kind}
-        value = " ".join(k for k in _KINDS if k in known).encode()
-        w.db.exec_driver_sql(
-            "INSERT INTO meta (name, value) VALUES ('hashes', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            (value,),
-        )
+        _put(w, {*kinds(w.db), kind})
     wait(SETTLED)
+
+
+def ask_for_all(w: Write) -> None:
+    """Have every kind asked for: rows may have come of which nobody knows whether they are of hashes."""
+    _put(w, _KINDS)
+
+
+def _put(w: Write, known: Collection[HashKind]) -> None:
+    value = " ".join(k for k in _KINDS if k in known).encode()
+    w.db.exec_driver_sql(
+        "INSERT INTO meta (name, value) VALUES ('hashes', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        (value,),
+    )
 
 
 class Known:

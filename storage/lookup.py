@@ -61,17 +61,18 @@ def verdict(rows: Sequence[Row], list_number: int | None) -> Verdict | None:
     """May this address get mail of this list (None: of no list we know)? None = nothing stands against it. Pure.
 
     Rows for everything count always, rows for a list only for that list. `wanted` takes one list out of an `all`
-    opt-out, and out of nothing else: not of a complaint, a bounce or the operator's word.
+    opt-out that is no younger, and out of nothing else: not of a complaint, a bounce or the operator's word.
     """
     if not rows:
         return None
-    wanted = list_number is not None and any(r.reason == Reason.WANTED and r.scope == list_number for r in rows)
+    wishes = (r.since for r in rows if r.reason == Reason.WANTED and r.scope == list_number)
+    wanted = max(wishes, default=None) if list_number is not None else None
     standing = [
         r
         for r in rows
         if r.reason != Reason.WANTED
         and (r.scope == ALL or r.scope == list_number)
-        and not (wanted and r.scope == ALL and r.reason == Reason.OPT_OUT)
+        and not (wanted is not None and r.scope == ALL and r.reason == Reason.OPT_OUT and r.since <= wanted)
     ]
     if not standing:
         return None

@@ -85,6 +85,8 @@ class Server:
         connection: psycopg.Connection[Any] = psycopg.connect(self.conninfo(_STATEMENT_SECONDS), autocommit=True)
         # As text, which is the driver's choice, an array of keys takes four times as long.
         connection.adapters.register_dumper(list, ListBinaryDumper)
+        if _scalar(connection, "SHOW synchronous_commit") == "off":  # else we would answer before it is on disk
+            connection.execute("SET synchronous_commit = on")
         if self._site_key is not None:
             try:
                 verify_identity(lambda statement: _scalar(connection, statement), self._site_key)

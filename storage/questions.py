@@ -125,7 +125,7 @@ class Questions:
                 try:
                     async with asyncio.timeout(SECONDS):
                         await self._answer(together)
-                except (psycopg.Error, TimeoutError, Unavailable, Unusable) as why:
+                except (psycopg.Error, OSError, TimeoutError, Unavailable, Unusable) as why:
                     await self.close()
                     for question in together:
                         question.fail(f"{self.server.name}: {_said(why)}")
@@ -138,7 +138,7 @@ class Questions:
             began = time.monotonic()
             value = await (await db.execute(_HASHES)).fetchone()
             self._known.learn(_first(value), began)
-            kinds = self._known.fresh() or ()
+            kinds = hashes.named(_first(value))  # however long it took: `fresh` may say by now that it is too old
         asked = [[keys_of(self.site_key, a, kinds) for a in question.addresses] for question in together]
         keys = _keys([of_one for of_question in asked for of_one in of_question])
         cursor = await db.execute(_QUESTION, (keys,), prepare=True, binary=True)

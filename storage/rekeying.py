@@ -120,16 +120,20 @@ def _apply(w: Write, moves: Sequence[_Move]) -> tuple[int, int]:
     to = {m.old: m.new for m in moves}
     old = suppressions.rows_of(w.db, [m.old for m in moves])
     standing = {r[:3]: r for r in suppressions.rows_of(w.db, [m.new for m in moves])}
-    gone, come = list(old), list[RawRow]()
+    gone, come = list(old), dict[tuple[bytes, int, int], RawRow]()
     asked = _asked(w.db, list(to))
     for row in old:
         new: RawRow = (to[row[0]], *row[1:])
-        other = standing.get(new[:3])
-        if other is None or row[3] < other[3]:  # two rows become one: that since when it stands
-            gone += [other] if other else []
-            come.append(new)
+        there_already = standing.get(new[:3])
+        other = come.get(new[:3], there_already)
+        if (
+            other is None or row[3] < other[3]
+        ):  # two rows, or those of two older keys, become one: that since when it stands
+            if other is there_already and other is not None:
+                gone.append(other)
+            come[new[:3]] = new
     kept = _asked(w.db, [m.new for m in moves])
-    suppressions.replace(w, gone, come)
+    suppressions.replace(w, gone, list(come.values()))
     _ask_again(w.db, [*_renamed(asked, to), *kept])
     _move_people(w.db, moves)
     w.audit("re-keyed", evidence=w.evidence(source="operator", because="re-keyed", rows=len(old), people=len(moves)))

@@ -23,7 +23,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from storage import audit, deferral, forgotten, journal, people, suppressions
+from storage import audit, deferral, forgotten, hashes, journal, people, suppressions
 from storage.address import Address, NotAnAddress, SiteKey, parse
 from storage.backup import Damaged, NotWritten, check_pages, opened, stamp
 from storage.deferral import Deferred
@@ -229,6 +229,8 @@ def _bring_up_to_date(
             (epoch,),
         )
         w.db.exec_driver_sql("DELETE FROM meta WHERE name IN ('taken', 'deferred')")
+        if any(sign == "+" for sign, _, _ in found.rows.values()):
+            hashes.ask_for_all(w)  # the journal does not say which rows are of a list of hashes
         if defer or copied.gap:
             deferral.begin(w, _gap_since(copied, found))
     added = ended = 0
@@ -262,8 +264,10 @@ def _apply(w: Write, batch: Sequence[_Named], evidence: tuple[int, bytes]) -> tu
     for row in added:
         w.audit("restored", key=row[0], scope=row[1], reason=row[2], source="operator", evidence=evidence)
     ended = [row for row in gone if row[:3] not in back]
-    for row in ended:
-        w.audit("lifted", key=row[0], scope=row[1], reason=row[2], source="operator", evidence=evidence)
+    if ended:  # `asked`: the journal does not say when it was wished, so whatever the person wrote since counts
+        end = w.evidence(source="operator", because="ended after the backup, as the journal says", asked=0)
+        for row in ended:
+            w.audit("lifted", key=row[0], scope=row[1], reason=row[2], source="operator", evidence=end)
     return len(added), len(ended)
 
 
@@ -298,7 +302,9 @@ def _erase_again(w: Write, erased: Sequence[bytes]) -> None:
     forgotten.mark(w.db, erased)
     for key in erased:
         found = w.db.exec_driver_sql(
-            "SELECT DISTINCT evidence FROM audit WHERE key = ? AND evidence IS NOT NULL", (key,)
+            "SELECT DISTINCT e.id FROM audit a JOIN evidence e ON e.id = a.evidence"
+            """ WHERE a.key = ? AND coalesce(e.detail, '') NOT LIKE '%"cause": {%'""",  # of an undoing, which names nobody
+            (key,),
         )
         w.forget_evidence([int(row[0]) for row in found])
         w.audit("erased", key=key, source="operator")

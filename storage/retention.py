@@ -38,6 +38,7 @@ _STANDS: Final = (
 )
 _ENDED: Final = (
     f"e.detail IS NOT NULL AND NOT EXISTS ({_STANDS})"
+    """ AND e.detail NOT LIKE '%"cause": {%'"""  # of an undoing, which names nobody, and without which it looks like a wish
     f" AND NOT EXISTS (SELECT 1 FROM audit a WHERE a.evidence = e.id AND a.event NOT IN ({_marks(_PERSONAL)}))"
 )
 
@@ -45,7 +46,17 @@ _ENDED: Final = (
 def old_evidence(db: Connection, before: datetime, after: int = 0) -> list[int]:
     """Evidence from before a day on which no suppression stands any more, with ids above `after`; some at a time."""
     query = f"SELECT e.id FROM evidence e WHERE e.id > ? AND e.at < ? AND {_ENDED} ORDER BY e.id LIMIT ?"
-    return [row[0] for row in db.exec_driver_sql(query, (after, seconds(before), *_PERSONAL, MOST))]
+    found = [row[0] for row in db.exec_driver_sql(query, (after, seconds(before), *_PERSONAL, MOST))]
+    return _without_moved(db, found)
+
+
+def _without_moved(db: Connection, numbers: list[int]) -> list[int]:
+    """Less what rows stand on that were moved to another site key, which no audit row names: the whole table says so."""
+    if not numbers or db.exec_driver_sql("SELECT 1 FROM audit WHERE event = 're-keyed' LIMIT 1").first() is None:
+        return numbers
+    query = "SELECT DISTINCT evidence FROM suppression WHERE evidence >= ? AND evidence <= ?"
+    stand = {row[0] for row in db.exec_driver_sql(query, (numbers[0], numbers[-1]))}
+    return [number for number in numbers if number not in stand]
 
 
 def forget_evidence(w: Write, numbers: Sequence[int], before: datetime) -> int:

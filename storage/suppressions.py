@@ -22,7 +22,7 @@ RawRow = tuple[bytes, int, int, int, int]  # key, scope, reason, since (seconds 
 Whom = Address | bytes  # bytes: the address key in a token of ours; the address itself is not known
 
 # How long before a lift it may have been wished, where that is not known any more: longer than a link of ours is good for.
-_WISH_SECONDS: Final = 90 * 86_400
+WISH_SECONDS: Final = 90 * 86_400
 
 Outcome = Literal["new", "repeated", "outdated"]  # outdated: asked before the person was taken off the list again
 
@@ -181,7 +181,7 @@ def _lifted_later(db: Connection, keys: list[bytes], scope: int, moment: datetim
         f" WHERE a.event = 'lifted' AND a.reason IN (?, ?, ?) AND a.scope IN (?, ?) AND a.key IN ({marks})",
         (int(Reason.COMPLAINT), int(Reason.OPT_OUT), int(Reason.OPERATOR), scope, ALL, *keys),
     )
-    wished = (json.loads(detail).get("asked", at) if detail else at - _WISH_SECONDS for at, detail in lifts)
+    wished = (json.loads(detail).get("asked", at) if detail else at - WISH_SECONDS for at, detail in lifts)
     return any(seconds(moment) < at for at in wished)
 
 

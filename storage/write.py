@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from storage import forgotten, sealing
 from storage.audit import Chain, Entry, Event, digest
@@ -200,5 +200,5 @@ def _run(db: Connection, statement: str, ledger: Ledger) -> None:
 def _roll_back(db: Connection) -> None:
     try:
         db.exec_driver_sql("ROLLBACK")
-    except (DBAPIError, sqlite3.Error):
+    except (SQLAlchemyError, sqlite3.Error):
         db.invalidate()  # SQLite has rolled back by itself (disk full, I/O error), or the connection is beyond use

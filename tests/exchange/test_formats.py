@@ -398,3 +398,25 @@ def test_whatever_it_is_it_is_rows_or_a_refusal(soup: str, format: str, column: 
 def test_octets_of_any_kind(octets: bytes) -> None:
     with suppress(NotUnderstood):
         assert all(isinstance(row, Entry | Skipped | Bad) for row in open_list(io.BytesIO(octets)).found())
+
+
+def test_the_first_row_is_no_header_if_anything_in_it_may_be_an_address() -> None:
+    rows = found('"""ann lee""@example.com"\nbob@example.com\n', "csv")
+    assert [r.address for r in rows if isinstance(r, Entry)] == ['"ann lee"@example.com', "bob@example.com"]
+
+
+def test_a_yes_counts_whatever_the_status_of_the_address() -> None:
+    data = "email,email_status,unsubscribed\nann@example.com,valid,1\nbob@example.com,valid,0\n"
+    assert short(found(data, "csv")) == [(2, "ann@example.com", "opt-out"), (3, "skipped")]
+
+
+def test_the_day_of_the_request_goes_before_the_day_of_the_contact() -> None:
+    [row] = found("email,created_at,unsubscribed_at\nann@example.com,2020-01-01,2026-02-03\n", "csv")
+    assert isinstance(row, Entry)
+    assert row.since is not None
+    assert row.since.year == 2026
+
+
+def test_a_mark_between_two_files_is_no_part_of_an_address() -> None:
+    rows = found("email\nann@example.com\n\ufeffbob@example.com\n", "csv")
+    assert [r.address for r in rows if isinstance(r, Entry)] == ["ann@example.com", "bob@example.com"]

@@ -151,3 +151,10 @@ def test_asking_costs_microseconds(ledger: Books) -> None:
         lookup.rows(ANN)
     assert (time.process_time() - began) / 2000 < 0.0005
     lookup.close()
+
+
+def test_who_left_everything_after_a_wish_left_that_list_too() -> None:
+    wanted = Row("exact", 2, int(Reason.WANTED), 100, 1)
+    for since, stands in ((99, False), (100, False), (101, True)):
+        opted_out = Row("exact", ALL, int(Reason.OPT_OUT), since, 2)
+        assert (verdict([wanted, opted_out], 2) is not None) == stands

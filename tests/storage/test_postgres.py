@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 import time
 from collections.abc import Iterator
@@ -16,16 +17,17 @@ import pytest
 
 from daemon.gate import Pass, Refused, Unknown
 from daemon.opening import gate_of
-from storage import audit, incoming, postgres
+from storage import audit, hashes, incoming, postgres
 from storage.address import SiteKey, parse
 from storage.engine import REVISION, Unavailable, Unusable, new_site_key
 from storage.incoming import Place
 from storage.postgres import Server, open_server
 from storage.questions import Lookup, Questions
+from storage.terms import ALL, Reason
 from storage.write import write
 from tests import servers
 from tests.certificates import certify
-from tests.ledgers import Books
+from tests.ledgers import Books, bring
 
 pytestmark = pytest.mark.postgres
 
@@ -181,6 +183,41 @@ async def test_the_wrong_key_is_doubt_for_every_recipient(ledger: Books) -> None
     with pytest.raises(Unavailable, match="the site key is not the one"):
         await gate.rows_of_all([ANN])
     await gate.close()
+
+
+async def test_a_slow_database_is_asked_for_hashes_all_the_same(ledger: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What kinds there are was read a second ago when the answer came: as old as may be, and not the same as none."""
+    key = hashlib.sha256(b"zed@example.com").digest()[:16]
+    hashes.announce(ledger.ledger, "sha256", NOW, "test", lambda _: None)
+    with write(ledger.ledger, NOW, "test") as w:
+        bring(w, [(key, ALL, int(Reason.OPT_OUT), 1)], "import", {"file": "h.txt"})
+    monkeypatch.setattr(hashes, "LOOK_AGAIN", 0.0)
+    questions = Questions(Server(ledger.where[0]), ledger.ledger.site_key)
+    [rows] = await questions.rows_of_all([parse("zed@example.com")])
+    assert [r.kind for r in rows] == ["hash"]
+    await questions.close()
+
+
+def test_a_connection_that_is_lost_while_we_write_is_doubt(ledger: Books) -> None:
+    def lose() -> None:
+        with write(ledger.ledger, NOW, "test") as w:
+            pid = w.db.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+            behind_our_back(ledger, "SELECT pg_terminate_backend(%s)", pid)
+            incoming.attempt(w, Place("support", "INBOX", 1, 1))
+
+    with pytest.raises(Unavailable):
+        lose()
+    ledger.suppress("ann@example.com")
+
+
+def test_a_commit_is_on_disk_whatever_the_server_s_default(ledger: Books) -> None:
+    database = ledger.where[0].rpartition("/")[2]
+    behind_our_back(ledger, f"ALTER DATABASE {database} SET synchronous_commit = off")
+    try:
+        with Server(ledger.where[0]).connect() as db:
+            assert db.execute("SHOW synchronous_commit").fetchone() == ("on",)
+    finally:
+        behind_our_back(ledger, f"ALTER DATABASE {database} RESET synchronous_commit")
 
 
 async def test_a_lost_connection_is_doubt_and_heals(ledger: Books) -> None:
