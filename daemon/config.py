@@ -37,10 +37,10 @@ from daemon.options import (
     Section,
     Storage,
     Upstream,
-    bound_to,
-    host_port,
-    is_loopback,
+    Web,
+    Webhook,
 )
+from daemon.values import bound_to, host_port, is_loopback
 
 __all__ = [
     "Bounce",
@@ -61,6 +61,8 @@ __all__ = [
     "Section",
     "Storage",
     "Upstream",
+    "Web",
+    "Webhook",
     "bound_to",
     "find",
     "host_port",

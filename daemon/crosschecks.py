@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from daemon.options import CLEAR_TEXT, FILED_IN_CIRCLES, as_tuple, host_port, is_loopback
+from daemon.values import CLEAR_TEXT, FILED_IN_CIRCLES, as_tuple, host_port, is_loopback
 
 Found = Iterator[tuple[str, str]]
 Table = dict[str, Any]
 _UNGUARDED: Final = 'beyond loopback a listener needs tls = "starttls" or "implicit", and auth'
+_FILES: Final = "password_file admin_password_file token_file secret_file ca_file cert_file key_file".split()
 _SAME_AS: Final = "is one of our own listeners: name the mail server behind the relay"
 
 
@@ -25,6 +26,7 @@ def problems(data: Table, file: Callable[[str], Path]) -> Found:
     yield from _mailboxes(data)
     yield from _relay(data)
     yield from _upstreams(data)
+    yield from _web(data)
     yield from _unknown_lists(data)
     yield from _missing_files(data, file)
     if isinstance(data.get("house"), dict) and "lists" in data["house"]:
@@ -50,6 +52,9 @@ def _given_twice(data: Table) -> Found:
         (data, "", "list", "id"),
         (data, "", "mailbox", "name"),
         (_table(data, "relay"), "relay.", "credential", "username"),
+        (_table(data, "web"), "web.", "operator", "name"),
+        (_table(data, "web"), "web.", "token", "name"),
+        (data, "", "webhook", "name"),
     ):
         given: list[object] = []
         for here, table in _tables(within, name, at):
@@ -119,6 +124,19 @@ def _upstreams(data: Table) -> Found:
             yield f"{at}.port", _SAME_AS
 
 
+def _web(data: Table) -> Found:
+    """Who may come in, and how they show who they are."""
+    web = _table(data, "web")
+    proxied = bool(web.get("user_header"))
+    if proxied and not web.get("trusted_proxies"):
+        yield "web.user_header", "needs trusted_proxies: anybody could send it otherwise"
+    for at, operator in _tables(web, "operator", "web."):
+        if not operator.get("password_file") and not proxied:
+            yield f"{at}.password_file", "without it, and without web.user_header, nobody can log in by this name"
+        if operator.get("name") == "admin" and web.get("admin_password_file"):
+            yield f"{at}.name", "admin is the operator of web.admin_password_file"
+
+
 def _unknown_lists(data: Table) -> Found:
     known = {table.get("id") for _, table in _tables(data, "list")}
     relay = _table(data, "relay")
@@ -131,7 +149,7 @@ def _unknown_lists(data: Table) -> Found:
 
 def _missing_files(data: Table, file: Callable[[str], Path]) -> Found:
     """Secret and CA files that cannot be read: better told now than at the first connection."""
-    relay, upstream = _table(data, "relay"), _table(data, "upstream")
+    relay, upstream, web = _table(data, "relay"), _table(data, "upstream"), _table(data, "web")
     for at, table in (
         *_tables(data, "mailbox"),
         ("relay", relay),
@@ -139,8 +157,12 @@ def _missing_files(data: Table, file: Callable[[str], Path]) -> Found:
         *_tables(relay, "credential", "relay."),
         ("upstream", upstream),
         *_tables(upstream, "fallback", "upstream."),
+        ("web", web),
+        *_tables(web, "operator", "web."),
+        *_tables(web, "token", "web."),
+        *_tables(data, "webhook"),
     ):
-        for option in ("password_file", "ca_file", "cert_file", "key_file"):
+        for option in _FILES:
             name = table.get(option)
             if isinstance(name, str) and name and not os.access(file(name), os.R_OK):
                 yield f"{at}.{option}", f"cannot read {file(name)}"

@@ -8,142 +8,39 @@ given the value this version lives by anyway.
 
 from __future__ import annotations
 
-import ipaddress
-import re
-from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal
-from urllib.parse import parse_qsl, urlsplit
+from typing import Annotated, Final, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from storage.address import NotAnAddress, a_label, parse
-
-# ------------------------------------------------------------------ kinds of values
-
-
-def _domain(text: str) -> str:
-    try:
-        return a_label(text.lower())
-    except NotAnAddress as problem:
-        raise ValueError(f"{text!r}: {problem}") from None
-
-
-def _address(text: str) -> str:
-    try:
-        return str(parse(text)) if text else ""
-    except NotAnAddress as problem:
-        raise ValueError(f"{text!r}: {problem}") from None
-
-
-def _listen(text: str) -> str:
-    host_port(text)
-    return text
-
-
-def _listen_or_not(text: str) -> str:
-    return _listen(text) if text else text
-
-
-def _listen_here(text: str) -> str:
-    if text and not is_loopback(host_port(text)[0]):
-        raise ValueError("this protocol knows no log-in, so only a loopback address is allowed")
-    return text
-
-
-def _public_url(url: str) -> str:
-    """The https base of links: RFC 8058 3.1 wants https, and mail clients follow nothing else."""
-    if url and not re.fullmatch(r"https://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]{0,200})?", url):
-        raise ValueError("must be an https URL without query, such as https://mail.example.com")
-    return url.rstrip("/")
-
-
-def _ascii(text: str) -> str:
-    if not text.isascii():
-        raise ValueError("must be ASCII: it stands in a header field that everybody reads")
-    return text
-
-
-def _sender_id(text: str) -> str:
-    if text and not re.fullmatch(r"[A-Za-z0-9_-]{5,15}", text):
-        raise ValueError("5 to 15 letters, digits, hyphens or underscores")
-    return text
-
-
-def _database(url: str) -> str:
-    if url.startswith("postgresql:"):
-        _postgresql(url)
-    elif not re.match(r"sqlite:///.", url):
-        raise ValueError(
-            "must be sqlite:///FILE (three slashes and a relative path, or four and an absolute one) or postgresql://USER@HOST/NAME"
-        )
-    return url
-
-
-def _postgresql(url: str) -> None:
-    try:
-        found = urlsplit(url)
-        hosts = [h.rpartition(":")[0] or h for h in found.netloc.rpartition("@")[2].split(",")]
-        given = dict(parse_qsl(found.query, strict_parsing=True)) if found.query else {}
-    except ValueError:
-        raise ValueError("must be postgresql://USER@HOST/NAME") from None
-    if found.password is not None or "password" in given:
-        raise ValueError(
-            "a config is no place for a password: put it into a file, and name that in storage.password_file"
-        )
-    if len(found.path) < 2:
-        raise ValueError("must name the database: postgresql://USER@HOST/NAME")
-    here = all(not h or is_loopback(h.strip("[]")) for h in [*hosts, *given.get("host", "").split(",")] if h[:1] != "/")
-    if not here and given.get("sslmode") not in ("verify-full", "verify-ca"):
-        raise ValueError(
-            "beyond loopback add ?sslmode=verify-full (and sslrootcert=FILE): addresses would cross the network in clear"
-        )
-
-
-def as_tuple(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-Domain = Annotated[str, AfterValidator(_domain)]
-EMail = Annotated[str, AfterValidator(_address)]
-Listen = Annotated[str, AfterValidator(_listen)]
-ListenOrNot = Annotated[str, AfterValidator(_listen_or_not)]
-ListenHere = Annotated[str, AfterValidator(_listen_here)]
-PlainEMail = Annotated[str, AfterValidator(_address), AfterValidator(_ascii)]
-PublicUrl = Annotated[str, AfterValidator(_public_url)]
-SenderId = Annotated[str, AfterValidator(_sender_id)]
-Mode = Literal["refuse", "strip", "observe"]
-Purpose = Literal["marketing", "service"]
-Tls = Literal["none", "starttls", "implicit"]
-Port = Annotated[int, Field(ge=1, le=65535)]
-ListId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
-Language = Annotated[str, Field(pattern=r"^[a-z]{2}$")]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-
-
-def host_port(text: str) -> tuple[str, int]:
-    """`127.0.0.1:2525`, `[::1]:2525` or `localhost:0` -> (host, port). Raises ValueError."""
-    found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\s\[\]]+):(\d{1,5})", text)
-    if not found or int(found[2]) > 65535:
-        raise ValueError(f'{text!r} is not HOST:PORT (for example "127.0.0.1:2525" or "[::1]:2525")')
-    return found[1].strip("[]"), int(found[2])
-
-
-def bound_to(address: Sequence[Any]) -> str:
-    """A socket's name as HOST:PORT, which `host_port` reads back."""
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def is_loopback(host: str) -> bool:
-    """Can only this machine reach it? Names other than localhost are not resolved and count as reachable."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-CLEAR_TEXT: Final = '"none" is for loopback hosts only; use "implicit" or "starttls"'
-FILED_IN_CIRCLES: Final = "processed_folder and machine_folder must not be among the watched folders"
+from daemon.values import (
+    CLEAR_TEXT,
+    FILED_IN_CIRCLES,
+    Colour,
+    Database,
+    Domain,
+    EMail,
+    HeaderName,
+    HookEvent,
+    HookUrl,
+    Language,
+    Listen,
+    ListenHere,
+    ListenOrNot,
+    ListId,
+    Mode,
+    Name,
+    Network,
+    PlainEMail,
+    Port,
+    PublicUrl,
+    Purpose,
+    Right,
+    SenderId,
+    Tls,
+    as_tuple,
+    host_port,
+    is_loopback,
+)
 
 
 class Section(BaseModel):
@@ -195,7 +92,7 @@ class House(Section):
 class Storage(Section):
     """Where the ledger and its key are."""
 
-    url: Annotated[str, AfterValidator(_database)] = "sqlite:///optoutd.db"
+    url: Database = "sqlite:///optoutd.db"
     password_file: str = ""  # of a PostgreSQL user who needs one
     key_file: str = "site.key"
     create: bool = True  # may `run` create database and key when both are missing?
@@ -352,18 +249,51 @@ class Notices(Section):
     sender: EMail = ""  # default: the first of house.addresses
 
 
+class Operator(Section):
+    """Somebody who may log in to the console, and what they may do there."""
+
+    name: Name
+    password_file: str = ""  # the password, or its argon2 hash; "" = only a trusted proxy lets them in
+    rights: tuple[Right, ...] = get_args(Right)
+
+
+class ApiToken(Section):
+    """A program that may use the API, and what for."""
+
+    name: Name
+    token_file: Annotated[str, Field(min_length=1)]
+    rights: Annotated[tuple[Right, ...], Field(min_length=1)]
+
+
 class Web(Section):
     """The HTTP door. Without a [web] section it does not start."""
 
     listen: ListenOrNot = "127.0.0.1:8025"  # off loopback it serves the public paths only; "" = not there
-    public_listen: ListenOrNot = ""  # only /u /static /healthz: where a reverse proxy points
+    public_listen: ListenOrNot = ""  # only /u /p /undo /static /healthz: where a reverse proxy points
     public_url: PublicUrl = ""  # https base of one-click links; "" = no one-click stamped
+    colour: Colour = ""  # of buttons and links on the pages that people see; "" = ours
+    trusted_proxies: tuple[Network, ...] = ()  # whose X-Forwarded-For and X-Forwarded-Proto are believed
+    user_header: HeaderName = ""  # where such a proxy names the operator it has let in; "" = they log in here
+    admin_password_file: str = ""  # one operator "admin" with all rights
+    max_upload: Annotated[int, Field(ge=1024)] = 2_147_483_648  # octets of a list that is imported here
+    operator: tuple[Operator, ...] = ()
+    token: tuple[ApiToken, ...] = ()
 
     @model_validator(mode="after")
     def _two_addresses(self) -> Web:
         if self.listen and self.listen == self.public_listen and host_port(self.listen)[1]:
             raise ValueError("public_listen: the same as listen, which serves the public paths too")
         return self
+
+
+class Webhook(Section):
+    """Where changes of the list are told to another program, each signed."""
+
+    name: Name
+    url: HookUrl
+    secret_file: Annotated[str, Field(min_length=1)]  # of the signature: at least 24 characters
+    events: Annotated[tuple[HookEvent, ...], Field(min_length=1)] = get_args(HookEvent)
+    ca_file: str = ""
 
 
 class Postfix(Section):
@@ -403,6 +333,7 @@ class Config(Section):
     upstream: Upstream | None = None
     notices: Notices = Notices()
     web: Web = Web(listen="")
+    webhook: tuple[Webhook, ...] = ()
     postfix: Postfix = Postfix()
     retention: Retention = Retention()
     log: Log = Log()
@@ -412,10 +343,6 @@ class Config(Section):
 LATER: Final[dict[str, tuple[object, ...]]] = {
     "house.operators_mail": ("",),
     "mailbox.oauth2": (),
-    "web.trusted_proxies": ([],),
-    "web.admin_password_file": ("",),
-    "web.operator": (),
-    "web.token": (),
 }
 LATER_CHOICES: Final[dict[str, tuple[str, ...]]] = {}
 LATER_SECTIONS: Final = frozenset(p.partition(".")[0] for p in LATER if "." in p) - Config.model_fields.keys()

@@ -23,7 +23,15 @@ FILES = {
 }
 
 DOORS = {"daemon.mailbox", "daemon.relay", "daemon.web", "daemon.postfix", "daemon.jobs", "daemon.cli"}
-DESKS = {"daemon.intake", "daemon.gate", "daemon.exchange", "daemon.notices", "daemon.register"}
+DESKS = {
+    "daemon.intake",
+    "daemon.gate",
+    "daemon.exchange",
+    "daemon.notices",
+    "daemon.register",
+    "daemon.telling",
+    "daemon.webhooks",
+}
 ROOMS = {"daemon.mail", "storage"}
 LEAVES = {
     "daemon.archives",
@@ -37,6 +45,8 @@ LEAVES = {
     "daemon.dialling",
     "daemon.upstream",
     "daemon.systemd",
+    "daemon.values",
+    "daemon.vitals",
     "storage.address",
 }
 COMPOSERS = {
@@ -103,7 +113,7 @@ def tree(module: str) -> ast.Module:
 
 def test_there_is_something_to_look_at() -> None:
     assert len(FILES) > 40
-    assert "storage.address" in set(imports(tree("daemon.options")))
+    assert "storage.address" in set(imports(tree("daemon.values")))
     assert "daemon.mail.markup" in set(imports(tree("daemon.mail.dsn"))) - set(
         imports(tree("daemon.mail.dsn"), functions=False)
     )
