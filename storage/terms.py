@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Final
 
@@ -40,3 +40,17 @@ def joined(scopes: Iterable[int], ids: dict[int, str]) -> str:
     """Scopes as the contract writes them: `all`, or `list:a;list:b`. `ids`: list number -> id."""
     words = {"all" if s == ALL else f"list:{ids.get(s, s)}" for s in scopes}
     return ";".join(sorted(words, key=lambda w: (w != "all", w)))
+
+
+def reason_word(reason: int | None) -> str | None:
+    """`opt-out` for 2."""
+    return None if reason is None else Reason(reason).word
+
+
+def when(moment: datetime | int | None) -> str | None:
+    """RFC 3339 in UTC with Z; from an aware datetime or seconds."""
+    if moment is None:
+        return None
+    if isinstance(moment, int):
+        moment = datetime.fromtimestamp(moment, UTC)
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -13,7 +13,7 @@ import typer
 
 from daemon.cli import common
 from daemon.cli.bars import bar
-from daemon.cli.common import DATAERR, NO, NOINPUT, USAGE, AsJson, Stop, note, tell, when
+from daemon.cli.common import DATAERR, NO, NOINPUT, USAGE, AsJson, Stop, note, tell
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -164,22 +164,11 @@ def export(
 
     With or without --json. --since takes up where an earlier export ended.
     """
+    from daemon import telling
     from storage import suppressions
 
     ledger = common.ledger(common.loaded())
     numbers = common.list_numbers(ledger)
     with ledger.reading() as db:
         for fact, mac in suppressions.facts(db, since):
-            row: dict[str, Any] = {
-                "seq": fact.seq,
-                "at": when(fact.at),
-                "actor": fact.actor,
-                "event": fact.event,
-                "key": fact.key.hex() if fact.key else None,
-                "scope": None if fact.scope is None else common.scope_word(fact.scope, numbers),
-                "reason": common.reason_word(fact.reason),
-                "source": fact.source,
-                "evidence": fact.evidence,
-                "mac": mac.hex(),
-            }
-            tell(row, True, "")
+            tell(telling.recorded(fact, mac, numbers), True, "")

@@ -13,7 +13,8 @@ import typer
 
 from daemon.cli import common
 from daemon.cli.bars import bar
-from daemon.cli.common import CONFIG, DATAERR, NO, NOINPUT, TEMPFAIL, USAGE, AsJson, Stop, note, tell, when
+from daemon.cli.common import CONFIG, DATAERR, NO, NOINPUT, TEMPFAIL, USAGE, AsJson, Stop, note, tell
+from storage.terms import when
 
 if TYPE_CHECKING:
     from daemon.config import Loaded

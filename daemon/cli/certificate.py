@@ -9,7 +9,8 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final
 
 from daemon import __version__
-from daemon.cli.common import one_line, reason_word, scope_word, when
+from daemon.cli.common import one_line, scope_word
+from storage.terms import reason_word, when
 
 if TYPE_CHECKING:
     from daemon.config import Loaded

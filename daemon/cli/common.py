@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from storage.terms import joined
+
 if TYPE_CHECKING:
     from daemon.config import Loaded
     from storage.address import Address
@@ -112,8 +114,6 @@ def scope_of(list_id: str | None, config: Loaded, numbers: dict[str, int]) -> in
 
 def scope_word(scope: int, numbers: dict[str, int]) -> str:
     """`all` or `list:ID`."""
-    from storage.terms import joined
-
     return joined([scope], {number: list_id for list_id, number in numbers.items()})
 
 
@@ -208,19 +208,3 @@ def harmless(text: str) -> str:
 def one_line(text: str) -> str:
     """A text of somebody else's making inside a line of ours."""
     return text if text.isprintable() else repr(text)
-
-
-def when(moment: datetime | int | None) -> str | None:
-    """RFC 3339 in UTC with Z; from an aware datetime or seconds."""
-    if moment is None:
-        return None
-    if isinstance(moment, int):
-        moment = datetime.fromtimestamp(moment, UTC)
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def reason_word(reason: int | None) -> str | None:
-    """`opt-out` for 2."""
-    from storage.terms import Reason
-
-    return None if reason is None else Reason(reason).word

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final
 
-from daemon.cli.common import one_line, reason_word, scope_word, when
+from daemon.cli.common import one_line, scope_word
+from storage.terms import reason_word, when
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -17,7 +17,8 @@ import typer
 
 from daemon.cli import common
 from daemon.cli.bars import bar
-from daemon.cli.common import DATAERR, NO, NOINPUT, REASONS, USAGE, AsJson, ListOption, Stop, note, tell, when
+from daemon.cli.common import DATAERR, NO, NOINPUT, REASONS, USAGE, AsJson, ListOption, Stop, note, tell
+from storage.terms import when
 
 if TYPE_CHECKING:
     from daemon.config import Loaded

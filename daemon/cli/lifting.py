@@ -12,6 +12,7 @@ from daemon.cli import common
 from daemon.cli.bars import bar
 from daemon.cli.common import NO, REASONS, SOURCES, USAGE, AsJson, ListOption, Stop, note, tell
 from daemon.cli.people import moment, one_of
+from storage.terms import reason_word
 
 if TYPE_CHECKING:
     from daemon.config import Loaded
@@ -213,7 +214,7 @@ def _by(ledger: Ledger, tally: Tally) -> list[tuple[str, str, int]]:
     """(reason, scope, rows), the most first."""
     numbers = common.list_numbers(ledger)
     return [
-        (str(common.reason_word(reason)), common.scope_word(scope, numbers), number)
+        (str(reason_word(reason)), common.scope_word(scope, numbers), number)
         for (reason, scope), number in tally.lifted.most_common()
     ]
 

@@ -21,7 +21,6 @@ from daemon.cli.common import (
     Stop,
     note,
     tell,
-    when,
 )
 
 if TYPE_CHECKING:
@@ -44,8 +43,6 @@ def register(app: typer.Typer) -> None:
 
 # ------------------------------------------------------------------ check
 
-_CHECKED = ("address", "suppressed", "scope", "reason", "since", "matched", "lists", "error")
-
 
 def check(addresses: Addresses, list_id: ListOption = None, as_json: AsJson = False) -> None:
     """May these people be mailed?
@@ -58,9 +55,8 @@ def check(addresses: Addresses, list_id: ListOption = None, as_json: AsJson = Fa
     codes = set()
     try:
         for text in common.arguments(addresses):
-            code, found = _check(gate, why_not, text, list_id)
+            code, fact = _check(gate, why_not, text, list_id)
             codes.add(code)
-            fact = {k: found.get(k) for k in _CHECKED}
             tell(fact, as_json, _checked(fact))
     except ReaderGone:  # the rest was not asked for, and that must not look like "all clear"
         raise typer.Exit(TEMPFAIL) from None
@@ -86,30 +82,17 @@ def _gate(config: Loaded, list_id: str | None) -> tuple[Gate | None, str]:
 
 def _check(gate: Gate | None, why_not: str, text: str, list_id: str | None) -> tuple[int, dict[str, Any]]:
     """The exit code that one address stands for, and what is known of it."""
-    from daemon.gate import Refused
+    from daemon import telling
     from storage.address import NotAnAddress, parse
-    from storage.engine import Unavailable, Unusable
-    from storage.terms import ALL, Reason
 
-    fact: dict[str, Any] = {"address": text, "lists": []}
+    if gate is not None:
+        state, fact = telling.checked(gate, text, list_id)
+        return {"clear": 0, "suppressed": NO, "unknown": TEMPFAIL, "malformed": DATAERR}[state], fact
     try:
-        address = parse(text)
+        parse(text)
     except NotAnAddress as problem:
-        return DATAERR, fact | {"error": str(problem)}
-    if gate is None:
-        return TEMPFAIL, fact | {"error": why_not}
-    try:
-        rows = gate.rows(address)
-    except (Unavailable, Unusable) as problem:
-        return TEMPFAIL, fact | {"error": str(problem)}
-    fact["lists"] = gate.list_ids(sorted({r.scope for r in rows if r.reason != Reason.WANTED}))
-    answer = gate.judge(rows, list_id)
-    if not isinstance(answer, Refused):
-        return 0, fact | {"suppressed": False}
-    v = answer.verdict
-    scope = "all" if v.scope == ALL else f"list:{answer.of}"
-    told = {"scope": scope, "reason": v.reason.word, "since": when(v.since), "matched": v.matched}
-    return NO, fact | told | {"suppressed": True}
+        return DATAERR, telling.unchecked(text, str(problem))
+    return TEMPFAIL, telling.unchecked(text, why_not)
 
 
 def _checked(fact: dict[str, Any]) -> str:
@@ -234,6 +217,7 @@ def list_(
 
     A line each: address, scope, reason, source, since.
     """
+    from daemon import telling
     from storage import suppressions
     from storage.terms import REASONS as BY_WORD
 
@@ -249,18 +233,12 @@ def list_(
         found = suppressions.listing(
             db, scope=scope, reason=BY_WORD[reason] if reason else None, source=source, since=start
         )
-        for key, address, of_scope, of_reason, at, _, of_source in found:
+        for row in found:
             empty = False
-            fact = {
-                "address": address,
-                "key": key.hex(),
-                "scope": common.scope_word(of_scope, numbers),
-                "reason": common.reason_word(of_reason),
-                "source": of_source,
-                "since": when(at),
-            }
-            shown = address or f"(key {key.hex()})"
-            tell(fact, as_json, f"{shown}  {fact['scope']}  {fact['reason']}  {of_source or '-'}  {fact['since']}")
+            fact = telling.listed(row, numbers)
+            shown = fact["address"] or f"(key {fact['key']})"
+            facts = (fact["scope"], fact["reason"], fact["source"] or "-", fact["since"])
+            tell(fact, as_json, "  ".join([shown, *facts]))
     if empty and not as_json:
         note("nobody is on the list" if (list_id, reason, source, since) == (None,) * 4 else "nobody fits")
 

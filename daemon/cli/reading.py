@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from daemon.cli import common
-from daemon.cli.common import NO, NOINPUT, USAGE, AsJson, Stop, tell, when
+from daemon.cli.common import NO, NOINPUT, USAGE, AsJson, Stop, tell
+from storage.terms import when
 
 if TYPE_CHECKING:
     from daemon.config import House, Loaded
@@ -118,6 +119,7 @@ def list_(
     as_json: AsJson = False, every: Annotated[bool, typer.Option("--all", help="Decided ones too.")] = False
 ) -> None:
     """What waits for a decision, oldest first."""
+    from daemon import telling
     from storage import incoming
 
     ledger = common.ledger(common.loaded())
@@ -126,23 +128,9 @@ def list_(
     for item in items:
         state = "" if item.state == "open" else f"  {item.state}"
         about = f"{item.id}  {when(item.at)}  {item.sender or '(no sender)'}  {item.wish}  {', '.join(item.rules)}"
-        tell(_item(item), as_json, about + state)
+        tell(telling.waiting(item), as_json, about + state)
     if not items and not as_json:
         common.note("nothing waits")
-
-
-def _item(item: Item) -> dict[str, Any]:
-    return {
-        "id": item.id,
-        "mailbox": item.place.mailbox if item.place else None,
-        "uid": item.place.uid if item.place else None,
-        "received": when(item.at),
-        "from": item.sender or None,
-        "addresses": list(item.addresses),
-        "scope": item.scope,
-        "rules": list(item.rules),
-        "state": item.state,
-    }
 
 
 Number = Annotated[int, typer.Argument(metavar="ID", help="As `optoutd review list` shows it.")]
@@ -160,29 +148,21 @@ def _find(number: int) -> tuple[Loaded, Ledger, Item]:
     return config, ledger, item
 
 
-_ACCEPTING = {
-    "resubscribe": "lift the opt-out of",
-    "hard-bounce": "suppress as bounced:",
-    "soft-bounce": "suppress for a while as bounced:",
-    "complaint": "suppress as complained:",
-}
-
-
 def show(number: Number, as_json: AsJson = False) -> None:
     """One item: the writer's words, and what accepting would do."""
+    from daemon import telling
     from daemon.mail.rules import RULES
 
     _, _, item = _find(number)
-    people = ", ".join(item.addresses) or item.sender or "nobody"
     would = "would" if item.state == "open" else "would have done this:"
     lines = [
         f"{item.id}  {item.state}  received {when(item.at)} from {item.sender or '(no sender)'}",
-        f"accepting {would} {_ACCEPTING.get(item.wish, 'suppress')} {people} ({item.scope})",
+        f"accepting {would} {telling.accepting(item)} ({item.scope})",
         *(f"rule:  {rule}" + (f": {RULES[rule]}" if rule in RULES else "") for rule in item.rules),
         *([f"words: {item.words!r}"] if item.words else []),
         *(["", item.excerpt] if item.excerpt else []),
     ]
-    fact = _item(item) | {"words": item.words or None, "excerpt": item.excerpt or None}
+    fact = telling.waiting(item) | {"words": item.words or None, "excerpt": item.excerpt or None}
     tell(fact, as_json, "\n".join(lines))
     if item.state == "open" and not as_json:
         common.note(f"\noptoutd review accept {item.id}, or optoutd review reject {item.id}")
@@ -205,7 +185,7 @@ def _decide(number: int, accepted: bool, note: str, as_json: bool) -> None:
     config, ledger, item = _find(number)
     if item.state != "open":
         raise Stop(f"item {number} was {item.state} already", NO)
-    from daemon import events
+    from daemon import events, telling
     from daemon.intake import AlreadyDecided, Intake, NobodyNamed, Outdated
     from daemon.opening import number_lists
 
@@ -222,7 +202,7 @@ def _decide(number: int, accepted: bool, note: str, as_json: bool) -> None:
     word = "accepted" if accepted else "rejected"
     refs = [a.evidence for a in added]
     tell(
-        _item(item) | {"state": word},
+        telling.waiting(item) | {"state": word},
         as_json,
         f"{number}: {word}" + (f" (ref {', '.join(map(str, refs))})" if refs else ""),
     )

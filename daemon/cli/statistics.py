@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from daemon.cli import common
-from daemon.cli.common import USAGE, AsJson, Stop, note, one_line, tell, when
+from daemon.cli.common import USAGE, AsJson, Stop, note, one_line, tell
 from daemon.cli.people import moment
+from storage.terms import when
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from storage.refusals import By, Line, Overview
+    from storage.refusals import By, Line
 
 _GROUPS: Final[dict[str, By]] = {"list": "list", "credential": "credential", "message-id": "message-id"}
 _COLUMNS: Final = "passed refused stripped withdrawn would_refuse service deferred rejected".split()
@@ -45,46 +46,26 @@ def stats(
     other recipients of just those transactions, and what was deferred is not known. The rest is counted by the hour:
     --since begins with the hour it lies in. How long it is kept, [retention] refusals says.
     """
+    from daemon import telling
     from storage import refusals
 
     if by is not None and by not in _GROUPS:
         raise Stop(f"--by {by!r}: must be one of {', '.join(_GROUPS)}", USAGE)
     start = None if since is None else moment(since)
     ledger = common.ledger(common.loaded())
-    ids = {number: list_id for list_id, number in common.list_numbers(ledger).items()}
+    numbers = common.list_numbers(ledger)
+    ids = {number: list_id for list_id, number in numbers.items()}
     with ledger.reading() as db:
         if by is not None:
             _grouped(db, start, _GROUPS[by], ids, as_json)
             return
         (line,) = refusals.report(db, start, None)
         found = refusals.overview(db)
-    fact = _overview(found, line, ids)
+    fact = telling.overview(found, line.counts, numbers)
     tell(fact, as_json, _text(fact, start))
 
 
 # ------------------------------------------------------------------ the whole
-
-
-def _overview(found: Overview, line: Line, ids: dict[int, str]) -> dict[str, Any]:
-    """`wanted` rows suppress nobody: they are among the reasons, and nowhere else."""
-    from storage.terms import Reason, joined
-
-    by_reason: dict[str, int] = {}
-    by_scope: dict[str, int] = {}
-    for (scope, reason), number in sorted(found.rows.items()):
-        by_reason[reason.word] = by_reason.get(reason.word, 0) + number
-        if reason != Reason.WANTED:
-            word = joined([scope], ids)
-            by_scope[word] = by_scope.get(word, 0) + number
-    return {
-        "suppressions": sum(by_scope.values()),
-        "by_reason": by_reason,
-        "by_scope": by_scope,
-        "intake": found.intake,
-        "review_open": found.review_open,
-        "audit_rows": found.audit_rows,
-        "relay": {outcome.replace("-", "_"): number for outcome, number in line.counts.items()},
-    }
 
 
 def _text(fact: dict[str, Any], start: datetime | None) -> str:

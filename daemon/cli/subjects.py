@@ -16,6 +16,7 @@ import typer
 from daemon.cli import certificate, common, dossier
 from daemon.cli.bars import steps
 from daemon.cli.common import NO, USAGE, AsJson, Stop, note, tell
+from storage.terms import reason_word
 
 if TYPE_CHECKING:
     from daemon.config import Loaded
@@ -119,9 +120,7 @@ def _erased(done: Erased, person: Address, numbers: dict[str, int], copies: list
         "shared": list(done.shared),
         "undecided": list(done.undecided),
         "kept": {
-            "suppressions": [
-                {"scope": common.scope_word(r[1], numbers), "reason": common.reason_word(r[2])} for r in rows
-            ],
+            "suppressions": [{"scope": common.scope_word(r[1], numbers), "reason": reason_word(r[2])} for r in rows],
             "audit_rows": done.audit_rows,
             "refusals": done.refusals,
         },

@@ -12,7 +12,7 @@ import pytest
 from daemon.cli import common
 from storage import refusals
 from storage.refusals import Refusal
-from storage.terms import REASONS, SOURCES, Reason
+from storage.terms import REASONS, SOURCES, Reason, when
 from storage.write import write
 from tests.cli.desk import CONFIG, Desk, Said
 
@@ -285,7 +285,7 @@ def test_show_tells_of_refusals(desk: Desk) -> None:
     assert all(list(past) == HAPPENED for past in history)
     assert [past["event"] for past in history] == ["suppressed", "refused", "service"]
     assert history[1] == dict.fromkeys(HAPPENED) | {
-        "at": common.when(later),
+        "at": when(later),
         "event": "refused",
         "message_id": "<1@crm.example>",
         "actor": "relay crm",

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from daemon.cli import common
-from storage.terms import ALL, Reason
+from storage.terms import ALL, Reason, when
 from storage.write import write
 from tests.cli.desk import Desk
 from tests.ledgers import Books, bring
@@ -86,7 +86,7 @@ def test_what_people_asked_for_is_kept_and_told(desk: Desk, books: Books) -> Non
 
 def test_the_window(desk: Desk, books: Books) -> None:
     today, now = common.now().date().isoformat(), common.now()
-    before, after = (common.when(now + timedelta(hours=n)) for n in (-1, 1))
+    before, after = (when(now + timedelta(hours=n)) for n in (-1, 1))
     for window, code in (
         (("--from", today), 0),
         (("--to", today), 0),
