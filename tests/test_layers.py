@@ -71,10 +71,10 @@ ALLOWED = {
     "leaf": {"leaf"},
     "composer": {"composer", "door", "desk", "room", "leaf"},
 }
-# Two arrows more: the outermost door calls what composes, and `python -m daemon` is the outermost door.
+# More arrows: the outermost door calls what composes, and `telling` words what the gate answers.
 EXTRA = {
     ("daemon.cli", f"daemon.{composer}") for composer in ("opening", "relaying", "replay", "service", "demo", "doctor")
-}
+} | {("daemon.telling", "daemon.gate")}
 
 
 def part(module: str) -> str:
