@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any, get_args
 
 from daemon import notices
 from daemon.config import Config, House, Loaded, Mailbox
+from daemon.gate import Gate
 from daemon.intake import Intake
 from daemon.mail.links import undo_by_mail
 from daemon.mail.reading import Reading
 from daemon.mail.triage import read
 from daemon.mailbox.session import Session, connect
 from daemon.mailbox.watcher import Means, Watcher
-from daemon.opening import now
+from daemon.opening import lookup_of, now
 from daemon.upstream import Pool
+from daemon.values import Right
+from daemon.vitals import Vitals
 from daemon.web.context import Context as WebContext
+from daemon.web.context import Holder, Inside
 from storage.engine import Ledger
 
 
 def watcher(loaded: Loaded, settings: Mailbox, ledger: Ledger, numbers: dict[str, int]) -> Watcher:
     """The watcher of one mailbox, not started."""
     config = loaded.config
-    intake = Intake(ledger, config.house, numbers, config.bounce, config.intake, notices=writes_to_people(config))
+    intake = intake_of(config, ledger, numbers)
     return Watcher(
         settings, Means(partial(_log_in, loaded, settings), partial(_read, config.house, ledger), intake, now)
     )
+
+
+def intake_of(config: Config, ledger: Ledger, numbers: dict[str, int]) -> Intake:
+    """The desk that acts on readings, and on what people decide."""
+    return Intake(ledger, config.house, numbers, config.bounce, config.intake, notices=writes_to_people(config))
 
 
 def writes_to_people(config: Config) -> bool:
@@ -40,9 +52,53 @@ def post(config: Config, ledger: Ledger, pool: Pool) -> notices.Post:
     return notices.Post(ledger, config.house, sender, pool, undo_link, now)
 
 
-def web_context(config: Config, ledger: Ledger, numbers: dict[str, int]) -> WebContext:
-    """What the HTTP door answers with."""
-    return WebContext(ledger, config.house, numbers, config.web.public_url, now)
+def web_context(
+    loaded: Loaded, ledger: Ledger, numbers: dict[str, int], vitals: Callable[[], Vitals] | None
+) -> WebContext:
+    """What the HTTP door answers with. `vitals`: of a door with the operators' rooms; None: the world can reach it."""
+    config = loaded.config
+    inside = None if vitals is None else _inside(loaded, ledger, numbers, vitals)
+    web = config.web
+    return WebContext(
+        ledger, config.house, numbers, web.public_url, now, web.colour, web.trusted_proxies, inside=inside
+    )
+
+
+def _inside(loaded: Loaded, ledger: Ledger, numbers: dict[str, int], vitals: Callable[[], Vitals]) -> Inside:
+    config, web = loaded.config, loaded.config.web
+    return Inside(
+        open_gate=lambda: Gate(lookup_of(ledger), numbers),
+        intake=intake_of(config, ledger, numbers),
+        vitals=vitals,
+        operators={holder.name: holder for holder in _operators(loaded)},
+        programs=tuple(Holder(t.name, loaded.secret(t.token_file), frozenset(t.rights)) for t in web.token),
+        settings=tuple(_settings(config.model_dump(exclude_unset=True))),
+        uploads=loaded.key_file.parent,
+        max_upload=web.max_upload,
+        user_header=web.user_header,
+    )
+
+
+def _operators(loaded: Loaded) -> Iterator[Holder]:
+    web = loaded.config.web
+    if web.admin_password_file:
+        yield Holder("admin", loaded.secret(web.admin_password_file), frozenset(get_args(Right)))
+    for operator in web.operator:
+        secret = loaded.secret(operator.password_file) if operator.password_file else ""
+        yield Holder(operator.name, secret, frozenset(operator.rights))
+
+
+def _settings(tables: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, str]]:
+    """(path, value) of each option that is given. No option has a secret in it: secrets are in files."""
+    for name, value in tables.items():
+        path = f"{at}.{name}".lstrip(".")
+        if isinstance(value, Mapping):
+            yield from _settings(value, path)
+        elif isinstance(value, tuple | list) and any(isinstance(v, Mapping) for v in value):
+            for number, table in enumerate(value):
+                yield from _settings(table, f"{path}[{number}]")
+        else:
+            yield path, json.dumps(value, ensure_ascii=False)
 
 
 def _log_in(loaded: Loaded, settings: Mailbox) -> Session:

@@ -32,7 +32,7 @@ from rich.text import Text
 
 from daemon import events
 from daemon.config import load
-from daemon.opening import number_lists, open_for_run
+from daemon.opening import now, number_lists, open_for_run
 from daemon.service import Service
 from storage import audit, suppressions
 from storage.address import parse
@@ -187,7 +187,7 @@ port = {smtp_port}
     loaded = load(config)
     ledger = await asyncio.to_thread(open_for_run, loaded)
     stack.callback(ledger.close)
-    daemon = Service(loaded, ledger, number_lists(ledger, loaded.config))
+    daemon = Service(loaded, ledger, now(), number_lists(ledger, loaded.config))
     await daemon.start(stack)
     return daemon
 

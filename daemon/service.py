@@ -14,6 +14,7 @@ import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
@@ -26,7 +27,8 @@ from daemon.opening import Away, Busy, announce, gate_of, now, number_lists, ope
 from daemon.register import Register
 from daemon.relay.server import Server
 from daemon.upstream import Lost, Pool
-from daemon.web import app as web
+from daemon.vitals import MailboxVitals, Vitals
+from daemon.web import server as web
 from daemon.web.context import Context as WebContext
 from storage.deferral import deferred
 from storage.engine import Ledger, Unavailable, Unusable
@@ -41,6 +43,7 @@ class Service:
 
     loaded: Loaded
     ledger: Ledger
+    started: datetime
     numbers: dict[str, int] | None  # of the lists; None: the database is away, and we start all the same
     gate: Gate = field(init=False)
     duties: Duties = field(init=False)
@@ -49,7 +52,7 @@ class Service:
     policy: postfix.Server | None = None
     asking: asyncio.Task[None] | None = None  # what the upstream offers
     watchers: dict[str, Watcher] = field(default_factory=dict)
-    webs: list[web.Server] = field(default_factory=list)
+    webs: list[tuple[str, web.Server]] = field(default_factory=list)  # each with the address of the config
     writing: asyncio.Task[None] | None = None  # of notices
     clockwork: jobs.Jobs = field(init=False)
     scheduler: AsyncIOScheduler = field(init=False)
@@ -182,16 +185,34 @@ class Service:
         """The HTTP door on the address of this option, if it has one."""
         listen = getattr(self.loaded.config.web, option)
         if listen:
-            server = web.Server(listen, self._web_context())
+            server = web.Server(listen, self._web_context(listen))
             stack.push_async_callback(server.stop)
             try:
                 self.bound[name] = await server.start()
             except OSError as why:
                 raise Busy(f"web.{option}: {why.strerror or why}") from None
-            self.webs.append(server)
+            self.webs.append((listen, server))
 
-    def _web_context(self) -> WebContext:
-        return building.web_context(self.loaded.config, self.ledger, self.gate.numbers)
+    def _web_context(self, listen: str) -> WebContext:
+        """Operators come to `web.listen`, and there only where nobody else can reach it."""
+        apart = listen == self.loaded.config.web.listen and is_loopback(host_port(listen)[0])
+        return building.web_context(self.loaded, self.ledger, self.gate.numbers, self.vitals if apart else None)
+
+    def vitals(self) -> Vitals:
+        """How the parts are."""
+        return Vitals(
+            self.started,
+            {door: tuple(addresses) for door, addresses in self.bound.items()},
+            tuple(self._mailbox_vitals(settings.name) for settings in self.loaded.config.mailbox),
+            None if self.relay is None else self.relay.pool.trouble,
+            tuple(role for role in (JOBS, NOTICES) if self.duties.ours(role)),
+        )
+
+    def _mailbox_vitals(self, name: str) -> MailboxVitals:
+        watcher = self.watchers.get(name)
+        if watcher is None:
+            return MailboxVitals(name, ours=False, connected=False)
+        return MailboxVitals(name, True, watcher.connected, watcher.last_success, watcher.trouble)
 
     async def _write_to_people(self) -> None:
         """(Re)start the sending of notices, as the config now says, if it is ours to do."""
@@ -290,8 +311,8 @@ class Service:
             self._ask_upstream()
         if self.policy is not None:
             self.policy.take_over(self._policy_context())
-        for server in self.webs:
-            server.take_over(self._web_context())
+        for listen, server in self.webs:
+            server.take_over(self._web_context(listen))
         self.clockwork.take_over(self.loaded.config.bounce, self.loaded.config.retention)
 
 
@@ -337,7 +358,7 @@ async def _run(
     loaded: Loaded, ledger: Ledger, numbers: dict[str, int] | None, ready: Callable[[Service], None]
 ) -> None:
     async with AsyncExitStack() as stack:
-        service = Service(loaded, ledger, numbers)
+        service = Service(loaded, ledger, now(), numbers)
         _signals(service, asyncio.get_running_loop())
         await service.start(stack)
         gc.collect()

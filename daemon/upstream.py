@@ -108,6 +108,11 @@ class Pool:
         self._current = self.hops[0]  # where mail went last
         self._closed = False
 
+    @property
+    def trouble(self) -> str:
+        """Why no server was reached when it was last tried; "" if one was."""
+        return "" if any(not hop.lost for hop in self.hops) else self.hops[0].lost
+
     async def probe(self) -> None:
         """Ask every upstream what it offers, so that the first EHLO knows. Raises Lost if none answers."""
         losses: dict[Hop, Lost] = {}

@@ -262,6 +262,40 @@ class Lease(SQLModel, table=True):
     until: int = Field(sa_type=BigInteger)
 
 
+class Hook(SQLModel, table=True):
+    """A program that is told of changes: how far in the audit log it has come, and when it is tried again."""
+
+    name: str = Field(primary_key=True)
+    reached: int = Field(sa_type=BigInteger)  # the sequence number of the last audit row that is dealt with
+    failures: int  # in a row
+    due: int = Field(sa_type=BigInteger)  # not before then (seconds since 1970)
+    trouble: str  # why the last try failed; "" if it did not
+
+
+class Undelivered(SQLModel, table=True):
+    """A change that a program could not be told of in time; somebody may have it sent again."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    hook: str = Field(index=True)
+    seq: int = Field(sa_type=BigInteger)
+    at: datetime = Field(sa_type=Utc)
+    trouble: str
+
+
+class Answered(SQLModel, table=True):
+    """What a request to the API with an Idempotency-Key came to, so that the same request again gets the same answer.
+
+    `key`: of the program's name and its Idempotency-Key; `request`: a digest of what was asked. No address in it.
+    """
+
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    key: bytes = Field(primary_key=True)
+    at: datetime = Field(sa_type=Utc, index=True)
+    request: bytes
+    status: int
+    ref: int = Field(sa_type=BigInteger)
+
+
 class JobRun(SQLModel, table=True):
     """When a job last ended well."""
 

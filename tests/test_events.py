@@ -14,7 +14,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon import events
+from daemon import events, log
 from storage.address import NotAnAddress, SiteKey, Who, parse
 
 WHO = SiteKey((bytes(32),)).who(parse("Ann.Example@quill.example"))
@@ -39,11 +39,11 @@ EVENTS = [
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    root, plain = list(logging.getLogger().handlers), events._plain
+    root, plain = list(logging.getLogger().handlers), log.plain
     yield
     structlog.reset_defaults()
     logging.getLogger().handlers[:] = root
-    events._plain = plain
+    log.plain = plain
 
 
 def call(event: Callable[..., None]) -> None:

@@ -38,6 +38,7 @@ LEAVES = {
     "daemon.options",
     "daemon.config",
     "daemon.events",
+    "daemon.log",
     "daemon.connection",
     "daemon.crosschecks",
     "daemon.steps",

@@ -23,6 +23,7 @@ from typing import Final
 from daemon import events
 from daemon.config import Mailbox
 from daemon.intake import Done, Envelope, Intake, Shelf
+from daemon.log import masked
 from daemon.mail.reading import Reading, addresses, label
 from daemon.mail.summary import summary
 from daemon.mailbox.session import Failed, Fetched, Folder, Session
@@ -65,6 +66,8 @@ class Watcher:
         self._targets: dict[Shelf, str] = {}
         self._forgiven: Counter[Place] = Counter()
         self.connected = False
+        self.last_success: datetime | None = None  # when the server last answered us
+        self.trouble = ""  # `STEP: reason` while it does not
 
     def start(self) -> None:
         """Begin."""
@@ -109,6 +112,7 @@ class Watcher:
             self._rest(delay * _CHANCE.uniform(0.75, 1.0), step, reason)
 
     def _rest(self, delay: float, step: str, why: object) -> None:
+        self.trouble = f"{step}: {masked(why)}"
         events.mailbox_lost(self.settings.name, step, why, delay)
         self._stopping.wait(delay)
 
@@ -119,11 +123,14 @@ class Watcher:
             self._next.clear()
             self._targets = self._prepare(session)
             events.mailbox_connected(self.settings.name, self.settings.folders)
-            self.connected = True
+            self._heard()
             self._watch(session)
         finally:
             self._session = None
             session.close()
+
+    def _heard(self) -> None:
+        self.connected, self.last_success, self.trouble = True, self._means.now(), ""
 
     def _prepare(self, session: Session) -> dict[Shelf, str]:
         """The folders that filed mail goes to, made if missing; one that cannot be made leaves its mail in place."""
@@ -157,6 +164,7 @@ class Watcher:
                 if not self.settings.observe:
                     self._pay_debts(session)
             self._read_folder(session, first)
+            self._heard()
             session.enter(first)
             session.wait(max(due - time.monotonic(), 0.05))
 

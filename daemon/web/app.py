@@ -1,52 +1,49 @@
-"""The HTTP door: its application, and the server that runs it in the daemon's own event loop.
+"""The HTTP door as an application: its paths, and what is done around each request.
 
-uvicorn is driven by hand (`startup`, `main_loop`, `shutdown`): its `serve` would take the daemon's signals, and on a taken
-port it would end the process. It logs no requests: a path has a token in it.
+Everybody may come to the public paths. The operators' rooms (console, API, metrics) are there only if the context has
+something to show in them: the door that the world can reach gets none.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
-import socket
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from daemon import events
-from daemon.config import bound_to, host_port
-from daemon.web import oneclick
-from daemon.web.context import Context
+from daemon.web import console, oneclick
+from daemon.web.console.access import Guesses
+from daemon.web.console.sessions import Sessions
+from daemon.web.context import Context, context_of
 from daemon.web.pages import SECURITY, Page, stylesheet
+from daemon.web.rendering import static_files
+from daemon.web.workers import Workers
 
-MAX_CONNECTIONS: Final = 500  # each is a file descriptor, of which the relay needs some too
-PATIENCE_SECONDS: Final = 10.0  # for a request to arrive, and for an answer to be read
-_STOP_SECONDS: Final = 10  # for the answers under way
+INSIDE: Final = frozenset(("console", "api", "metrics", "readyz"))  # first words of paths that are for operators
 _ORIGIN: Final = re.compile(r"https?://[^/]*", re.IGNORECASE)
 
 
-def application(context: Context, worker: ThreadPoolExecutor) -> Starlette:
-    """The routes of the door. `state.context` may be replaced between requests; `state.worker` is for writing."""
+def application(context: Context, workers: Workers) -> Starlette:
+    """The routes of the door. `state.context` may be replaced between requests; `state.workers` has the threads."""
     app = Starlette(
         routes=[
             Route("/u", oneclick.unsubscribe, methods=oneclick.METHODS),
             Route("/u/{token:path}", oneclick.unsubscribe, methods=oneclick.METHODS),
             Route("/static/style.css", _style),
             Route("/healthz", _alive),
+            Route("/static/{name}", _static),
+            *console.ROUTES,
         ],
         exception_handlers={HTTPException: _refused, Exception: _broken},
     )
     app.router.redirect_slashes = False  # RFC 8058 3.2: no redirects
-    app.state.context, app.state.worker = context, worker
+    app.state.context, app.state.workers = context, workers
     return app
 
 
@@ -60,6 +57,15 @@ async def _style(_: Request) -> Response:
     return Response(stylesheet(), media_type="text/css", headers=headers)
 
 
+async def _static(request: Request) -> Response:
+    """A file of the console."""
+    found = static_files().get(request.path_params["name"])
+    if found is None or context_of(request).inside is None:
+        raise HTTPException(404)
+    media_type, octets = found
+    return Response(octets, media_type=media_type, headers={**SECURITY, "Cache-Control": "public, max-age=3600"})
+
+
 async def _refused(request: Request, error: Exception) -> Response:
     """No such page, or not with this method."""
     assert isinstance(error, HTTPException)
@@ -67,20 +73,25 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _broken(request: Request, _: Exception) -> Response:
-    """A bug of ours; `_Outermost` tells of it."""
+    """A bug of ours; `Outermost` tells of it."""
     return Page(request, "later").paragraph("later_text").way_out().answer(500)
 
 
-class _Outermost:
+class Outermost:
     """Around the application: one spelling for each path, and nothing is raised out of it."""
 
     def __init__(self, app: Starlette):
         self._app = app
+        self._of_console = {"sessions": Sessions(), "guesses": Guesses()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = plain_path(scope["path"], self._app.state.context.base)
+        context, workers = self._app.state.context, self._app.state.workers
+        path = plain_path(scope["path"], context.base)
+        if context.inside is None and path.split("/")[1] in INSIDE:
+            path = "/"  # where there is nothing
+        state = {**scope.get("state", {}), "context": context, "workers": workers, **self._of_console}
         try:
-            await self._app({**scope, "path": path}, receive, send)
+            await self._app({**scope, "path": path, "state": state}, receive, send)
         except Exception as error:  # noqa: BLE001 - told in our log; the client has had its answer from _broken
             events.failed("web", error)
 
@@ -95,108 +106,3 @@ def plain_path(path: str, base: str) -> str:
     path = path[len(base) :] if base and path.startswith(base + "/") else path
     first, *others = [word for word in path.split("/") if word] or [""]
     return "/".join(["", first.lower(), *others])
-
-
-class _Patient(H11Protocol):
-    """A connection that ends when nothing gets done on it: uvicorn itself waits for ever for the end of a request."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(transport)
-        self._seen: Any = None
-        self._look_again()
-        if len(self.connections) > MAX_CONNECTIONS:
-            transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._looking.cancel()
-        super().connection_lost(exc)
-
-    def _look_again(self) -> None:
-        self._looking = self.loop.call_later(PATIENCE_SECONDS, self._look)
-
-    def _look(self) -> None:
-        """Since the last look no request was begun, and none waits for us: the client is slow, or dead."""
-        if self.cycle is self._seen and (self.cycle is None or self.cycle.response_complete):
-            self.transport.abort()
-        else:
-            self._seen = self.cycle
-            self._look_again()
-
-
-class Server:
-    """The door on one address: how it starts and stops."""
-
-    def __init__(self, listen: str, context: Context):
-        self._listen = listen
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="web")  # writers take turns anyway
-        self._app = application(context, self._worker)
-        self._sockets: list[socket.socket] = []
-        self._running: asyncio.Task[None] | None = None
-        self._uvicorn = uvicorn.Server(
-            uvicorn.Config(
-                _Outermost(self._app),
-                http=_Patient,
-                ws="none",
-                lifespan="off",
-                interface="asgi3",
-                log_config=None,
-                log_level="error",  # a warning a malformed request would let anybody fill the log
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                timeout_graceful_shutdown=_STOP_SECONDS,
-            )
-        )
-
-    async def start(self) -> list[str]:
-        """Listen; returns the bound addresses as HOST:PORT. Raises OSError, and then listens nowhere."""
-        host, port = host_port(self._listen)
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        try:
-            for family, address in dict.fromkeys((info[0], info[4]) for info in found):
-                self._sockets.append(_bound(family, address))
-        except OSError:
-            self._close()
-            raise
-        server = self._uvicorn
-        server.config.load()
-        server.lifespan = server.config.lifespan_class(server.config)
-        await server.startup(sockets=self._sockets)
-        self._running = asyncio.create_task(server.main_loop())
-        return [bound_to(s.getsockname()) for s in self._sockets]
-
-    async def stop(self) -> None:
-        """No new connections; up to 10 s for the answers under way."""
-        if self._running is not None:
-            self._uvicorn.should_exit = True
-            with suppress(asyncio.CancelledError):
-                await self._running
-            await self._uvicorn.shutdown(sockets=self._sockets)
-        self._close()
-        await asyncio.to_thread(self._worker.shutdown, cancel_futures=True)
-
-    def take_over(self, fresh: Context) -> None:
-        """Answer by other settings from the next request on; listener and connections stay."""
-        self._app.state.context = fresh
-
-    def _close(self) -> None:
-        for bound in self._sockets:
-            bound.close()
-        self._sockets.clear()
-
-
-def _bound(family: int, address: Any) -> socket.socket:
-    """IPPROTO_TCP by name: asyncio sets TCP_NODELAY on connections of such sockets only."""
-    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        bound.setblocking(False)
-        bound.bind(address)
-        bound.listen(socket.SOMAXCONN)  # here, not later: two daemons may bind one port, but only one can listen
-    except OSError:
-        bound.close()
-        raise
-    return bound

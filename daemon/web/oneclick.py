@@ -32,7 +32,6 @@ from storage.write import write
 METHODS: Final = ("GET", "HEAD", "POST", "OPTIONS")
 MAX_BODY: Final = 4096  # octets; RFC 8058's are under 200
 BODY_SECONDS: Final = 10.0
-COMMIT_SECONDS: Final = 6.0  # a writer waits up to 5 for another process' writer
 RETRY_AFTER: Final = {"Retry-After": "60"}  # seconds
 _FIELD: Final = ("List-Unsubscribe", "One-Click")
 _MAX_FIELDS: Final = 20
@@ -125,13 +124,9 @@ def _parts(body: bytes, delimiter: bytes) -> list[tuple[str, str]]:
 
 
 async def _commit(request: Request, token: Token, everything: bool) -> None:
-    """Write it down, in the door's own thread: one whose turn does not come in time is not begun.
-
-    Raises Unavailable, Unusable, TimeoutError. What is late may still be written: doing it twice is harmless.
-    """
+    """Write it down. Raises Unavailable, Unusable, TimeoutError."""
     recording = partial(record, request.app.state.context, token, everything=everything)
-    worker = request.app.state.worker
-    await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(worker, recording), COMMIT_SECONDS)
+    await request.app.state.workers.write(recording)
 
 
 def record(context: Context, token: Token, *, everything: bool) -> None:

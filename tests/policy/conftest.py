@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from daemon import events
+from daemon import log
 from daemon.postfix import Context
 from storage.terms import Reason
 from tests.ledgers import books
@@ -32,7 +32,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
 
         warning = error = info
 
-    monkeypatch.setattr(events, "_log", Log())
+    monkeypatch.setattr(log, "bound", Log())
     return seen
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon import events
+from daemon import events, log
 from daemon.postfix import Context
 from storage.terms import Reason
 from tests.policy.desk import ANN, GOOD, OPTED_OUT, Desk, action, rcpt, serving, written
@@ -170,7 +170,7 @@ def test_every_answer_is_one_line_of_ascii(
     shared: Callable[[], Context], recipient: str, context: str, user: str, state: str
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(events, "_log", type("Quiet", (), {"__getattr__": lambda *_: lambda *_, **__: None})())
+        patch.setattr(log, "bound", type("Quiet", (), {"__getattr__": lambda *_: lambda *_, **__: None})())
         for asked in (recipient, f"{recipient}@suppressed.example"):
             answer = action(shared(), rcpt(asked, context, user, state))
             assert answer == "DUNNO" or re.fullmatch(r"(550 5|451 4)\.\d\.\d [ -~]+", answer)

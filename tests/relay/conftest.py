@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from daemon import events
+from daemon import events, log
 from storage.terms import Reason
 from tests.ledgers import Books, books
 from tests.relay.people import PEOPLE
@@ -35,7 +35,7 @@ async def nothing_unexpected(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[N
     """No exception reached the outermost loop of the door or asyncio's handler, and no session's task is left."""
     seen: list[object] = []
     monkeypatch.setattr(events, "failed", lambda where, error: seen.append((where, error)))
-    monkeypatch.setattr(events, "_log", Log(seen))
+    monkeypatch.setattr(log, "bound", Log(seen))
     asyncio.get_running_loop().set_exception_handler(lambda _, context: seen.append(context))
     gc.freeze()  # so that the end walks over what this test has made only: the rest is a hundred times as much
     try:
@@ -99,5 +99,5 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str, int, str 
         warning = info
         error = info
 
-    monkeypatch.setattr(events, "_log", Log())
+    monkeypatch.setattr(log, "bound", Log())
     return found

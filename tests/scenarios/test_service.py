@@ -253,4 +253,4 @@ def test_every_mailbox_is_told_to_stop_before_any_is_waited_for() -> None:
     stuck = [Stuck() for _ in range(40)]
     watchers = cast("dict[str, Watcher]", {str(n): w for n, w in enumerate(stuck)})
     nothing = cast("Any", None)
-    asyncio.run(Service(nothing, nothing, {}, watchers=watchers)._stop_watchers())
+    asyncio.run(Service(nothing, nothing, nothing, {}, watchers=watchers)._stop_watchers())

@@ -8,15 +8,20 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final, get_args
 
 from daemon.config import House
+from daemon.gate import Gate
+from daemon.intake import Intake
 from daemon.mail import tokens
+from daemon.opening import lookup_of
 from daemon.options import MailingList
-from daemon.web.app import Server
-from daemon.web.context import Context
+from daemon.values import Right
+from daemon.vitals import Vitals
+from daemon.web.context import Context, Holder, Inside
+from daemon.web.server import Server
 from storage import suppressions
 from storage.address import parse, person
 from storage.terms import Reason
@@ -113,6 +118,32 @@ def context(books: Books, *lists: str, public_url: str = "https://mail.quillpdf.
     """What a door answers with."""
     made = house(*(lists or tuple(books.numbers)), **other)
     return Context(books.ledger, made, books.numbers, public_url, lambda: datetime.now(UTC))
+
+
+ADMIN: Final = Holder("admin", "correct horse battery", frozenset(get_args(Right)))
+
+
+def inside(books: Books, house: House, **other: Any) -> Inside:
+    """The operators' rooms: one operator with all rights, one who may only look, and a program."""
+    looker = Holder("kim", "only looking", frozenset({"check"}))
+    facts: dict[str, Any] = {
+        "open_gate": lambda: Gate(lookup_of(books.ledger), books.numbers),
+        "intake": Intake(books.ledger, house, books.numbers),
+        "vitals": lambda: Vitals(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        "operators": {ADMIN.name: ADMIN, looker.name: looker},
+        "programs": (Holder("shop", "shop-token-shop-token", frozenset({"check", "suppress"})),),
+        "settings": (("house.name", '"Quill"'),),
+        "uploads": books.ledger.path.parent,
+        "max_upload": 1 << 20,
+        **other,
+    }
+    return Inside(**facts)
+
+
+def whole(books: Books, **other: Any) -> Context:
+    """A door with the operators' rooms."""
+    made = context(books)
+    return replace(made, inside=inside(books, made.house, **other))
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from daemon import events
 from daemon.mail import tokens
-from daemon.web import oneclick
+from daemon.web import oneclick, workers
 from daemon.web.oneclick import MAX_BODY, fields
 from storage import suppressions
 from storage.address import parse
@@ -244,7 +244,7 @@ def test_what_was_not_recorded_is_not_confirmed(web: Door) -> None:
 
 
 def test_a_writer_that_does_not_let_go_is_not_waited_for(web: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(oneclick, "COMMIT_SECONDS", 0.3)
+    monkeypatch.setattr(workers, "COMMIT_SECONDS", 0.3)
     other = sqlite3.connect(web.books.ledger.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     try:
@@ -254,7 +254,7 @@ def test_a_writer_that_does_not_let_go_is_not_waited_for(web: Door, monkeypatch:
         other.execute("ROLLBACK")
         other.close()
     assert [a.status for a in answers] == [503] * 8
-    monkeypatch.setattr(oneclick, "COMMIT_SECONDS", 10.0)
+    monkeypatch.setattr(workers, "COMMIT_SECONDS", 10.0)
     assert web.post(web.token()).status == 200
     written = [n for n in range(8) if web.standing(f"p{n}@customer.example")]
     assert len(written) <= 1  # the one that had its turn may have been written; those that waited were not begun

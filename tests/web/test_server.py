@@ -14,10 +14,11 @@ import pytest
 
 from daemon import events
 from daemon.mail.tokens import Token
-from daemon.web import app, oneclick
-from daemon.web.app import Server, plain_path
+from daemon.web import oneclick, server
+from daemon.web.app import plain_path
 from daemon.web.context import Context
 from daemon.web.oneclick import record
+from daemon.web.server import Server
 from storage.engine import Unavailable
 from tests.ledgers import Books
 from tests.loopback import HOST
@@ -154,7 +155,7 @@ def test_a_bug_costs_one_answer_and_is_told(ledger: Books, monkeypatch: pytest.M
 def test_who_does_not_finish_a_request_is_hung_up_on(
     ledger: Books, monkeypatch: pytest.MonkeyPatch, said: bytes
 ) -> None:
-    monkeypatch.setattr(app, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(server, "PATIENCE_SECONDS", 0.3)
     with door(ledger) as web, socket.create_connection((HOST, web.port), timeout=PATIENCE) as client:
         client.sendall(said)
         began = time.monotonic()
@@ -166,7 +167,7 @@ def test_who_does_not_finish_a_request_is_hung_up_on(
 
 
 def test_who_waits_for_our_disk_is_not(ledger: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(server, "PATIENCE_SECONDS", 0.1)
 
     def slow(of: Context, token: Token, *, everything: bool) -> None:
         time.sleep(0.7)
@@ -178,7 +179,7 @@ def test_who_waits_for_our_disk_is_not(ledger: Books, monkeypatch: pytest.Monkey
 
 
 def test_too_many_connections_are_closed_and_the_others_served(ledger: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 3)
     with door(ledger) as web, contextlib.ExitStack() as stack:
         idle = [stack.enter_context(socket.create_connection((HOST, web.port), timeout=PATIENCE)) for _ in range(3)]
         with socket.create_connection((HOST, web.port), timeout=PATIENCE) as one_more, contextlib.suppress(OSError):
