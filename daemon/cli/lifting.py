@@ -16,7 +16,6 @@ from storage.terms import reason_word
 
 if TYPE_CHECKING:
     from daemon.config import Loaded
-    from storage.address import Address
     from storage.engine import Ledger
     from storage.undo import Cause, Tally
 
@@ -92,18 +91,18 @@ def lift(
 
 
 def _lift(address: str, because: str, list_id: str | None, as_json: bool) -> None:
-    from storage import suppressions
+    from daemon import hand
     from storage.terms import Reason
-    from storage.write import write
 
     config = common.loaded()
     person = common.address(address)
     ledger = common.ledger(config)
-    numbers = common.list_numbers(ledger)
-    scope = common.scope_of(list_id, config, numbers)
-    with write(ledger, common.now(), common.actor()) as w:
-        gone = suppressions.lift(w, person, scope, because)
-    hint = _left(ledger, person, numbers)
+    try:
+        gone = hand.Hand(ledger, config.config.house, common.now(), common.actor()).lift(person, list_id, because)
+    except hand.Refused as why:
+        raise Stop(str(why), USAGE) from None
+    left = hand.left_standing(ledger, person)
+    hint = f"still suppressed: {', '.join(left)} (see `optoutd show {person}`)" if left else ""
     word = "all" if list_id is None else f"list:{list_id}"
     if not gone:
         raise Stop(f"no such suppression: {person} ({word})" + (f"; {hint}" if hint else ""), NO)
@@ -115,20 +114,6 @@ def _lift(address: str, because: str, list_id: str | None, as_json: bool) -> Non
     )
     if hint:
         note(f"optoutd: {hint}")
-
-
-def _left(ledger: Ledger, person: Address, numbers: dict[str, int]) -> str:
-    """What still stands against somebody, as a sentence; "" if nothing does."""
-    from storage import suppressions
-    from storage.address import keys_of
-    from storage.terms import Reason
-
-    kinds = dict(reversed(keys_of(ledger.site_key, person)))
-    with ledger.connect() as db:
-        rows = suppressions.standing(db, ledger.site_key, person)
-    through = {key: " as part of a whole domain" for key, kind in kinds.items() if kind == "domain"}
-    left = [common.scope_word(r[1], numbers) + through.get(r[0], "") for r in rows if r[2] != Reason.WANTED]
-    return f"still suppressed: {', '.join(dict.fromkeys(left))} (see `optoutd show {person}`)" if left else ""
 
 
 # ------------------------------------------------------------------ all that came of a cause

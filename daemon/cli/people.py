@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from daemon.config import Loaded
     from daemon.gate import Gate
     from storage.address import Address
-    from storage.engine import Ledger
 
 Addresses = Annotated[list[str], typer.Argument(metavar="ADDR", help="E-mail addresses; - reads them from stdin.")]
 _ONE_OF_REASONS = f"One of: {', '.join(REASONS)}."
@@ -122,34 +121,26 @@ def suppress(
 
     @example.com stands for a whole domain with its subdomains. Who is on the list already stays on it.
     """
-    from storage import suppressions
-    from storage.terms import REASONS as BY_WORD
-    from storage.terms import Reason
-    from storage.write import write
+    from daemon.hand import Hand, Refused, Wish
 
     one_of("--reason", reason, REASONS)
     one_of("--source", source, SOURCES)
-    if BY_WORD[reason] == Reason.WANTED and list_id is None:
-        raise Stop("`wanted` exempts one list: name it with --list", USAGE)
     config = common.loaded()
-    people, bad = _people(addresses, force=force)
-    for person in people:
-        if config.config.house.never_suppresses(str(person)):
-            raise Stop(
-                f"{person} is one of our own addresses (house.addresses, or the sender of a list): it is never suppressed",
-                USAGE,
-            )
-    ledger = common.ledger(config, writes=True)
-    scope, word = _scope_to_write(list_id, config, ledger)
-    with write(ledger, common.now(), common.actor()) as w:
-        done = [(p, suppressions.add(w, p, scope, BY_WORD[reason], source, {"note": note})) for p in people]
+    people, bad = _people(addresses)
+    try:
+        wish = Wish(list_id, reason, source, note)
+        ledger = common.ledger(config, writes=True)
+        done = Hand(ledger, config.config.house, common.now(), common.actor(), force).suppress(people, wish)
+    except Refused as why:
+        raise Stop(f"{why}{'; --force if you mean it' if why.why == 'provider' else ''}", USAGE) from None
+    word = "all" if list_id is None else f"list:{list_id}"
     done_now = "wants it all the same from now on" if reason == "wanted" else "suppressed"
     states = {
         "new": done_now,
         "repeated": "was so already" if reason == "wanted" else "was suppressed already",
         "outdated": "nothing done: it was lifted later",
     }
-    for person, added in done:
+    for person, added in zip(people, done, strict=True):
         fact = {
             "address": str(person),
             "outcome": added.outcome,
@@ -167,38 +158,19 @@ def one_of(option: str, word: str | None, words: tuple[str, ...]) -> None:
         raise Stop(f"{option} {word!r}: must be one of {', '.join(words)}", USAGE)
 
 
-def _people(given: list[str], *, force: bool) -> tuple[list[Address], int]:
-    """The good addresses, and how many were none (each told on stderr). Raises Stop(64) for a public provider."""
-    from storage.address import PUBLIC_PROVIDERS, NotAnAddress, parse
+def _people(given: list[str]) -> tuple[list[Address], int]:
+    """The good addresses, and how many were none (each told on stderr)."""
+    from daemon import hand
+    from storage.address import NotAnAddress
 
     people, bad = [], 0
     for text in common.arguments(given):
         try:
-            person = parse(text)
-            if person.is_domain and "." not in person.domain.strip("[]"):
-                raise NotAnAddress("a top-level domain cannot be suppressed as a whole")
+            people.append(hand.person(text))
         except NotAnAddress as problem:
             note(f"optoutd: {common.not_an_address(text, problem)}")
             bad += 1
-            continue
-        if person.is_domain and person.domain in PUBLIC_PROVIDERS and not force:
-            raise Stop(
-                f"{person} is a public mail provider, and all its users would be suppressed: nothing done;"
-                " --force if you mean it",
-                USAGE,
-            )
-        people.append(person)
     return people, bad
-
-
-def _scope_to_write(list_id: str | None, config: Loaded, ledger: Ledger) -> tuple[int, str]:
-    """Number and word of a scope, in which a list of the config has its number from now on."""
-    if list_id is None:
-        return common.scope_of(None, config, {}), "all"
-    common.scope_of(list_id, config, common.list_numbers(ledger))
-    from daemon.opening import number_lists
-
-    return number_lists(ledger, config.config)[list_id], f"list:{list_id}"
 
 
 # ------------------------------------------------------------------ list
