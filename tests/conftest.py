@@ -70,11 +70,16 @@ def _no_corpus() -> str:
     return "" if (CORPUS / "third-party").is_dir() else f"the directory {CORPUS}/third-party ($OPTOUTD_CORPUS)"
 
 
+def _no_browser() -> str:
+    return _package({"chromium": "chromium"})
+
+
 NEEDS: dict[str, Callable[[], str]] = {
     "dovecot": cache(_no_dovecot),
     "postfix": cache(_no_postfix),
     "postgres": cache(_no_postgres),
     "systemd": cache(_no_systemd),
+    "browser": cache(_no_browser),
     "corpus": cache(_no_corpus),
 }
 

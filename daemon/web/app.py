@@ -37,6 +37,7 @@ def application(context: Context, workers: Workers) -> Starlette:
             Route("/u/{token:path}", oneclick.unsubscribe, methods=oneclick.METHODS),
             Route("/static/style.css", _style),
             Route("/healthz", _alive),
+            Route("/favicon.ico", _icon),
             Route("/static/{name}", _static),
             *console.ROUTES,
         ],
@@ -57,12 +58,21 @@ async def _style(_: Request) -> Response:
     return Response(stylesheet(), media_type="text/css", headers=headers)
 
 
+async def _icon(_: Request) -> Response:
+    """Browsers ask for it unasked."""
+    return _file("icon.svg")
+
+
 async def _static(request: Request) -> Response:
     """A file of the console."""
-    found = static_files().get(request.path_params["name"])
-    if found is None or context_of(request).inside is None:
+    name = request.path_params["name"]
+    if name not in static_files() or context_of(request).inside is None:
         raise HTTPException(404)
-    media_type, octets = found
+    return _file(name)
+
+
+def _file(name: str) -> Response:
+    media_type, octets = static_files()[name]
     return Response(octets, media_type=media_type, headers={**SECURITY, "Cache-Control": "public, max-age=3600"})
 
 
