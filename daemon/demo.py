@@ -32,10 +32,11 @@ from rich.text import Text
 
 from daemon import events
 from daemon.config import load
+from daemon.mail import tokens
 from daemon.opening import now, number_lists, open_for_run
 from daemon.service import Service
 from storage import audit, suppressions
-from storage.address import parse
+from storage.address import parse, person
 
 CUSTOMERS: Final = ("ann@example.com", "bob@example.org", "carla@example.net")
 WORDS: Final = """Hello,
@@ -52,7 +53,7 @@ Subject: enough
 
 No more of your letters please, and delete me from the list.
 """
-_PASSWORD: Final = "demo"  # noqa: S105 - printed for the reader: it opens an invented mailbox on loopback
+_PASSWORD: Final = "demo"  # noqa: S105 - printed for the reader: it opens an invented mailbox and console on loopback
 _PATIENCE: Final = 20.0  # seconds
 
 
@@ -91,7 +92,7 @@ async def _play(*, once: bool, console: Console) -> None:
         relay_port = int(daemon.bound["relay"][0].rpartition(":")[2])
         await _story(console, daemon, sink, imap_port, relay_port)
         if not once:
-            _where_to_look(console, home, imap_port, relay_port)
+            _where_to_look(console, daemon, home, imap_port)
             with contextlib.suppress(asyncio.CancelledError):
                 await _tell_what_happens(console, daemon)
             console.print("\nEnded. Nothing is left behind.")
@@ -152,6 +153,7 @@ async def _upstream(sink: _Sink) -> AsyncIterator[int]:
 async def _daemon(stack: AsyncExitStack, home: Path, imap_port: int, smtp_port: int) -> Service:
     """The real thing, from a config as an operator would write it."""
     (home / "imap-password").write_text(_PASSWORD)
+    (home / "admin-password").write_text(_PASSWORD)
     (home / "bob.eml").write_text(_FROM_BOB)
     config = home / "optoutd.toml"
     config.write_text(
@@ -181,6 +183,10 @@ hostname = "relay.quillpdf.example"
 
 [upstream]
 port = {smtp_port}
+
+[web]
+listen = "127.0.0.1:0"
+admin_password_file = "admin-password"
 """
     )
     config.chmod(0o600)
@@ -305,11 +311,16 @@ def _expect(true: bool, otherwise: str) -> None:
         raise DemoFailed(otherwise)
 
 
-def _where_to_look(console: Console, home: Path, imap_port: int, relay_port: int) -> None:
+def _where_to_look(console: Console, daemon: Service, home: Path, imap_port: int) -> None:
+    relay_port, web = daemon.bound["relay"][0].rpartition(":")[2], f"http://{daemon.bound['web'][0]}"
     program = "optoutd" if shutil.which("optoutd") else str(Path(sys.argv[0]).absolute())
     console.print(Rule("[bold]now you[/bold]"))
     console.print(
-        f"The daemon stays up until Ctrl-C. In a second terminal:\n\n"
+        f"The daemon stays up until Ctrl-C. Look around in the console (admin, {_PASSWORD}):\n\n"
+        f"  {web}/console/\n\n"
+        f"Be Bob, who follows the link below a letter:\n\n"
+        f"  {web}/u/{_link_of(daemon, 'bob@example.org')}\n\n"
+        f"In a second terminal:\n\n"
         f"  cd {home}\n"
         f"  {program} list\n"
         f"  {program} show ann@example.com\n"
@@ -324,6 +335,12 @@ def _where_to_look(console: Console, home: Path, imap_port: int, relay_port: int
         soft_wrap=True,
         markup=False,
     )
+
+
+def _link_of(daemon: Service, address: str) -> str:
+    ledger = daemon.ledger
+    key = ledger.site_key.address_key(person(parse(address), ledger.same_person))
+    return tokens.make(ledger.site_key, "link", key, daemon.gate.numbers["newsletter"])
 
 
 async def _tell_what_happens(console: Console, daemon: Service) -> None:
