@@ -107,14 +107,11 @@ class Watcher:
             ended = time.monotonic()
             if not delay or (self.connected and ended - began > _FAR_BACK):
                 delay, since = 0.0, ended
-            self.connected = False
+            self.connected, self.trouble = False, f"{step}: {masked(reason)}"
             delay = longer(delay, ended - since)
-            self._rest(delay * _CHANCE.uniform(0.75, 1.0), step, reason)
-
-    def _rest(self, delay: float, step: str, why: object) -> None:
-        self.trouble = f"{step}: {masked(why)}"
-        events.mailbox_lost(self.settings.name, step, why, delay)
-        self._stopping.wait(delay)
+            resting = delay * _CHANCE.uniform(0.75, 1.0)
+            events.mailbox_lost(self.settings.name, step, reason, resting)
+            self._stopping.wait(resting)
 
     def _once(self) -> None:
         session = self._means.connect()
