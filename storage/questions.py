@@ -30,12 +30,13 @@ T = TypeVar("T")
 SECONDS: Final = (
     2.0  # for a question, reconnecting included; one that waits behind another is answered within CONTRACT 4's 5 s
 )
-_HASHES: Final = hashes.SELECT.encode()
+_LOOK: Final = hashes.LOOK.encode()
 _QUESTION: Final = b"SELECT key, scope, reason, since, evidence FROM suppression WHERE key = ANY(%s)"
 _MOST: Final = 5_000  # keys a statement
 _IDENTITY: Final = b"""
     SELECT (SELECT version_num FROM alembic_version), (SELECT value FROM meta WHERE name = 'check'),
-           (SELECT value FROM meta WHERE name = 'needs'), (SELECT value FROM meta WHERE name = 'deferred')
+           (SELECT value FROM meta WHERE name = 'needs'), (SELECT value FROM meta WHERE name = 'newest'),
+           (SELECT value FROM meta WHERE name = 'deferred')
 """
 
 
@@ -64,7 +65,10 @@ class Lookup:
         return answers_of(asked, texts, self._found(asked.wanted), hashes_too=bool(kinds))
 
     def _kinds(self) -> Sequence[HashKind]:
-        return self._known.kinds(lambda: self._asked(lambda db: _first(db.execute(_HASHES).fetchone())))
+        return self._known.kinds(lambda: self._asked(self._look))
+
+    def _look(self, db: psycopg.Connection[Any]) -> bytes | None:
+        return hashes.seen(db.execute(_LOOK).fetchone(), self.site_key)
 
     def _found(self, keys: Sequence[bytes]) -> Found:
         found: Found = {}
@@ -136,9 +140,9 @@ class Questions:
         db = await self._connected()
         if (kinds := self._known.fresh()) is None:
             began = time.monotonic()
-            value = await (await db.execute(_HASHES)).fetchone()
-            self._known.learn(_first(value), began)
-            kinds = hashes.named(_first(value))  # however long it took: `fresh` may say by now that it is too old
+            value = hashes.seen(await (await db.execute(_LOOK)).fetchone(), self.site_key)
+            self._known.learn(value, began)
+            kinds = hashes.named(value)  # however long it took: `fresh` may say by now that it is too old
         asked = [[keys_of(self.site_key, a, kinds) for a in question.addresses] for question in together]
         keys = _keys([of_one for of_question in asked for of_one in of_question])
         cursor = await db.execute(_QUESTION, (keys,), prepare=True, binary=True)
@@ -184,14 +188,10 @@ def _said(why: BaseException) -> str:
 
 
 def _identify(row: Sequence[Any] | None, site_key: SiteKey) -> None:
-    version, check, needs, deferred = row or (None, None, None, None)
-    judge_identity(version, check, needs, site_key)
+    version, check, needs, newest, deferred = row or (None,) * 5
+    judge_identity(version, check, needs, newest, site_key)
     refuse_deferred(lambda _: deferred)
 
 
 def _keys(asked: Iterable[Sequence[tuple[bytes, FormKind]]]) -> list[bytes]:
     return list({key for of_one in asked for key, _ in of_one})
-
-
-def _first(row: Sequence[Any] | None) -> bytes | None:
-    return row[0] if row else None
