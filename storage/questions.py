@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -27,9 +27,8 @@ from storage.sweep import sweep
 
 T = TypeVar("T")
 
-SECONDS: Final = (
-    2.0  # for a question, reconnecting included; one that waits behind another is answered within CONTRACT 4's 5 s
-)
+SECONDS: Final = 2.0  # for a question; one that waits behind another is answered within CONTRACT 4's 5 s
+_LET_GO: Final = 0.1  # s in which the server may hear that we do not wait for a statement any more
 _LOOK: Final = hashes.LOOK.encode()
 _QUESTION: Final = b"SELECT key, scope, reason, since, evidence FROM suppression WHERE key = ANY(%s)"
 _MOST: Final = 5_000  # keys a statement
@@ -111,6 +110,7 @@ class Questions:
         self._known = hashes.Known()
         self._waiting: list[_Question] = []
         self._asking: asyncio.Task[None] | None = None
+        self._connecting: asyncio.Task[psycopg.AsyncConnection[Any]] | None = None
 
     async def rows_of_all(self, addresses: Sequence[Address]) -> list[list[Row]]:
         """All rows that any form of each address hits. Raises Unavailable, Unusable."""
@@ -127,10 +127,9 @@ class Questions:
             while self._waiting:
                 together, self._waiting = self._waiting, []
                 try:
-                    async with asyncio.timeout(SECONDS):
-                        await self._answer(together)
+                    await _in_time(self._answer(together))
                 except (psycopg.Error, OSError, TimeoutError, Unavailable, Unusable) as why:
-                    await self.close()
+                    await self._disconnect()
                     for question in together:
                         question.fail(f"{self.server.name}: {_said(why)}")
         finally:
@@ -152,17 +151,43 @@ class Questions:
             question.tell(rows_of(of_question, found))
 
     async def _connected(self) -> psycopg.AsyncConnection[Any]:
+        """Connecting may take longer than a question has (a host that is silent before the one that answers), so it goes on
+        when nobody waits for it any more, and a later question has the connection."""
         if self._db is None:
+            if self._connecting is None or _failed(self._connecting):
+                self._connecting = asyncio.create_task(self._connect())
+            self._db, self._connecting = await asyncio.shield(self._connecting), None
             self._known.forget()
-            self._db = await psycopg.AsyncConnection.connect(self.server.conninfo(SECONDS), autocommit=True)
-            _identify(await (await self._db.execute(_IDENTITY)).fetchone(), self.site_key)
         return self._db
 
-    async def close(self) -> None:
-        """Close the connection; the next question opens one."""
+    async def _connect(self) -> psycopg.AsyncConnection[Any]:
+        db = await psycopg.AsyncConnection.connect(self.server.conninfo(SECONDS), autocommit=True)
+        try:
+            await _in_time(self._identify(db))
+        except BaseException:
+            await db.close()
+            raise
+        return db
+
+    async def _identify(self, db: psycopg.AsyncConnection[Any]) -> None:
+        _identify(await (await db.execute(_IDENTITY)).fetchone(), self.site_key)
+
+    async def _disconnect(self) -> None:
         db, self._db = self._db, None
         if db is not None:
             await db.close()
+
+    async def close(self) -> None:
+        """Answer whoever waits, and close the connection; the next question opens one."""
+        if self._asking is not None:
+            await asyncio.wait({self._asking})
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            connecting.cancel()
+            await asyncio.wait({connecting})
+            if not _failed(connecting):
+                await connecting.result().close()
+        await self._disconnect()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +204,28 @@ class _Question:
     def fail(self, why: str) -> None:
         if not self.answer.done():
             self.answer.set_exception(Unavailable(why))
+
+
+async def _in_time(work: Coroutine[Any, Any, T]) -> T:
+    """Raises TimeoutError after SECONDS, and what `work` raises.
+
+    A statement of psycopg that is cancelled first asks the server to cancel it, and waits ten seconds for a server that is
+    frozen. Cancelled once more it closes the connection.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task}, timeout=SECONDS)
+    finally:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=_LET_GO)
+    if task.cancelled():
+        raise TimeoutError
+    return task.result()
+
+
+def _failed(task: asyncio.Task[Any]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
 
 
 def _said(why: BaseException) -> str:

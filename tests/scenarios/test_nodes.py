@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -132,3 +133,20 @@ def test_a_database_that_goes_and_comes_back(nodes: tuple[Daemon, Daemon], serve
         assert node.rcpt(CLEAR).startswith("250")
     second.until(lambda: second.events("database_reached"))
     assert (first.stop(), second.stop()) == (0, 0)
+
+
+def test_a_database_that_stands_still(nodes: tuple[Daemon, Daemon], server: Postgres) -> None:
+    first, _ = nodes
+    first.start()
+    first.cli("suppress", ANN)
+    assert first.rcpt(CLEAR).startswith("250")
+    with server.frozen():
+        for _ in range(3):
+            began = time.monotonic()
+            assert first.rcpt(CLEAR).startswith("451 4.3.0")
+            assert time.monotonic() - began < 5
+    began = time.monotonic()
+    first.until(lambda: first.rcpt(CLEAR).startswith("250"))
+    assert time.monotonic() - began < 10
+    assert first.rcpt(ANN).startswith("550 5.7.1")
+    assert first.stop() == 0
