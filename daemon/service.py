@@ -54,6 +54,7 @@ class Service:
     watchers: dict[str, Watcher] = field(default_factory=dict)
     webs: list[tuple[str, web.Server]] = field(default_factory=list)  # each with the address of the config
     writing: asyncio.Task[None] | None = None  # of notices
+    restarting: asyncio.Lock = field(default_factory=asyncio.Lock)  # of it: a reload may come while our duties change
     clockwork: jobs.Jobs = field(init=False)
     scheduler: AsyncIOScheduler = field(init=False)
     keeping: list[asyncio.Task[None]] = field(default_factory=list)  # of our duties; reaching the database
@@ -216,10 +217,11 @@ class Service:
 
     async def _write_to_people(self) -> None:
         """(Re)start the sending of notices, as the config now says, if it is ours to do."""
-        await self._stop_writing()
-        if self.relay is not None and NOTICES in self._roles() and self.duties.ours(NOTICES):
-            post = building.post(self.loaded.config, self.ledger, self.relay.pool)
-            self.writing = asyncio.create_task(post.run())
+        async with self.restarting:
+            await self._stop_writing()
+            if self.relay is not None and NOTICES in self._roles() and self.duties.ours(NOTICES):
+                post = building.post(self.loaded.config, self.ledger, self.relay.pool)
+                self.writing = asyncio.create_task(post.run())
 
     async def _stop_writing(self) -> None:
         """The notice in hand is finished first, or it would be sent twice."""

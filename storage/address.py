@@ -241,6 +241,14 @@ class SiteKey:
         """A 32-octet key for another purpose. number 1, the oldest key, does not change when a key is added."""
         return hashlib.blake2b(purpose, key=self.keys[-number], digest_size=32).digest()
 
+    def marks(self) -> list[bytes]:
+        """16 octets a key, oldest first: each says of its key and all older ones that they are there, and tells nothing of them."""
+        found = [self.derive(b"newest")[:16]]
+        for number in range(2, len(self.keys) + 1):
+            key = self.derive(b"newest", number=number)
+            found.append(hashlib.blake2b(found[-1], key=key, digest_size=16).digest())
+        return found
+
     def who(self, address: Address | str) -> Who:
         """What a log may say of an address: the same person has the same 12 hex digits, and nobody can undo them."""
         form = address if isinstance(address, str) else person(address, ("tag", "alias"))

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import Connection
 
 from storage import copying, forgotten
+from storage.lifts import COUNTED, WISHES, Lifted
 from storage.suppressions import WISH_SECONDS, RawRow, _delete
 from storage.terms import ALL, Reason
 from storage.write import Write
@@ -28,8 +29,6 @@ UNDATED: Final = 0  # the list says no date: the row counts from the import on, 
 _AT_ONCE: Final = 500  # keys a statement: below every limit, and no faster beyond it
 _IN_AN_ARRAY: Final = 5_000  # keys a statement of PostgreSQL
 _A_STATEMENT: Final = 100  # rows an INSERT: half the time of one row each
-_WISHES: Final = (int(Reason.COMPLAINT), int(Reason.OPT_OUT), int(Reason.OPERATOR))
-_COUNTED: Final = ", ".join(map(str, (*_WISHES, int(Reason.HARD_BOUNCE))))  # lifts that may keep somebody off
 _BOUNCES: Final = (int(Reason.HARD_BOUNCE), int(Reason.SOFT_BOUNCE))
 # SQLite keeps every page as it was before a statement in memory, so that the statement can be undone: 4 KB a row in a large
 # table (50,000 rows a statement: 214 MB at 10 M rows, where 98 at 1 M).
@@ -46,12 +45,14 @@ class Batch:
     """Rows sorted by key (twice as fast; of one key, in the order of the list), and what goes with them.
 
     `addresses`: key -> plain address, of those to keep. `older`: key -> the keys of the same person under older site
-    keys, newest first; empty while there is but one site key.
+    keys, newest first; empty while there is but one site key. `elsewhere`: key -> other keys under which the person was taken
+    off the list (storage.lifts); empty for nearly all.
     """
 
     rows: list[Row]
     addresses: Mapping[bytes, str] = field(default_factory=dict)
     older: Mapping[bytes, Sequence[bytes]] = field(default_factory=dict)
+    elsewhere: Mapping[bytes, Sequence[bytes]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -72,34 +73,13 @@ class Plan:
 # ------------------------------------------------------------------ deciding
 
 
-class Lifted:
-    """Who was ever taken off the list: for a long import, which would look up millions in the record to find a few.
-
-    The record is gone through once, and from then on only for what is new in it.
-    """
-
-    def __init__(self) -> None:
-        self._seq, self._keys = 0, set[bytes]()
-
-    def among(self, db: Connection, keys: Sequence[bytes]) -> Sequence[bytes]:
-        """Those of these keys. Call it within the transaction that acts on it."""
-        for (key,) in db.exec_driver_sql(
-            f"SELECT key FROM audit WHERE seq > ? AND event = 'lifted' AND reason IN ({_COUNTED})",
-            (self._seq,),
-        ):
-            self._keys.add(bytes(key))
-        end = db.exec_driver_sql("SELECT coalesce(max(seq), 0) FROM audit").scalar_one()
-        self._seq = int(end)
-        return [key for key in keys if key in self._keys] if self._keys else ()
-
-
 def plan(db: Connection, batch: Batch, at: int, run: int = 0, lifted: Lifted | None = None) -> Plan:
     """What would come of these rows? Changes nothing. `at`: when rows without a date begin to count; `run`: the import."""
     keys = list(dict.fromkeys(row[0] for row in batch.rows))
     every = [*keys, *chain.from_iterable(batch.older.values())]
     now_called = {old: key for key, olds in batch.older.items() for old in olds}
     standing = _standing(db, every, now_called)
-    lifts = _lifts(db, lifted.among(db, every) if lifted else every, now_called)
+    lifts = _lifts(db, batch, every, lifted)
     if not standing and not lifts and len(keys) == len(batch.rows):  # as nearly always: nobody of them is known
         fresh = [row if row[3] else (*row[:3], at) for row in batch.rows]
         return Plan(["added"] * len(fresh), fresh, taught=keys)
@@ -114,7 +94,7 @@ class _Planner:
         batch: Batch,
         at: int,
         standing: dict[bytes, dict[tuple[int, int], RawRow]],
-        lifts: dict[bytes, list[tuple[int, int, int]]],
+        lifts: dict[bytes, list[_Lift]],
         ours: _Of,
     ):
         self._batch, self._at, self._standing, self._lifts, self._ours = batch, at, standing, lifts, ours
@@ -150,7 +130,7 @@ class _Planner:
     def _outdated(self, row: Row, mine: dict[tuple[int, int], RawRow]) -> bool:
         """Did the person, or an operator, say otherwise since? A row without a date is older than anything."""
         key, scope, reason, since = row
-        counted = (*_WISHES, Reason.HARD_BOUNCE) if reason in _BOUNCES else _WISHES
+        counted = (*WISHES, Reason.HARD_BOUNCE) if reason in _BOUNCES else WISHES
         for of_scope, of_reason, at in self._lifts.get(key, ()):
             if of_scope in (scope, ALL) and of_reason in counted and since < at:
                 return True
@@ -197,26 +177,40 @@ def _standing(
     return found
 
 
-def _lifts(
-    db: Connection, keys: Sequence[bytes], now_called: Mapping[bytes, bytes]
-) -> dict[bytes, list[tuple[int, int, int]]]:
-    """(scope, reason, when it was wished) of what was lifted, by the newest key of each person.
+_Lift = tuple[int, int, int]  # scope, reason, when it was wished
+
+
+def _lifts(db: Connection, batch: Batch, keys: Sequence[bytes], lifted: Lifted | None) -> dict[bytes, list[_Lift]]:
+    """What was lifted, by the key of the row that the person has in the batch. `keys`: those of its rows, and older ones."""
+    every = [*keys, *chain.from_iterable(batch.elsewhere.values())]
+    found = _lifted_under(db, lifted.among(db, every) if lifted else every)
+    if not found:
+        return {}
+    by_row: dict[bytes, list[_Lift]] = {}
+    for key in dict.fromkeys(row[0] for row in batch.rows):
+        also = dict.fromkeys((key, *batch.older.get(key, ()), *batch.elsewhere.get(key, ())))
+        if mine := [lift for other in also for lift in found.get(other, ())]:
+            by_row[key] = mine
+    return by_row
+
+
+def _lifted_under(db: Connection, keys: Sequence[bytes]) -> dict[bytes, list[_Lift]]:
+    """What was lifted under these very keys.
 
     Soft bounces run out by themselves, and an undoing by cause mends what should never have been: neither says what
     the person wants.
     """
-    found: dict[bytes, list[tuple[int, int, int]]] = {}
+    found: dict[bytes, list[_Lift]] = {}
     query = (
         "SELECT a.key, a.scope, a.reason, a.at, e.detail FROM audit a LEFT JOIN evidence e ON e.id = a.evidence"
-        f" WHERE a.event = 'lifted' AND a.reason IN ({_COUNTED})"
+        f" WHERE a.event = 'lifted' AND a.reason IN ({COUNTED})"
         " AND a.key {among}"
     )
     for key, scope, reason, at, text in _of_all(db, query, keys):
         detail = json.loads(text) if text else {}
         if "cause" not in detail:
-            newest = now_called.get(bytes(key), bytes(key))
             wished = detail.get("asked", at) if text else at - WISH_SECONDS  # forgotten: as suppressions.add has it
-            found.setdefault(newest, []).append((scope, reason, wished))
+            found.setdefault(bytes(key), []).append((scope, reason, wished))
     return found
 
 

@@ -208,12 +208,15 @@ def verify_identity(scalar: Callable[[str], Any], site_key: SiteKey) -> None:
         scalar("SELECT version_num FROM alembic_version"),
         scalar("SELECT value FROM meta WHERE name = 'check'"),
         scalar("SELECT value FROM meta WHERE name = 'needs'"),
+        scalar(NEWEST),
         site_key,
     )
 
 
-def judge_identity(version: str | None, check: bytes | None, needs: bytes | None, site_key: SiteKey) -> None:
-    """Is this our database, and one that we understand? `check`, `needs`: of table meta.
+def judge_identity(
+    version: str | None, check: bytes | None, needs: bytes | None, newest: bytes | None, site_key: SiteKey
+) -> None:
+    """Is this our database, and one that we understand? `check`, `needs`, `newest`: of table meta.
 
     Raises Unavailable when something is missing (doubt: not our database, or not whole), Unusable when it is another's.
     """
@@ -226,6 +229,16 @@ def judge_identity(version: str | None, check: bytes | None, needs: bytes | None
         raise Unavailable("the database has no check value")
     if not secrets.compare_digest(bytes(check), check_value(site_key)):
         raise Unusable("the site key is not the one this database was made with: put the right key file in place")
+    judge_newest(newest, site_key)
+
+
+NEWEST: Final = "SELECT value FROM meta WHERE name = 'newest'"  # the mark of the newest key that rows may stand under
+
+
+def judge_newest(mark: bytes | None, site_key: SiteKey, what: str = "this database") -> None:
+    """Have we every key that rows may stand under? `mark`: of table meta; None: they stand under one key. Raises Unusable."""
+    if mark is not None and bytes(mark) not in site_key.marks():
+        raise Unusable(f"the key file lacks a site key that {what} was written with: put the newest key file in place")
 
 
 def _goes_with(newer: str, needs: bytes | None) -> bool:

@@ -9,17 +9,18 @@ every reader has looked again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 from sqlalchemy import Connection
 
-from storage.address import HashKind
-from storage.engine import Ledger
+from storage.address import HashKind, SiteKey
+from storage.engine import NEWEST, Ledger, judge_newest
 from storage.write import Write, write
 
 SELECT: Final = "SELECT value FROM meta WHERE name = 'hashes'"
+LOOK: Final = f"SELECT ({SELECT}), ({NEWEST})"  # what a reader asks; `seen` says what comes of it
 LOOK_AGAIN: Final = 1.0  # seconds for which a reader goes by what it read
 SETTLED: Final = 2 * LOOK_AGAIN  # seconds from an announcement until a row of the kind may be committed
 _KINDS: Final[tuple[HashKind, ...]] = get_args(HashKind)
@@ -29,6 +30,14 @@ def named(value: bytes | None) -> tuple[HashKind, ...]:
     """The kinds that a meta row names."""
     words = bytes(value or b"").split()
     return tuple(kind for kind in _KINDS if kind.encode() in words)
+
+
+def seen(row: Sequence[Any] | None, site_key: SiteKey) -> bytes | None:
+    """What `LOOK` gave: the value that `named` reads. Raises Unusable if a site key has come that we do not have: a connection
+    that was opened before it would go on to say that nobody opted out."""
+    value, newest = row or (None, None)
+    judge_newest(newest, site_key)
+    return value
 
 
 def kinds(db: Connection) -> tuple[HashKind, ...]:

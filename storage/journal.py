@@ -4,9 +4,10 @@ A line a row, in a file beside the backups, and no personal data in it:
 
     + 0f1e...  list:offers 3 opt-out 1767225600  1 100 101 1/1 1767225601 a1b2c3d4e5f60718
 
-that is: what happened (`+` a row came, `-` a row went, `x` a person was erased, `=` an audited change of no row, `r` a
-restore), the address key, scope and number of the list, reason, since; epoch, audit head before and after the
-transaction, which of its lines this is, when; and a MAC under the site key, so that nobody else's line is replayed.
+that is: what happened (`+` a row came, `-` a row went, `x` a person was erased, `k` a site key came, `=` an audited change
+of no row, `r` a restore), the address key (of a `k` line: the mark of the site key), scope and number of the list,
+reason, since; epoch, audit head before and after the transaction, which of its lines this is, when; and a MAC under the
+site key, so that nobody else's line is replayed.
 
 A line is on disk after its transaction is committed and before whoever wrote it goes on. A crash between the two loses
 the lines of that one transaction. Because each says which audit row it follows, a hole shows when it is read.
@@ -31,8 +32,10 @@ from storage.address import SiteKey
 from storage.disk import sync_directory
 from storage.terms import ALL, REASONS
 
-Sign = Literal["+", "-", "x", "=", "r"]
-Change = tuple[Sign, bytes, int, int, int]  # sign, key, scope, reason, since; an `x` line has zeros after its key
+Sign = Literal["+", "-", "x", "k", "=", "r"]
+Change = tuple[
+    Sign, bytes, int, int, int
+]  # sign, key, scope, reason, since; an `x` or `k` line has zeros after its key
 
 NAME: Final = "journal.log"
 _FIRST_EPOCH: Final = 1
@@ -40,7 +43,7 @@ _MAC: Final = 8  # octets: who guesses one in 2^64 has it easier elsewhere
 _LONGEST: Final = 400  # octets of a line; what is longer is none of ours
 _WORDS: Final = {int(reason): word for word, reason in REASONS.items()}
 _LINE: Final = re.compile(
-    rb"([-+x=r]) ([0-9a-f]{32}|-) (all|list:[a-z0-9-]{1,32}|-) (\d{1,10}) ([a-z-]{1,20}) (-?\d{1,18})"
+    rb"([-+xk=r]) ([0-9a-f]{32}|-) (all|list:[a-z0-9-]{1,32}|-) (\d{1,10}) ([a-z-]{1,20}) (-?\d{1,18})"
     rb" (\d{1,9}) (\d{1,18}) (\d{1,18}) (\d{1,9})/(\d{1,9}) (\d{1,18}) ([0-9a-f]{16})\n?\Z"
 )
 
@@ -244,12 +247,14 @@ class Since:
     """What a journal knows of the time after a backup.
 
     `rows`: (key, scope word, reason) -> (sign, since, list number), as they stood in the end. `erased`: the keys of people
-    who were erased. `until`: up to when backup and journal together know everything (seconds UTC). `whole`: is there no
-    hole in it? `reached`: (epoch, seq) of the last transaction it knows. `lines`: of how many; `unreadable`: of how many more.
+    who were erased; `site_keys`: marks of keys that were added (`SiteKey.marks`). `until`: up to when backup and journal
+    together know everything (seconds UTC). `whole`: is there no hole in it? `reached`: (epoch, seq) of the last transaction
+    it knows. `lines`: of how many; `unreadable`: of how many more.
     """
 
     rows: dict[tuple[bytes, str, int], tuple[Sign, int, int]]
     erased: list[bytes]
+    site_keys: list[bytes]
     until: int
     whole: bool
     reached: tuple[int, int]
@@ -261,6 +266,7 @@ def since(lines: Iterable[Line | None], backup: tuple[int, int], taken: int) -> 
     """Add up what came after a backup. `backup`: its (epoch, audit head); `taken`: when it was taken (seconds UTC)."""
     rows: dict[tuple[bytes, str, int], tuple[tuple[int, int, int], Sign, int, int]] = {}
     erased: dict[bytes, None] = {}
+    site_keys: list[bytes] = []
     transactions: dict[tuple[int, int], _Transaction] = {}
     counted = unreadable = 0
     for line in lines:
@@ -274,13 +280,15 @@ def since(lines: Iterable[Line | None], backup: tuple[int, int], taken: int) -> 
         order = (line.epoch, line.seq, line.place)
         if line.sign == "x":
             erased[line.key] = None
+        elif line.sign == "k":
+            site_keys.append(line.key)
         elif line.sign in "+-" and line.reason:
             named = (line.key, line.scope, line.reason)
             if named not in rows or rows[named][0] < order:
                 rows[named] = (order, line.sign, line.since, line.number)
     until, whole = _known_until(transactions, backup, taken)
     final = {named: row[1:] for named, row in rows.items()}
-    return Since(final, list(erased), until, whole, max(transactions, default=backup), counted, unreadable)
+    return Since(final, list(erased), site_keys, until, whole, max(transactions, default=backup), counted, unreadable)
 
 
 @dataclass

@@ -13,6 +13,7 @@ from typing import Final
 from storage.engine import Ledger
 
 SECONDS: Final = 15
+_KEPT_SECONDS: Final = 86_400  # after it ran out: each node that is killed leaves one that nobody else will ever take
 _NOW: Final = {
     "sqlite": "CAST(strftime('%s', 'now') AS INTEGER)",
     "postgresql": "CAST(extract(epoch FROM clock_timestamp()) AS BIGINT)",
@@ -20,7 +21,10 @@ _NOW: Final = {
 
 
 def take(ledger: Ledger, holder: str, roles: Iterable[str]) -> frozenset[str]:
-    """Take or renew the leases of these roles for `holder`. Returns those that it has now. Raises Unavailable."""
+    """Take or renew the leases of these roles for `holder`. Returns those that it has now. Raises Unavailable.
+
+    Leases that ran out long ago are removed.
+    """
     held: set[str] = set()
     with ledger.connect() as db:
         now = _NOW[db.dialect.name]
@@ -29,6 +33,7 @@ def take(ledger: Ledger, holder: str, roles: Iterable[str]) -> frozenset[str]:
             " ON CONFLICT (role) DO UPDATE SET holder = excluded.holder, until = excluded.until"
             f" WHERE lease.holder = excluded.holder OR lease.until < {now} RETURNING role"
         )
+        db.exec_driver_sql(f"DELETE FROM lease WHERE until < {now} - ?", (_KEPT_SECONDS,))
         for role in roles:
             held.update(row[0] for row in db.exec_driver_sql(statement, (role, holder, SECONDS)))
     return frozenset(held)

@@ -187,8 +187,7 @@ class Lookup:
             raise
 
     def _announced(self) -> bytes | None:
-        (value,) = self._used.execute(hashes.SELECT).fetchone() or (None,)
-        return value
+        return hashes.seen(self._used.execute(hashes.LOOK).fetchone(), self.site_key)
 
     def _ask(self, keys: list[bytes]) -> list[tuple[bytes, int, int, int, int]]:
         """The rows under these keys, in the file that `_begin` found."""

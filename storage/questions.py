@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -27,15 +27,15 @@ from storage.sweep import sweep
 
 T = TypeVar("T")
 
-SECONDS: Final = (
-    2.0  # for a question, reconnecting included; one that waits behind another is answered within CONTRACT 4's 5 s
-)
-_HASHES: Final = hashes.SELECT.encode()
+SECONDS: Final = 2.0  # for a question; one that waits behind another is answered within CONTRACT 4's 5 s
+_LET_GO: Final = 0.1  # s in which the server may hear that we do not wait for a statement any more
+_LOOK: Final = hashes.LOOK.encode()
 _QUESTION: Final = b"SELECT key, scope, reason, since, evidence FROM suppression WHERE key = ANY(%s)"
 _MOST: Final = 5_000  # keys a statement
 _IDENTITY: Final = b"""
     SELECT (SELECT version_num FROM alembic_version), (SELECT value FROM meta WHERE name = 'check'),
-           (SELECT value FROM meta WHERE name = 'needs'), (SELECT value FROM meta WHERE name = 'deferred')
+           (SELECT value FROM meta WHERE name = 'needs'), (SELECT value FROM meta WHERE name = 'newest'),
+           (SELECT value FROM meta WHERE name = 'deferred')
 """
 
 
@@ -64,7 +64,10 @@ class Lookup:
         return answers_of(asked, texts, self._found(asked.wanted), hashes_too=bool(kinds))
 
     def _kinds(self) -> Sequence[HashKind]:
-        return self._known.kinds(lambda: self._asked(lambda db: _first(db.execute(_HASHES).fetchone())))
+        return self._known.kinds(lambda: self._asked(self._look))
+
+    def _look(self, db: psycopg.Connection[Any]) -> bytes | None:
+        return hashes.seen(db.execute(_LOOK).fetchone(), self.site_key)
 
     def _found(self, keys: Sequence[bytes]) -> Found:
         found: Found = {}
@@ -107,6 +110,7 @@ class Questions:
         self._known = hashes.Known()
         self._waiting: list[_Question] = []
         self._asking: asyncio.Task[None] | None = None
+        self._connecting: asyncio.Task[psycopg.AsyncConnection[Any]] | None = None
 
     async def rows_of_all(self, addresses: Sequence[Address]) -> list[list[Row]]:
         """All rows that any form of each address hits. Raises Unavailable, Unusable."""
@@ -123,10 +127,9 @@ class Questions:
             while self._waiting:
                 together, self._waiting = self._waiting, []
                 try:
-                    async with asyncio.timeout(SECONDS):
-                        await self._answer(together)
+                    await _in_time(self._answer(together))
                 except (psycopg.Error, OSError, TimeoutError, Unavailable, Unusable) as why:
-                    await self.close()
+                    await self._disconnect()
                     for question in together:
                         question.fail(f"{self.server.name}: {_said(why)}")
         finally:
@@ -136,9 +139,9 @@ class Questions:
         db = await self._connected()
         if (kinds := self._known.fresh()) is None:
             began = time.monotonic()
-            value = await (await db.execute(_HASHES)).fetchone()
-            self._known.learn(_first(value), began)
-            kinds = hashes.named(_first(value))  # however long it took: `fresh` may say by now that it is too old
+            value = hashes.seen(await (await db.execute(_LOOK)).fetchone(), self.site_key)
+            self._known.learn(value, began)
+            kinds = hashes.named(value)  # however long it took: `fresh` may say by now that it is too old
         asked = [[keys_of(self.site_key, a, kinds) for a in question.addresses] for question in together]
         keys = _keys([of_one for of_question in asked for of_one in of_question])
         cursor = await db.execute(_QUESTION, (keys,), prepare=True, binary=True)
@@ -148,17 +151,43 @@ class Questions:
             question.tell(rows_of(of_question, found))
 
     async def _connected(self) -> psycopg.AsyncConnection[Any]:
+        """Connecting may take longer than a question has (a host that is silent before the one that answers), so it goes on
+        when nobody waits for it any more, and a later question has the connection."""
         if self._db is None:
+            if self._connecting is None or _failed(self._connecting):
+                self._connecting = asyncio.create_task(self._connect())
+            self._db, self._connecting = await asyncio.shield(self._connecting), None
             self._known.forget()
-            self._db = await psycopg.AsyncConnection.connect(self.server.conninfo(SECONDS), autocommit=True)
-            _identify(await (await self._db.execute(_IDENTITY)).fetchone(), self.site_key)
         return self._db
 
-    async def close(self) -> None:
-        """Close the connection; the next question opens one."""
+    async def _connect(self) -> psycopg.AsyncConnection[Any]:
+        db = await psycopg.AsyncConnection.connect(self.server.conninfo(SECONDS), autocommit=True)
+        try:
+            await _in_time(self._identify(db))
+        except BaseException:
+            await db.close()
+            raise
+        return db
+
+    async def _identify(self, db: psycopg.AsyncConnection[Any]) -> None:
+        _identify(await (await db.execute(_IDENTITY)).fetchone(), self.site_key)
+
+    async def _disconnect(self) -> None:
         db, self._db = self._db, None
         if db is not None:
             await db.close()
+
+    async def close(self) -> None:
+        """Answer whoever waits, and close the connection; the next question opens one."""
+        if self._asking is not None:
+            await asyncio.wait({self._asking})
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            connecting.cancel()
+            await asyncio.wait({connecting})
+            if not _failed(connecting):
+                await connecting.result().close()
+        await self._disconnect()
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +206,28 @@ class _Question:
             self.answer.set_exception(Unavailable(why))
 
 
+async def _in_time(work: Coroutine[Any, Any, T]) -> T:
+    """Raises TimeoutError after SECONDS, and what `work` raises.
+
+    A statement of psycopg that is cancelled first asks the server to cancel it, and waits ten seconds for a server that is
+    frozen. Cancelled once more it closes the connection.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task}, timeout=SECONDS)
+    finally:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=_LET_GO)
+    if task.cancelled():
+        raise TimeoutError
+    return task.result()
+
+
+def _failed(task: asyncio.Task[Any]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
+
+
 def _said(why: BaseException) -> str:
     if isinstance(why, TimeoutError):
         return f"no answer within {SECONDS:.0f} s"
@@ -184,14 +235,10 @@ def _said(why: BaseException) -> str:
 
 
 def _identify(row: Sequence[Any] | None, site_key: SiteKey) -> None:
-    version, check, needs, deferred = row or (None, None, None, None)
-    judge_identity(version, check, needs, site_key)
+    version, check, needs, newest, deferred = row or (None,) * 5
+    judge_identity(version, check, needs, newest, site_key)
     refuse_deferred(lambda _: deferred)
 
 
 def _keys(asked: Iterable[Sequence[tuple[bytes, FormKind]]]) -> list[bytes]:
     return list({key for of_one in asked for key, _ in of_one})
-
-
-def _first(row: Sequence[Any] | None) -> bytes | None:
-    return row[0] if row else None

@@ -28,7 +28,16 @@ from storage.address import Address, NotAnAddress, SiteKey, parse
 from storage.backup import Damaged, NotWritten, check_pages, opened, stamp
 from storage.deferral import Deferred
 from storage.disk import sync_directory
-from storage.engine import REVISION, WRITE_SECONDS, Ledger, Unavailable, Unusable, check_value
+from storage.engine import (
+    NEWEST,
+    REVISION,
+    WRITE_SECONDS,
+    Ledger,
+    Unavailable,
+    Unusable,
+    check_value,
+    judge_newest,
+)
 from storage.journal import Journal, Since
 from storage.sqlite import File, migrate, revision
 from storage.suppressions import RawRow
@@ -185,6 +194,7 @@ def _know(db: Connection, site_key: SiteKey, source: Path) -> None:
         raise Damaged(f"{source} has no check value in it")
     if bytes(value) != check_value(site_key):
         raise Unusable(f"the site key is not the one that {source} was made with: put the right key file in place")
+    judge_newest(db.exec_driver_sql(NEWEST).scalar(), site_key, str(source))
 
 
 def _taken(db: Connection, source: Path) -> int:
@@ -199,7 +209,10 @@ def _taken(db: Connection, source: Path) -> int:
 def _since(kept_in: Path | None, site_key: SiteKey, copied: _Source) -> Since:
     backup = (copied.epoch, copied.head.seq)
     lines = journal.read(kept_in, site_key) if kept_in is not None and kept_in.is_dir() else iter(())
-    return journal.since(lines, backup, copied.taken)
+    found = journal.since(lines, backup, copied.taken)
+    for mark in found.site_keys:  # rows under that key come out of the journal, too
+        judge_newest(mark, site_key, f"the journal in {kept_in}")
+    return found
 
 
 # ------------------------------------------------------------------ the journal, replayed

@@ -1,9 +1,9 @@
 """A seal on the small tables that say what suppression rows mean.
 
-Which list a number stands for; which kinds of foreign hashes are asked for; whether all mail is deferred. Swapping the
-ids of two lists would change whom a campaign reaches without touching a suppression row. So `write` looks at these
-tables when a transaction begins and when it ends: what it changed itself is sealed anew; what was changed behind our back
-is not, and every later check finds it. The seal is a keyed digest in the meta row `sealed`.
+Which list a number stands for; which kinds of foreign hashes are asked for; whether all mail is deferred; which site key
+is the newest. Swapping the ids of two lists would change whom a campaign reaches without touching a suppression row. So
+`write` looks at these tables when a transaction begins and when it ends: what it changed itself is sealed anew; what was
+changed behind our back is not, and every later check finds it. The seal is a keyed digest in the meta row `sealed`.
 """
 
 from __future__ import annotations
@@ -19,18 +19,23 @@ from sqlalchemy.exc import DBAPIError
 from storage.address import SiteKey
 
 # Not `check` and `needs`, which others write and the opening verifies, nor what bears a seal of its own.
-_META: Final = ("deferred", "hashes")
+_META: Final = ("deferred", "hashes", "newest")
 
 
 def seal(db: Connection, site_key: SiteKey) -> bytes:
     """What the meta row `sealed` has to be: 16 octets; none where the tables cannot be read."""
+    return _look(db, site_key)[0]
+
+
+def _look(db: Connection, site_key: SiteKey) -> tuple[bytes, dict[str, bytes]]:
+    """The seal, and the rows of table meta that it is of."""
     try:
         lists = db.exec_driver_sql("SELECT number, id FROM list_number ORDER BY number").all()
         marks = ",".join("?" * len(_META))
         meta = db.exec_driver_sql(f"SELECT name, value FROM meta WHERE name IN ({marks}) ORDER BY name", _META).all()
     except DBAPIError:
-        return b""
-    return of_rows(site_key, lists, meta)
+        return b"", {}
+    return of_rows(site_key, lists, meta), {row[0]: row[1] for row in meta}
 
 
 def of_rows(site_key: SiteKey, lists: Iterable[Any], meta: Iterable[Any]) -> bytes:
@@ -64,11 +69,11 @@ def begin(db: Connection, site_key: SiteKey) -> None:
 
 
 class Watch:
-    """The small tables over one writing transaction."""
+    """The small tables over one writing transaction. `meta`: rows of that table, as they were when it began."""
 
     def __init__(self, db: Connection, site_key: SiteKey):
         self._db, self._site_key = db, site_key
-        self._before = seal(db, site_key)
+        self._before, self.meta = _look(db, site_key)
         self._was_whole = _is(db, self._before)
 
     def end(self) -> None:

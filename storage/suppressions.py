@@ -65,8 +65,10 @@ def add(
             _no_longer_wanted(w, [r for r in unwanted if r[3] <= seconds(moment)], address, source)
             _note_repeated(w, row, moment)
             return Added("repeated", row[4])
-    if reason in (Reason.OPT_OUT, Reason.WANTED) and _lifted_later(w.db, keys, scope, moment):
-        return Added("outdated", 0)
+    if reason in (Reason.OPT_OUT, Reason.WANTED):
+        taken_off = keys if isinstance(whom, bytes) else [*keys, *_personal_keys(w, whom)]  # he may have stood narrower
+        if _lifted_later(w.db, taken_off, scope, moment):
+            return Added("outdated", 0)
     if any(r[1] == scope and r[3] > seconds(moment) for r in unwanted):
         return Added("outdated", 0)  # wanted again since
     unwanted = [r for r in unwanted if r[3] <= seconds(moment)]

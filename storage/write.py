@@ -23,8 +23,9 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from storage import forgotten, sealing
+from storage.address import SiteKey
 from storage.audit import Chain, Entry, Event, digest
-from storage.engine import WRITE_SECONDS, Ledger, Unavailable, first_line
+from storage.engine import WRITE_SECONDS, Ledger, Unavailable, first_line, judge_newest
 from storage.journal import Change, Sign
 from storage.terms import seconds
 
@@ -114,6 +115,18 @@ class Write:
         if self.ledger.journal is not None:
             self._changes += [("x", key, 0, 0, 0) for key in keys]
 
+    def mark_newest(self, site_key: SiteKey) -> None:
+        """From this commit on nobody opens the ledger who lacks one of these keys: rows may stand under the newest."""
+        mark = site_key.marks()[-1]
+        self.db.exec_driver_sql(
+            "INSERT INTO meta (name, value) VALUES ('newest', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            (mark,),
+        )
+        of_it = self.evidence(source="operator", because="a new site key", keys=len(site_key.keys))
+        self.audit("re-keyed", source="operator", evidence=of_it)
+        if self.ledger.journal is not None:
+            self._changes.append(("k", mark, 0, 0, 0))
+
     def job_ran(self, name: str) -> None:
         """Note when a scheduled job last ended well."""
         statement = "INSERT INTO job_run (name, at) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET at = excluded.at"
@@ -160,7 +173,7 @@ def write(ledger: Ledger, now: datetime, actor: str) -> Iterator[Write]:
     """Begin a writing transaction; commit when the block ends well, roll back on an exception.
 
     `actor`: who does it ("mailbox support", "cli root"). Raises Unavailable when it cannot begin within 5 s or
-    cannot be committed: nothing of it has happened then.
+    cannot be committed: nothing of it has happened then; Unusable when a newer site key came that we do not have.
     """
     store = ledger.store.identity()
     with _turn(ledger), ledger.connect() as db:
@@ -168,6 +181,7 @@ def write(ledger: Ledger, now: datetime, actor: str) -> Iterator[Write]:
             _run(db, statement, ledger)
         try:
             w, watch = Write(ledger, db, now, actor, Chain(ledger.site_key)), sealing.Watch(db, ledger.site_key)
+            _mind_the_keys(w, watch.meta.get("newest"))
             yield w
             w.finish()
             watch.end()
@@ -178,6 +192,14 @@ def write(ledger: Ledger, now: datetime, actor: str) -> Iterator[Write]:
         if ledger.store.identity() != store:  # committed into a file that was taken away meanwhile is not committed
             raise Unavailable(f"{ledger.name}: another database took its place while it was written to")
     w.committed()
+
+
+def _mind_the_keys(w: Write, mark: bytes | None) -> None:
+    """No row comes under a key that the ledger does not know of, nor from somebody who lacks one. Raises Unusable."""
+    marks = w.ledger.site_key.marks()
+    judge_newest(mark, w.ledger.site_key)
+    if marks[-1] != (marks[0] if mark is None else bytes(mark)):
+        w.mark_newest(w.ledger.site_key)
 
 
 @contextmanager

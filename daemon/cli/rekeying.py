@@ -15,15 +15,20 @@ if TYPE_CHECKING:
 
 
 def add(config: Loaded, as_json: bool) -> None:
-    """A new key in front. No daemon may run: what a command writes under a new key, it would not find."""
+    """A new key in front. No daemon may run: what a command writes under a new key, it would not find.
+
+    The file comes first, then the mark that demands it: a kill between the two leaves a file that has a key too many.
+    """
     from daemon.opening import Busy, sole_daemon
     from storage.rekeying import add_key
+    from storage.write import write
 
     ledger = common.ledger(config)  # is it the key of this database at all?
     _refuse_if_nodes_run(ledger)
     try:
-        with sole_daemon(config):
+        with sole_daemon(config), write(ledger, common.now(), common.actor()) as w:
             site_key = add_key(config.key_file, common.now())
+            w.mark_newest(site_key)
     except Busy as why:
         raise Stop(f"{why}: stop it first, for it does not know the new key", TEMPFAIL) from None
     fact = {"key_file": str(config.key_file), "keys": len(site_key.keys)}

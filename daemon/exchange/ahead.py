@@ -77,11 +77,16 @@ def _packed(portion: Portion) -> tuple[Any, ...]:
     keys = [row[0] for row in batch.rows]
     addresses = [batch.addresses.get(key) for key in keys] if batch.addresses else None
     others = portion.rows, portion.skipped, portion.bad, portion.owners, portion.kinds, portion.first, portion.last
-    return b"".join(keys), rests, addresses, batch.older, others
+    return b"".join(keys), rests, addresses, batch.older, batch.elsewhere, others
 
 
 def _unpacked(
-    octets: bytes, rests: Any, addresses: list[str | None] | None, older: dict[bytes, list[bytes]], others: Any
+    octets: bytes,
+    rests: Any,
+    addresses: list[str | None] | None,
+    older: dict[bytes, list[bytes]],
+    elsewhere: dict[bytes, list[bytes]],
+    others: Any,
 ) -> Portion:
     keys = [octets[n : n + KEY_OCTETS] for n in range(0, len(octets), KEY_OCTETS)]
     if isinstance(rests, tuple):
@@ -90,4 +95,4 @@ def _unpacked(
     else:
         rows = [(key, *rest) for key, rest in zip(keys, rests, strict=True)]
     named = {key: text for key, text in zip(keys, addresses or (), strict=False) if text is not None}
-    return Portion(Batch(rows, named, older), *others)
+    return Portion(Batch(rows, named, older, elsewhere), *others)

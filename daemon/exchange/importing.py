@@ -22,6 +22,7 @@ from daemon.options import House
 from storage import bulk, hashes, imports
 from storage.address import HashKind
 from storage.engine import Ledger, Unavailable
+from storage.lifts import Lifted, elsewhere
 from storage.terms import seconds
 from storage.write import write
 
@@ -62,7 +63,7 @@ class Import:
     wait: Callable[[float], object] = time.sleep
     ahead: bool = False
     _announced: set[HashKind] = field(default_factory=set, init=False)
-    _lifted: bulk.Lifted | None = field(default=None, init=False)
+    _lifted: Lifted = field(default_factory=Lifted, init=False)
 
     def begin(self, digest: bytes, file: str) -> imports.Run:
         """The import of this file, or where it was broken off."""
@@ -92,7 +93,11 @@ class Import:
         return Tally(run.position, run.added, run.already, run.skipped, run.bad)
 
     def _reader(self, begun: datetime) -> Reader:
-        return Reader(self.ledger, self.house, self.numbers, self.terms, begun=begun, now=self.clock())
+        with self.ledger.reading() as db:
+            others = elsewhere(db, self.ledger, self._lifted)
+        return Reader(
+            self.ledger, self.house, self.numbers, self.terms, begun=begun, now=self.clock(), elsewhere=others
+        )
 
     def _put(self, chunk: Portion, run: imports.Run, pace: Pace) -> imports.Run:
         """A chunk, in as many transactions as it takes.
@@ -120,7 +125,6 @@ class Import:
                     skipped=t.skipped,
                     bad=t.bad,
                 )
-            self._lifted = self._lifted or bulk.Lifted()  # from the second transaction on: it is a long list
             self.done()
             if is_last:
                 return run
@@ -136,7 +140,7 @@ class Import:
         reader, tally, seen = self._reader(now), Tally(), set[int]()
         for chunk in reader.chunks(found):
             with self.ledger.reading() as db:
-                fates = bulk.plan(db, chunk.batch, seconds(now)).fates
+                fates = bulk.plan(db, chunk.batch, seconds(now), lifted=self._lifted).fates
             for n, (row, fate) in enumerate(zip(chunk.batch.rows, fates, strict=True)):
                 if fate == "added":
                     mark = hash(row[:3])

@@ -6,6 +6,7 @@ that lie ahead are drawn in, words that we do not know make a bad row.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +19,7 @@ from daemon.options import House
 from storage.address import PUBLIC_PROVIDERS, Address, HashKind, NotAnAddress, hash_key, parse, person
 from storage.bulk import UNDATED, Batch, Fate, Row
 from storage.engine import Ledger
+from storage.lifts import Elsewhere
 from storage.sweep import PlainDomains, own_keys
 from storage.terms import ALL, REASONS, Reason, seconds
 
@@ -71,7 +73,8 @@ class _Unfit(ValueError):
 @dataclass(slots=True)
 class Portion:
     """Consecutive rows of a list, as rows of the ledger. `rows`: how many of the list. `owners`: which entry each row of the
-    batch is of, where an entry has several (else None). `first`, `last`: lines of entries in it."""
+    batch is of, where an entry has several (else None). `elsewhere`: for a row whose person was taken off under another key,
+    the row's key and that one. `first`, `last`: lines of entries in it."""
 
     batch: Batch
     rows: int = 0
@@ -81,6 +84,7 @@ class Portion:
     kinds: set[HashKind] = field(default_factory=set)
     first: int | None = None
     last: int | None = None
+    elsewhere: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     def tally(self, fates: Sequence[Fate], but: int = 0) -> tuple[Tally, int]:
         """What became of it, but for its first `but` rows, which were counted before; and how many of those are left.
@@ -109,6 +113,8 @@ class Portion:
         batch = Batch(rows[start:end], self.batch.addresses, self.batch.older)
         if self.batch.older:
             batch.older = {row[0]: self.batch.older.get(row[0], ()) for row in batch.rows}
+        if elsewhere := self.batch.elsewhere:
+            batch.elsewhere = {row[0]: elsewhere[row[0]] for row in batch.rows if row[0] in elsewhere}
         owners = None if self.owners is None else self.owners[start:end]
         found = Portion(batch, owners=owners, first=self.first, last=self.last)
         if start == 0:
@@ -133,6 +139,7 @@ def together(parts: Sequence[Portion]) -> Portion:
         whole.skipped += part.skipped
         whole.bad += part.bad
         whole.kinds |= part.kinds
+        whole.elsewhere += part.elsewhere
         whole.first = whole.first or part.first
         whole.last = part.last or whole.last
     if several:
@@ -141,13 +148,31 @@ def together(parts: Sequence[Portion]) -> Portion:
     else:
         rows.sort(key=itemgetter(0))
     whole.batch.rows = rows
+    whole.batch.elsewhere = _of_all(whole.elsewhere, rows)
     return whole
+
+
+def _of_all(elsewhere: Sequence[tuple[bytes, bytes]], rows: Sequence[Row]) -> dict[bytes, list[bytes]]:
+    """Row's key -> other keys under which its person was taken off, where that holds for each of its rows.
+
+    Two addresses may have one key (`ann+x@`, `ann+y@`): that one of them was taken off must not keep the other one off.
+    """
+    found: dict[bytes, list[bytes]] = {}
+    if elsewhere:
+        carrying = Counter(elsewhere)
+        theirs = {key for key, _ in carrying}
+        there = Counter(row[0] for row in rows if row[0] in theirs)
+        for (key, other), times in carrying.items():
+            if times == there[key]:
+                found.setdefault(key, []).append(other)
+    return found
 
 
 class Reader:
     """Makes portions of rows.
 
     `numbers`: list id -> number. `begun`: the date of rows without one. `now`: what lies behind it is clamped to it.
+    `elsewhere`: of those who were taken off the list; None if nobody was.
     """
 
     def __init__(
@@ -159,10 +184,13 @@ class Reader:
         *,
         begun: datetime,
         now: datetime,
+        elsewhere: Elsewhere | None = None,
     ):
         self._house, self._numbers, self._terms = house, numbers, terms
         self._key, self._same, self._keep = ledger.site_key, ledger.same_person, ledger.keep_addresses
         self._hasher, self._several = ledger.site_key.hashers[0], len(ledger.site_key.hashers) > 1
+        self._elsewhere = elsewhere
+        self._all_elsewhere = elsewhere is not None and elsewhere.of_plain_too
         self._now, self._begun = seconds(now), seconds(begun)
         self._as_of = UNDATED if terms.as_of is None else self._moment(terms.as_of)
         self._ran_out = self._now - terms.soft_days * 86400
@@ -203,8 +231,8 @@ class Reader:
             made.first, made.last = entries[0].line, entries[-1].line
             return made
         rows, owners, several = made.batch.rows, list[int](), False
-        for number, (entry, key) in enumerate(zip(entries, keys, strict=True)):
-            line, text, hashed = entry.line, entry.address, entry.hashed
+        for number, (entry, plain) in enumerate(zip(entries, keys, strict=True)):
+            line, text, hashed, key = entry.line, entry.address, entry.hashed, plain
             try:
                 terms = self._usual if entry[2:5] == _UNSAID else self._terms_of(entry)
                 if hashed:
@@ -219,6 +247,9 @@ class Reader:
             if terms[1] == Reason.SOFT_BOUNCE and (terms[2] or self._begun) < self._ran_out:
                 made.skipped += 1
                 continue
+            if self._elsewhere:
+                others = self._taken_off(self._elsewhere, entry, bool(plain), key)
+                made.elsewhere += [(key, other) for other in others] * len(terms[0])
             rows.append((key, terms[0][0], terms[1], terms[2]))
             owners.append(number)
             if len(terms[0]) > 1:
@@ -248,7 +279,7 @@ class Reader:
         """Nothing but plain addresses, and nothing to keep beside their keys: a quarter of the time of all is saved."""
         return (
             bool(entries)
-            and not (self._keep or self._several or self._usual[1] == Reason.SOFT_BOUNCE)
+            and not (self._keep or self._several or self._all_elsewhere or self._usual[1] == Reason.SOFT_BOUNCE)
             and b"" not in keys
             and all(entry[2:5] == _UNSAID and entry[6] is None for entry in entries)
         )
@@ -305,6 +336,13 @@ class Reader:
             addresses[key] = text[:at] + text[at:].lower()
         if self._several:
             older[key] = self._key.address_keys(form)[1:]
+
+    def _taken_off(self, elsewhere: Elsewhere, entry: Entry, plain: bool, key: bytes) -> Iterable[bytes]:
+        """The other keys under which the person of this row was taken off."""
+        if plain:
+            return elsewhere.of_plain(entry.address) if self._all_elsewhere else ()
+        others = elsewhere.of_hash(key) if entry.hashed else elsewhere.of_address(parse(entry.address))
+        return dict.fromkeys(other for other in others if other != key)
 
     def _parsed(self, text: str) -> Address:
         try:

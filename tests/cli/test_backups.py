@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -370,6 +371,38 @@ def test_a_new_key_and_the_rows_that_move_to_it(kept: Desk) -> None:
         assert kept("check", one).code == 1
     assert kept("audit", "verify").code == 0
     assert kept("show", "--ref", "1", "--json").fact["suppressed"] is True
+
+
+def test_without_the_newest_key_no_command_answers(kept: Desk) -> None:
+    kept("suppress", "ann@example.com")
+    old = (kept.directory / "site.key").read_text()
+    kept("migrate", "--new-key")
+    kept("suppress", "bob@example.com")
+    new = (kept.directory / "site.key").read_text()
+    (kept.directory / "site.key").write_text(old)
+    for line in ("check bob@example.com", "suppress cem@example.com", "migrate --new-key", "backup a.db", "run"):
+        said = kept(*line.split())
+        assert (said.code, "put the newest key file in place" in said.sentence) == (78, True), line
+    assert (kept.directory / "site.key").read_text() == old
+    (kept.directory / "site.key").write_text(new)
+    assert kept("check", "bob@example.com").code == 1
+    assert kept("check", "cem@example.com").code == 0
+    assert kept("audit", "verify").code == 0
+
+
+def test_a_new_key_whose_command_was_killed_is_taken_up_by_the_next_one(
+    kept: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept("suppress", "ann@example.com")
+    old = (kept.directory / "site.key").read_text()
+    with monkeypatch.context() as killed:
+        killed.setattr("storage.write.Write.mark_newest", lambda *_: sys.exit(9))
+        with pytest.raises(SystemExit):
+            kept("migrate", "--new-key")
+    assert kept("check", "ann@example.com").code == 1
+    kept("suppress", "bob@example.com")
+    (kept.directory / "site.key").write_text(old)
+    assert kept("check", "bob@example.com").code == 78
 
 
 def test_rows_move_beside_a_daemon_only_if_it_knows_the_new_key(kept: Desk) -> None:

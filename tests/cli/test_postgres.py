@@ -92,6 +92,24 @@ def test_a_backup_goes_into_another_empty_database(desk: Desk, url: str, postgre
     postgres.drop(database)
 
 
+def test_a_node_without_the_newest_key_answers_nobody(desk: Desk, url: str) -> None:
+    desk("suppress", "ann@example.com")
+    old = Path("site.key").read_bytes()
+    desk("migrate", "--new-key")
+    desk("suppress", "bob@example.com")
+    desk("migrate", "--to", url)
+    desk.configure(on(url))
+    assert desk("check", "bob@example.com").code == 1
+    assert desk("migrate", "--new-key", "--json").fact["keys"] == 3
+    new = Path("site.key").read_bytes()
+    Path("site.key").write_bytes(old)
+    for line in ("check bob@example.com", "suppress cem@example.com", "migrate --new-key", "run"):
+        said = desk(*line.split())
+        assert (said.code, "put the newest key file in place" in said.sentence) == (78, True), line
+    Path("site.key").write_bytes(new)
+    assert desk("audit", "verify").code == 0
+
+
 def test_lists_come_and_go_and_people_are_forgotten_there_too(desk: Desk, url: str) -> None:
     desk.configure(on(url))
     desk("migrate")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -93,6 +94,27 @@ def test_what_one_node_reads_every_node_enforces_and_another_takes_over(
         assert "example.com" not in node.log_file.read_text()
 
 
+def test_a_node_that_runs_without_the_newest_key_defers(nodes: tuple[Daemon, Daemon]) -> None:
+    first, second = nodes
+    first.start()
+    first.until(lambda: first.rcpt(CLEAR).startswith("250"))
+    second.file.write_text(second.config)
+    second.file.chmod(0o600)
+    key_file = second.directory / "site.key"
+    key_file.write_text("11" * 32 + "\n" + key_file.read_text())
+    second.cli("suppress", ANN)
+    first.until(lambda: first.rcpt(ANN).startswith("451 4.3.0"))
+    assert first.rcpt(CLEAR).startswith("451 4.3.0")
+    second.start()
+    assert second.rcpt(ANN).startswith("550 5.7.1")
+    assert second.rcpt(CLEAR).startswith("250")
+    shutil.copy(key_file, first.directory / "site.key")
+    assert first.stop() == 0
+    first.start()
+    assert first.rcpt(ANN) == second.rcpt(ANN)
+    assert (first.stop(), second.stop()) == (0, 0)
+
+
 def test_a_database_that_goes_and_comes_back(nodes: tuple[Daemon, Daemon], server: Postgres) -> None:
     first, second = nodes
     first.start()
@@ -111,3 +133,20 @@ def test_a_database_that_goes_and_comes_back(nodes: tuple[Daemon, Daemon], serve
         assert node.rcpt(CLEAR).startswith("250")
     second.until(lambda: second.events("database_reached"))
     assert (first.stop(), second.stop()) == (0, 0)
+
+
+def test_a_database_that_stands_still(nodes: tuple[Daemon, Daemon], server: Postgres) -> None:
+    first, _ = nodes
+    first.start()
+    first.cli("suppress", ANN)
+    assert first.rcpt(CLEAR).startswith("250")
+    with server.frozen():
+        for _ in range(3):
+            began = time.monotonic()
+            assert first.rcpt(CLEAR).startswith("451 4.3.0")
+            assert time.monotonic() - began < 5
+    began = time.monotonic()
+    first.until(lambda: first.rcpt(CLEAR).startswith("250"))
+    assert time.monotonic() - began < 10
+    assert first.rcpt(ANN).startswith("550 5.7.1")
+    assert first.stop() == 0

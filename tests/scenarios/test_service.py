@@ -13,13 +13,17 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from daemon import jobs
+from daemon.config import load
 from daemon.mailbox.watcher import Watcher
+from daemon.nodes import Duties
 from daemon.service import Service
+from tests.ledgers import books
 from tests.loopback import free_port
 from tests.scenarios.process import Daemon, config, notify_socket
 from tests.servers import Dovecot, Sink
@@ -237,6 +241,40 @@ def test_a_long_job_does_not_delay_the_end() -> None:
     asyncio.run(service())
     assert time.monotonic() - began < 3
     going.set()
+
+
+def test_people_are_written_to_by_one_task_though_a_reload_comes_while_our_duties_change(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Post:
+        """Finishes the notice in hand before it ends, as the real one does."""
+
+        async def run(self) -> None:
+            running.append(self)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0.01)
+                running.remove(self)
+
+    async def service() -> None:
+        it = Service(loaded, ledger, {}, relay=cast("Any", SimpleNamespace(pool=None)))
+        it.duties = Duties(ledger)
+        await it._write_to_people()
+        await asyncio.sleep(0)
+        await asyncio.gather(it._write_to_people(), it._write_to_people())
+        await asyncio.sleep(0)
+        assert len(running) == 1
+        await it._stop_writing()
+        assert running == []
+
+    running: list[Post] = []
+    monkeypatch.setattr("daemon.building.post", lambda *_: Post())
+    (home / "optoutd.toml").write_text(config(free_port()))
+    (home / "optoutd.toml").chmod(0o600)
+    loaded, ledger = load(home / "optoutd.toml"), books(home / "ledger").ledger
+    asyncio.run(service())
+    ledger.close()
 
 
 def test_every_mailbox_is_told_to_stop_before_any_is_waited_for() -> None:

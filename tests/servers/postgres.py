@@ -89,6 +89,31 @@ class Postgres(Server):
         """Without waiting for the clients to go."""
         self._end(signal.SIGINT)
 
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Every process of it stands still: connections stay, new ones are taken by the kernel, and nothing answers."""
+        assert self._process is not None
+        stopped: list[int] = []
+        try:
+            for pid in self._pids():  # the first is the one that starts all others
+                os.kill(pid, signal.SIGSTOP)
+                stopped.append(pid)
+            for pid in set(self._pids()) - set(stopped):
+                os.kill(pid, signal.SIGSTOP)
+                stopped.append(pid)
+            yield
+        finally:
+            for pid in stopped:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    def _pids(self) -> list[int]:
+        """Of the server and of its children, each of which leads a session of its own."""
+        assert self._process is not None
+        master = self._process.pid
+        children = Path(f"/proc/{master}/task/{master}/children").read_text()
+        return [master, *map(int, children.split())]
+
     def _up(self) -> bool:
         if not accepts(self.port):
             return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlmodel import SQLModel
 
@@ -39,10 +40,11 @@ def _server(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Ite
 @pytest.fixture
 def on_server(_server: Ledger) -> Iterator[Books]:
     """In PostgreSQL, emptied."""
-    with _server.connect() as db:
-        db.exec_driver_sql(f"TRUNCATE {', '.join(_EMPTIED)} RESTART IDENTITY")
-        db.exec_driver_sql("DELETE FROM meta WHERE name <> 'needs'")
-        db.exec_driver_sql("INSERT INTO meta (name, value) VALUES (?, ?)", first_facts(_server.site_key))
+    assert isinstance(_server.store, Server)
+    with psycopg.connect(_server.store.url) as db, db.cursor() as cursor:  # whatever site key the last test left there
+        cursor.execute(f"TRUNCATE {', '.join(_EMPTIED)} RESTART IDENTITY".encode())
+        cursor.execute("DELETE FROM meta WHERE name <> 'needs'")
+        cursor.executemany("INSERT INTO meta (name, value) VALUES (%s, %s)", first_facts(_server.site_key))
     it = opened(Ledger(_server.store, _server.site_key))
     yield it
     it.close()

@@ -262,21 +262,17 @@ def test_all_forms_of_an_address_are_one_person(tmp_path: Path, written: str, er
 
 
 def test_rows_under_an_older_site_key_are_found(life: Life) -> None:
-    from dataclasses import replace
-
     from storage.address import SiteKey
     from storage.engine import Ledger
 
     happened(life, "asks", "bounces")
     ledger = life.it.ledger
-    newer = Ledger(ledger.store, SiteKey((bytes(32), *ledger.site_key.keys)))
+    life.it.ledger = newer = Ledger(ledger.store, SiteKey((bytes(32), *ledger.site_key.keys)))
     people.erase_everywhere(newer, parse(ZELDA), NOW, "test")
     assert life.found() == []
     with write(newer, NOW, "test") as w:
         suppressions.add(w, parse(ZELDA), 1, Reason.OPT_OUT, "mail", {"words": "zelda.quux again"})
     assert life.found() == []
-    newer.close()
-    life.it = replace(life.it, ledger=newer)
 
 
 def test_a_digest_that_anybody_can_make_does_not_stay(life: Life) -> None:
