@@ -29,6 +29,7 @@ DESKS = {
     "daemon.exchange",
     "daemon.notices",
     "daemon.register",
+    "daemon.hand",
     "daemon.telling",
     "daemon.webhooks",
 }
