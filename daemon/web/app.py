@@ -17,16 +17,16 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from daemon import events
 from daemon.config import bound_to, host_port
-from daemon.web import oneclick
+from daemon.web import public
 from daemon.web.context import Context
-from daemon.web.pages import SECURITY, Page, stylesheet
+from daemon.web.guessing import Guesses
+from daemon.web.pages import Page
 
 MAX_CONNECTIONS: Final = 500  # each is a file descriptor, of which the relay needs some too
 PATIENCE_SECONDS: Final = 10.0  # for a request to arrive, and for an answer to be read
@@ -37,27 +37,12 @@ _ORIGIN: Final = re.compile(r"https?://[^/]*", re.IGNORECASE)
 def application(context: Context, worker: ThreadPoolExecutor) -> Starlette:
     """The routes of the door. `state.context` may be replaced between requests; `state.worker` is for writing."""
     app = Starlette(
-        routes=[
-            Route("/u", oneclick.unsubscribe, methods=oneclick.METHODS),
-            Route("/u/{token:path}", oneclick.unsubscribe, methods=oneclick.METHODS),
-            Route("/static/style.css", _style),
-            Route("/healthz", _alive),
-        ],
+        routes=public.ROUTES,
         exception_handlers={HTTPException: _refused, Exception: _broken},
     )
     app.router.redirect_slashes = False  # RFC 8058 3.2: no redirects
-    app.state.context, app.state.worker = context, worker
+    app.state.context, app.state.worker, app.state.guesses = context, worker, Guesses()
     return app
-
-
-async def _alive(_: Request) -> Response:
-    """That we can answer is the answer."""
-    return PlainTextResponse("ok\n", headers=SECURITY)
-
-
-async def _style(_: Request) -> Response:
-    headers = {**SECURITY, "Cache-Control": "public, max-age=3600"}
-    return Response(stylesheet(), media_type="text/css", headers=headers)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from daemon import events
 from daemon.mail import tokens
-from daemon.web import oneclick
-from daemon.web.oneclick import MAX_BODY, fields
+from daemon.web import forms, linked
+from daemon.web.forms import MAX_BODY, first, pairs
 from storage import suppressions
 from storage.address import parse
 from storage.audit import verify
@@ -33,6 +33,13 @@ PARTS = (
     b"One-Click\r\n"
     b"-----FormBoundaryjWmhtjORrn--\r\n"
 )  # the example of RFC 8058 section 8.2
+
+
+
+
+def fields(content_type: str, body: bytes) -> dict[str, str]:
+    """As the door reads them."""
+    return first(pairs(content_type, body))
 
 
 # ------------------------------------------------------------------ opting out
@@ -202,7 +209,7 @@ def test_a_large_body_is_not_read(web: Door, chunked: bool) -> None:
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(web: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(oneclick, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(forms, "BODY_SECONDS", 0.2)
     head = f"POST /u/{web.token()} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 26\r\n\r\nList-"
     assert read_answer(web.raw(head.encode())).status == 408
     assert web.standing() == []
@@ -244,7 +251,7 @@ def test_what_was_not_recorded_is_not_confirmed(web: Door) -> None:
 
 
 def test_a_writer_that_does_not_let_go_is_not_waited_for(web: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(oneclick, "COMMIT_SECONDS", 0.3)
+    monkeypatch.setattr(linked, "COMMIT_SECONDS", 0.3)
     other = sqlite3.connect(web.books.ledger.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     try:
@@ -254,7 +261,7 @@ def test_a_writer_that_does_not_let_go_is_not_waited_for(web: Door, monkeypatch:
         other.execute("ROLLBACK")
         other.close()
     assert [a.status for a in answers] == [503] * 8
-    monkeypatch.setattr(oneclick, "COMMIT_SECONDS", 10.0)
+    monkeypatch.setattr(linked, "COMMIT_SECONDS", 10.0)
     assert web.post(web.token()).status == 200
     written = [n for n in range(8) if web.standing(f"p{n}@customer.example")]
     assert len(written) <= 1  # the one that had its turn may have been written; those that waited were not begun
