@@ -51,7 +51,7 @@ class Guesses:
         self._full_at.move_to_end(network)
         if len(self._full_at) > NETWORKS:
             self._full_at.popitem(last=False)
-        return max(wait, 0.0)
+        return wait if wait > 0.001 else 0.0  # less is what floating point makes of nothing
 
 
 def network_of(client: str) -> str:

@@ -28,7 +28,9 @@ def leave(
     who = ledger.site_key.who_has(token.address_key)
     detail = {"words": words, "list": token.list_number}
     with write(ledger, now, "web") as w:
-        for scope, added in zip(scopes, clicking.leave(w, token.address_key, scopes, source, detail, click), strict=True):
+        for scope, added in zip(
+            scopes, clicking.leave(w, token.address_key, scopes, source, detail, click), strict=True
+        ):
             if added.outcome == "outdated":  # nobody clicks before now: our clock was set back behind a later lift
                 raise Unavailable("the clock is behind what the ledger has of this person")
             said, repeated = suppressions.scope_word(w.db, scope), added.outcome == "repeated"
