@@ -38,4 +38,4 @@ class Context:
     def title(self, list_number: int) -> str | None:
         """What people know a list by; None if the config has none of this number (any more)."""
         found = self.lists().get(list_number)
-        return found and (found.title or found.id)
+        return None if found is None else found.title or found.id
