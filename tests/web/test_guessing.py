@@ -73,6 +73,14 @@ def test_it_remembers_so_many_networks_and_no_more() -> None:
     assert len(guesses._full_at) == NETWORKS
 
 
+def test_whoever_goes_on_is_not_forgotten_for_others() -> None:
+    guesses = Guesses(Clock())
+    for number in range(NETWORKS * 2):
+        guesses.delay("192.0.2.1")
+        guesses.delay(f"10.{number >> 8}.{number & 255}.1")
+    assert guesses.delay("192.0.2.1") is None
+
+
 async def test_only_so_many_wait_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guessing, "WAITING", 3)
     monkeypatch.setattr(guessing, "AT_ONCE", 1)
