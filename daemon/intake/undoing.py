@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
@@ -29,11 +30,20 @@ def by_link(w: Write, token: Token, asked: datetime, source: str) -> bool:
     """
     if not in_time(token, asked):
         return False
-    scope, made = token.list_number or ALL, (token.day + 1) * _DAY
-    if undo(w, token.address_key, scope, asked, _BY_LINK, source=source, made=made):
+    scope = token.list_number or ALL
+    good_for = min([(token.day + 1) * _DAY, *_used(w, token, scope)])
+    if undo(w, token.address_key, scope, asked, _BY_LINK, source=source, made=good_for):
         who, name = w.ledger.site_key.who_has(token.address_key), suppressions.scope_word(w.db, scope)
         w.after_commit(lambda: events.suppression_lifted(who, name, 1))
     return True
+
+
+def _used(w: Write, token: Token, scope: int) -> Iterator[int]:
+    """The seconds before this link, or another of its day, did its work: it is not good for what was asked after that."""
+    for fact in suppressions.by_keys(w.db, [token.address_key]):
+        detail, at = fact.detail or {}, seconds(fact.at)
+        if fact.scope == scope and detail.get("because") == _BY_LINK and at >= token.day * _DAY:
+            yield int(detail.get("asked", at)) - 1
 
 
 def undo(
@@ -42,11 +52,14 @@ def undo(
     """Undo an opt-out by the person's own wish: its row goes; of one list alone, `wanted` exempts it.
 
     Complaint, bounce and operator rows stay (DESIGN 4.6). `made`: when the link was made that confirms it (seconds since
-    1970): it is not good for a later opt-out. False: nothing stood, or the person has opted out since.
+    1970): it is not good for an opt-out that was asked later, or later once more. False: nothing stood, or the person has
+    opted out since.
     """
     rows = suppressions.standing(w.db, w.ledger.site_key, whom)
     mine = [r for r in rows if r[2] == Reason.OPT_OUT and r[1] in (scope, ALL)]
-    if not mine or any(asked_again(w, r, asked) or (made is not None and r[3] > made) for r in mine):
+    if not mine or any(
+        asked_again(w, r, asked) or (made is not None and suppressions.last_asked(w.db, r) > made) for r in mine
+    ):
         return False
     gone = suppressions.lift(w, whom, scope, because, source, only=Reason.OPT_OUT, asked=asked)
     if scope != ALL and any(r[1] == ALL for r in mine):

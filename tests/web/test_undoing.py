@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 import pytest
@@ -139,6 +139,30 @@ def test_a_link_is_not_good_for_a_later_opt_out(web: Door) -> None:
     web.books.suppress(ANN)
     assert post(web, path).status == 200
     assert web.standing() == [(ALL, Reason.OPT_OUT)]
+
+
+def test_a_link_is_not_good_for_an_opt_out_that_was_asked_for_once_more(web: Door) -> None:
+    web.books.suppress(ANN, since=web.context.now() - timedelta(days=5))
+    web.post(web.token())
+    assert post(web, web.notice(day=-3)).status == 200
+    assert web.standing() == [(ALL, Reason.OPT_OUT)]
+
+
+@pytest.mark.parametrize("list_id", [None, "offers"])
+def test_a_link_does_its_work_once(ledger: Books, list_id: str | None) -> None:
+    """On the very day it was made, too: a browser that sends a form again does not bring back who has left again."""
+    began = datetime.now(UTC).replace(hour=1, minute=0)
+    clock = [began]
+    with door(ledger, replace(context(ledger), now=lambda: clock[0])) as web:
+        ledger.suppress(ANN, since=began - timedelta(minutes=30))
+        path = web.notice(list_id)
+        post(web, path)
+        assert (web.books.numbers["offers"], Reason.WANTED) in web.standing() if list_id else web.standing() == []
+        clock[0] += timedelta(minutes=5)
+        web.post(web.token())
+        clock[0] += timedelta(minutes=5)
+        assert post(web, path).status == 200
+        assert web.standing() == [(ALL, Reason.OPT_OUT)]
 
 
 def test_whoever_holds_the_link_cannot_take_back_an_older_wish_nor_learn_of_it(web: Door) -> None:
