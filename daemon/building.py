@@ -11,7 +11,7 @@ from daemon import notices
 from daemon.config import Config, House, Loaded, Mailbox
 from daemon.gate import Gate
 from daemon.intake import Intake
-from daemon.mail.links import undo_by_mail
+from daemon.mail.links import undo_link
 from daemon.mail.reading import Reading
 from daemon.mail.triage import read
 from daemon.mailbox.session import Session, connect
@@ -48,8 +48,8 @@ def writes_to_people(config: Config) -> bool:
 def post(config: Config, ledger: Ledger, pool: Pool) -> notices.Post:
     """What sends our own mail."""
     sender = notices.sender_of(config.notices.sender, config.house)
-    undo_link = partial(undo_by_mail, next(iter(config.house.addresses), sender))  # there is no page to undo at yet
-    return notices.Post(ledger, config.house, sender, pool, undo_link, now)
+    link = partial(undo_link, config.web.public_url, next(iter(config.house.addresses), sender))
+    return notices.Post(ledger, config.house, sender, pool, link, now)
 
 
 def web_context(

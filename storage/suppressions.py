@@ -102,6 +102,12 @@ def last_asked(db: Connection, row: RawRow) -> int:
     return max(row[3], int(again or 0))
 
 
+def was_repeated(db: Connection, row: RawRow) -> bool:
+    """Was what a standing row is about asked for more than once, before or after it?"""
+    query = "SELECT 1 FROM asked_again WHERE key = ? AND scope = ? AND reason = ?"
+    return db.exec_driver_sql(query, row[:3]).first() is not None
+
+
 def _keys_for_writing(w: Write, whom: Whom) -> tuple[list[bytes], str]:
     """(the keys under which rows of this person may stand, the first for new ones; the plain address, "" if unknown)."""
     if isinstance(whom, bytes):

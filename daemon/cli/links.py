@@ -25,7 +25,7 @@ def token(
     For mail that does not pass through the relay. They never expire, and can only take away; `undo` gives back, and works for 30 days.
     """
     from daemon.mail import tokens
-    from daemon.mail.links import links_of, undo_by_mail
+    from daemon.mail.links import links_of
     from storage.address import NotAnAddress, parse, person
     from storage.terms import ALL, seconds
 
@@ -48,9 +48,7 @@ def token(
         link = tokens.make(ledger.site_key, "link", key, number)
         undo = tokens.make(ledger.site_key, "undo", key, number, day=day)
         fact: dict[str, Any] = {"address": text, "list": list_id, "token": link}
-        fact |= {"one_click": links.one_click(link), "mailto": links.mailto(link), "undo": None}
-        if links.address:  # there is no page to undo at yet
-            fact["undo"] = undo_by_mail(links.address, undo)
+        fact |= {"one_click": links.one_click(link), "mailto": links.mailto(link), "undo": links.undo(undo)}
         lines = [x for x in (fact["one_click"], fact["mailto"], fact["undo"] and f"{fact['undo']} (30 days)") if x]
         tell(fact, as_json, f"{text}  " + f"\n{' ' * len(text)}  ".join(lines or [link]))
     if failed:

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from daemon import events
 from daemon.intake.deciding import close, concerned
 from daemon.intake.desk import Desk, Done, Envelope, Shelf, scope_numbers
-from daemon.intake.undoing import undo
+from daemon.intake.undoing import by_link
 from daemon.mail.reading import (
     AutoReply,
     Bounce,
@@ -26,17 +26,16 @@ from daemon.mail.reading import (
     addresses,
     label,
 )
-from daemon.mail.tokens import UNDO_DAYS, Token
+from daemon.mail.tokens import Token
 from storage import incoming, outbox, suppressions
 from storage.address import Address, Who
 from storage.incoming import Item
 from storage.suppressions import Whom
-from storage.terms import ALL, Reason, seconds
+from storage.terms import ALL, Reason
 from storage.write import Write
 
 ONE_WRITER: Final = (3, 20)  # of 20 unproven requests an hour, at most 3 may come from one writer
 NOTICE_WITHIN: Final = timedelta(days=2)  # nobody is told of a request that is older
-_BY_LINK: Final = "the person confirmed by the link of our notice"
 
 
 class Act:
@@ -168,16 +167,9 @@ class Act:
 
     def _undo(self, reading: Resubscribe, token: Token) -> Done:
         """The link of a notice came back: what it names is undone, unless it was asked for again. Too late: a person decides."""
-        scope = token.list_number or ALL
-        asked, made = seconds(self._asked()), token.day * 86_400
-        in_time = made - 86_400 <= asked <= made + (UNDO_DAYS + 1) * 86_400
-        if not in_time:
-            late = replace(reading, scope=(suppressions.scope_word(self._w.db, scope),))
+        if not by_link(self._w, token, self._asked(), "mail"):
+            late = replace(reading, scope=(suppressions.scope_word(self._w.db, token.list_number or ALL),))
             return self._doubt(late, late.addresses)
-        if undo(self._w, token.address_key, scope, self._asked(), _BY_LINK, made=made + 86_400):
-            who = self._who(token.address_key)
-            name = suppressions.scope_word(self._w.db, scope)
-            self._w.after_commit(lambda: events.suppression_lifted(who, name, 1))
         return self._record("resubscribe", target="processed")
 
     def by_hand(self, reading: Reading) -> Done:

@@ -47,9 +47,12 @@ class Links:
 
     def undo(self, token: str) -> str | None:
         """What gives back: a page, or a mail to us where there is no web door."""
-        if self.public_url:
-            return f"{self.public_url}/undo/{token}"
-        return undo_by_mail(self.address, token) if self.address else None
+        return undo_link(self.public_url, self.address, token) if self.public_url or self.address else None
+
+
+def undo_link(public_url: str, address: str, token: str) -> str:
+    """What gives back: a page under this base, or where there is none ("") a mail to this address."""
+    return f"{public_url}/undo/{token}" if public_url else undo_by_mail(address, token)
 
 
 def undo_by_mail(address: str, token: str) -> str:

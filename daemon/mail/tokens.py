@@ -2,7 +2,8 @@
 
 30 octets: version (high nibble) and number of the site key (low nibble), address key 16, list number 2, MAC 11;
 written as 48 characters of base32 (RFC 4648) without padding, in any case. A link that was stamped has no expiry and
-can only take away. An `undo` token gives back: two more octets say on which day it was made (52 characters).
+can only take away. Two purposes give back: an `undo` token, in which two more octets say on which day it was made (52
+characters), and a `regret` token, in which ten more name one click on a page of ours (64 characters).
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ from typing import Final, Literal
 from daemon.mail.patterns import pattern
 from storage.address import KEY_OCTETS, SiteKey
 
-Purpose = Literal["link", "received", "undo"]
+Purpose = Literal["link", "received", "undo", "regret"]
 VERSION: Final = 1
 LENGTH: Final = 48  # characters
 UNDO_LENGTH: Final = 52
 UNDO_DAYS: Final = 30
+CLICK_OCTETS: Final = 10
 NOBODY: Final = bytes(KEY_OCTETS)  # the address key of a message with several recipients
 _MAC_OCTETS: Final = 11
 _SAID_OCTETS: Final = 1 + KEY_OCTETS + 2
+_LENGTHS: Final = {"undo": UNDO_LENGTH, "regret": 64}
 _CANDIDATE = pattern(r"(?<![a-z0-9])(?:[a-z2-7]{48}|[a-z2-7]{52})(?![a-z0-9])")
 
 
@@ -34,25 +37,29 @@ _CANDIDATE = pattern(r"(?<![a-z0-9])(?:[a-z2-7]{48}|[a-z2-7]{52})(?![a-z0-9])")
 class Token:
     """What a valid token says: whose (an address key; NOBODY: several recipients), and of which list (0: none).
 
-    `day`: when an `undo` token was made, in days since 1970; 0 for the others.
+    `day`: when an `undo` token was made, in days since 1970; 0 for the others. `click`: which one a `regret` token is
+    about, as whoever recorded it calls it; b"" for the others.
     """
 
     address_key: bytes
     list_number: int
     day: int = 0
+    click: bytes = b""
 
 
-def make(site_key: SiteKey, purpose: Purpose, address_key: bytes, list_number: int, *, day: int = 0) -> str:
-    """A token under the newest site key. `list_number` 0..65535, `day` for `undo` only.
+def make(
+    site_key: SiteKey, purpose: Purpose, address_key: bytes, list_number: int, *, day: int = 0, click: bytes = b""
+) -> str:
+    """A token under the newest site key. `list_number` 0..65535, `day` for `undo` only, `click` for `regret` only.
 
     Raises ValueError for what does not fit.
     """
     number = len(site_key.keys)
     fits = number <= 15 and len(address_key) == KEY_OCTETS and 0 <= list_number < 65536 and 0 <= day < 65536
-    if not fits or (purpose == "undo") != bool(day):
+    if not fits or (purpose == "undo") != bool(day) or len(click) != CLICK_OCTETS * (purpose == "regret"):
         raise ValueError("a token takes at most 15 site keys, a 16-octet address key, 16-bit numbers; a day to undo")
     said = bytes([VERSION << 4 | number]) + address_key + list_number.to_bytes(2, "big")
-    said += day.to_bytes(2, "big") if purpose == "undo" else b""
+    said += day.to_bytes(2, "big") if purpose == "undo" else click
     return _base32(said + _mac(site_key, purpose, number, said))
 
 
@@ -70,7 +77,7 @@ def _base32(octets: bytes) -> str:
 
 def read(site_key: SiteKey, purpose: Purpose, text: str) -> Token | None:
     """The token in `text` (exactly its characters, any case), or None if it is not one of ours for this purpose."""
-    length = UNDO_LENGTH if purpose == "undo" else LENGTH
+    length = _LENGTHS.get(purpose, LENGTH)
     if len(text) != length or not text.isascii():
         return None
     try:
@@ -86,7 +93,10 @@ def read(site_key: SiteKey, purpose: Purpose, text: str) -> Token | None:
     if not hmac.compare_digest(mac, _mac(site_key, purpose, number, said)):
         return None
     list_number = int.from_bytes(said[1 + KEY_OCTETS : _SAID_OCTETS], "big")
-    return Token(said[1 : 1 + KEY_OCTETS], list_number, int.from_bytes(said[_SAID_OCTETS:], "big"))
+    address_key, more = said[1 : 1 + KEY_OCTETS], said[_SAID_OCTETS:]
+    if purpose == "regret":
+        return Token(address_key, list_number, click=more)
+    return Token(address_key, list_number, int.from_bytes(more, "big"))
 
 
 def find(site_key: SiteKey, purposes: Iterable[Purpose], text: str) -> Iterator[Token]:

@@ -12,17 +12,18 @@ from typing import Final
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from daemon import events
-from daemon.web import console, oneclick
+from daemon.web import console, public
 from daemon.web.console.access import Guesses
 from daemon.web.console.sessions import Sessions
 from daemon.web.context import Context, context_of
-from daemon.web.pages import SECURITY, Page, stylesheet
-from daemon.web.rendering import static_files
+from daemon.web.guessing import Guesses as BadLinks
+from daemon.web.pages import Page
+from daemon.web.rendering import SECURITY, static_files
 from daemon.web.workers import Workers
 
 INSIDE: Final = frozenset(("console", "api", "metrics", "readyz"))  # first words of paths that are for operators
@@ -33,10 +34,7 @@ def application(context: Context, workers: Workers) -> Starlette:
     """The routes of the door. `state.context` may be replaced between requests; `state.workers` has the threads."""
     app = Starlette(
         routes=[
-            Route("/u", oneclick.unsubscribe, methods=oneclick.METHODS),
-            Route("/u/{token:path}", oneclick.unsubscribe, methods=oneclick.METHODS),
-            Route("/static/style.css", _style),
-            Route("/healthz", _alive),
+            *public.ROUTES,
             Route("/favicon.ico", _icon),
             Route("/static/{name}", _static),
             *console.ROUTES,
@@ -46,16 +44,6 @@ def application(context: Context, workers: Workers) -> Starlette:
     app.router.redirect_slashes = False  # RFC 8058 3.2: no redirects
     app.state.context, app.state.workers = context, workers
     return app
-
-
-async def _alive(_: Request) -> Response:
-    """That we can answer is the answer."""
-    return PlainTextResponse("ok\n", headers=SECURITY)
-
-
-async def _style(_: Request) -> Response:
-    headers = {**SECURITY, "Cache-Control": "public, max-age=3600"}
-    return Response(stylesheet(), media_type="text/css", headers=headers)
 
 
 async def _icon(_: Request) -> Response:
@@ -92,14 +80,14 @@ class Outermost:
 
     def __init__(self, app: Starlette):
         self._app = app
-        self._of_console = {"sessions": Sessions(), "guesses": Guesses()}
+        self._kept = {"bad_links": BadLinks(), "sessions": Sessions(), "guesses": Guesses()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context, workers = self._app.state.context, self._app.state.workers
         path = plain_path(scope["path"], context.base)
         if context.inside is None and path.split("/")[1] in INSIDE:
             path = "/"  # where there is nothing
-        state = {**scope.get("state", {}), "context": context, "workers": workers, **self._of_console}
+        state = {**scope.get("state", {}), "context": context, "workers": workers, **self._kept}
         try:
             await self._app({**scope, "path": path, "state": state}, receive, send)
         except Exception as error:  # noqa: BLE001 - told in our log; the client has had its answer from _broken

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
-from daemon.config import House
+from daemon.config import House, MailingList
 from daemon.gate import Gate
 from daemon.intake import Intake
 from daemon.values import Right
@@ -58,6 +58,7 @@ class Inside:
 class Context:
     """`numbers`: list id -> list number, of all lists there ever were. `public_url`: the https base of stamped links.
 
+    `colour`: the house's, as "#rrggbb"; "" = ours. `trusted_proxies`: addresses and networks whose word on who asks counts.
     `inside`: of the operators' rooms; None: this door has none.
     """
 
@@ -75,10 +76,14 @@ class Context:
         """The path that stamped links begin with: "" or "/mail"."""
         return urlsplit(self.public_url).path
 
+    def lists(self) -> dict[int, MailingList]:
+        """List number -> list, of those the house has now."""
+        return {self.numbers[x.id]: x for x in self.house.lists if x.id in self.numbers}
+
     def title(self, list_number: int) -> str | None:
         """What people know a list by; None if the config has none of this number (any more)."""
-        found = (x.title or x.id for x in self.house.lists if self.numbers.get(x.id) == list_number)
-        return next(found, None)
+        found = self.lists().get(list_number)
+        return None if found is None else found.title or found.id
 
 
 def context_of(request: Request) -> Context:

@@ -9,62 +9,37 @@ import functools
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from html import escape
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from daemon.web.context import Context
+from daemon.web import colours
+from daemon.web.context import context_of
+from daemon.web.rendering import SECURITY, render
 
-SECURITY: Final = {
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",  # the token is in the address of the page
-    "Cache-Control": "no-store",
-    "X-Robots-Tag": "noindex",
-}
+RIGHT_TO_LEFT: Final = ("ar", "he")
 _LANGUAGES_READ: Final = 20  # of an Accept-Language
 _ENGLISH: Final = "en"
-
-_PAGE: Final = """<!DOCTYPE html>
-<html lang="{lang}">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{heading} - {name}</title>
-<link rel="stylesheet" href="{base}/static/style.css">
-</head>
-<body>
-<main>
-<p class="house">{name}</p>
-<h1>{heading}</h1>
-{body}
-</main>
-</body>
-</html>
-"""
-# RFC 8058 3.1: a mail program posts this field; the buttons do the same. No action: it goes to the page's own address.
-_FORM: Final = """<form method="post"{class_}>
-<input type="hidden" name="List-Unsubscribe" value="One-Click">{all_}
-<button type="submit">{label}</button>
-</form>"""
-_ALL: Final = '\n<input type="hidden" name="all" value="1">'
+_ALSO: Final = {"nb": "no", "nn": "no", "iw": "he"}  # what browsers call a language that we call otherwise
+_ISOLATED: Final = "\u2068{}\u2069"  # a name in Latin script must not turn an Arabic sentence round (UAX 9)
 
 
 @functools.cache
 def texts() -> Mapping[str, Mapping[str, str]]:
-    """Language -> name of a text -> the text (daemon/web/texts.toml)."""
-    return tomllib.loads(Path(__file__).with_name("texts.toml").read_text(encoding="utf-8"))
+    """Language -> name of a text -> the text (daemon/web/texts/)."""
+    files = sorted(Path(__file__).with_name("texts").glob("*.toml"))
+    return {file.stem: tomllib.loads(file.read_text(encoding="utf-8")) for file in files}
 
 
-@functools.cache
-def stylesheet() -> bytes:
-    """The one stylesheet."""
-    return Path(__file__).with_name("static").joinpath("style.css").read_bytes()
+@functools.lru_cache(maxsize=8)
+def stylesheet(colour: str = "") -> bytes:
+    """The one stylesheet, with the house's colour ("#rrggbb") if it has one."""
+    plain = Path(__file__).with_name("static").joinpath("style.css").read_bytes()
+    return plain + colours.rules(colour).encode("ascii") if colour else plain
 
 
 def language(accepted: str, otherwise: str) -> str:
@@ -72,57 +47,66 @@ def language(accepted: str, otherwise: str) -> str:
     wanted = []
     for place, part in enumerate(accepted.split(",")[:_LANGUAGES_READ]):
         found = re.fullmatch(r"\s*([A-Za-z]{2})(?:-[A-Za-z0-9-]{1,40})?\s*(?:;\s*q=([01](?:\.\d{0,3})?))?\s*", part)
-        if found and found[1].lower() in texts() and (weight := float(found[2] or 1)) > 0:
-            wanted.append((-weight, place, found[1].lower()))
+        name = found[1].lower() if found else ""
+        name = _ALSO.get(name, name)
+        if found and name in texts() and (weight := float(found[2] or 1)) > 0:
+            wanted.append((-weight, place, name))
     if wanted:
         return min(wanted)[2]
     return otherwise if otherwise in texts() else _ENGLISH
 
 
 class Page:
-    """A page being written for one reader. `paragraph` and `button` add to it; `answer` is the whole response."""
+    """A page being written for one reader: texts by their names, then `answer` is the whole response.
 
-    def __init__(self, request: Request, heading: str, *, list_title: str = ""):
-        self._context: Context = request.app.state.context
+    `template`: what stands below the paragraphs; `values`: what it needs for that.
+    """
+
+    def __init__(
+        self, request: Request, heading: str, template: str = "message", *, list_title: str = "", **values: object
+    ):
+        self._context = context_of(request)
         self._language = language(request.headers.get("accept-language", ""), self._context.house.language)
         self._texts, self._list = texts()[self._language], list_title
-        self._heading = self._say(heading)
-        self._body: list[str] = []
+        self._heading, self._template, self._values = self._say(heading), template, values
+        self._paragraphs: list[Markup] = []
 
     def paragraph(self, *names: str) -> Page:
         """A paragraph for each of these texts."""
-        self._body += [f"<p>{self._say(name)}</p>" for name in names]
+        self._paragraphs += [self._say(name) for name in names]
         return self
 
-    def button(self, name: str, *, everything: bool, second: bool = False) -> Page:
-        """A button that opts out. `everything`: of all mail, else of what the link names."""
-        class_, all_ = ' class="second"' if second else "", _ALL if everything else ""
-        self._body.append(_FORM.format(class_=class_, all_=all_, label=self._say(name)))
-        return self
-
-    def way_out(self) -> Page:
+    def way_out(self, name: str = "write") -> Page:
         """Where else somebody can turn whom this page does not help, if the house has such a place."""
-        return self.paragraph("write") if self._context.house.addresses else self
+        return self.paragraph(name) if self._context.house.addresses else self
 
     def answer(self, status: int, headers: Mapping[str, str] | None = None) -> Response:
         """The page as a response with this status."""
-        html = _PAGE.format(
-            lang=self._language,
+        html = render(
+            f"public/{self._template}.html",
+            language=self._language,
+            direction="rtl" if self._language in RIGHT_TO_LEFT else "ltr",
             heading=self._heading,
-            name=escape(self._context.house.name),
-            base=escape(self._context.base),
-            body="\n".join(self._body),
+            name=self._context.house.name,
+            base=self._context.base,
+            paragraphs=self._paragraphs,
+            say=self._say,
+            **self._values,
         )
         said = {"Content-Language": self._language, "Vary": "Accept-Language"}
         return HTMLResponse(html, status, {**SECURITY, **said, **(headers or {})})
 
-    def _say(self, name: str) -> str:
+    def _say(self, name: str) -> Markup:
         house = self._context.house
-        return escape(self._texts[name]).format(
-            name=escape(house.name), list=escape(self._list), address=_mail_link(house.addresses)
+        text: Markup = escape(self._texts[name])
+        return text.format(
+            name=self._inserted(house.name), list=self._inserted(self._list), address=_mail_link(house.addresses)
         )
 
+    def _inserted(self, text: str) -> str:
+        return _ISOLATED.format(text) if self._language in RIGHT_TO_LEFT else text
 
-def _mail_link(addresses: Iterable[str]) -> str:
+
+def _mail_link(addresses: Iterable[str]) -> Markup:
     address = next(iter(addresses), "")
-    return f'<a href="mailto:{escape(quote(address, safe="@+"))}">{escape(address)}</a>'
+    return Markup('<a href="mailto:{}" dir="ltr">{}</a>').format(quote(address, safe="@+"), address)

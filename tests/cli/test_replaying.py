@@ -203,6 +203,14 @@ def test_a_token_opts_out_by_mail_and_undo_gives_back(desk: Desk) -> None:
     assert tokens.read(ledger.site_key, "undo", fact["undo"].rpartition("%20")[2]) is not None
 
 
+def test_where_there_are_pages_they_undo(desk: Desk) -> None:
+    desk.books()
+    desk.configure(CONFIG + '[web]\npublic_url = "https://mail.quillpdf.example"\n')
+    fact = desk("token", "ann@example.com", "--json").fact
+    assert fact["one_click"] == f"https://mail.quillpdf.example/u/{fact['token']}"
+    assert fact["undo"].startswith("https://mail.quillpdf.example/undo/")
+
+
 def test_where_subaddresses_arrive_the_token_is_one(desk: Desk) -> None:
     desk.books()
     box = '[[mailbox]]\nname = "s"\nhost = "localhost"\nport = 1\ntls = "none"\nusername = "u"\npassword_file = "/dev/null"\nsubaddress = "+"\n'

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from daemon.config import House, Mailbox
 from daemon.mail.headers import unsubscribe_value
-from daemon.mail.links import Links, links_of
+from daemon.mail.links import Links, links_of, undo_link
 
 TOKEN = "a234567" * 6 + "abcdef"
 assert len(TOKEN) == 48
@@ -37,6 +37,8 @@ def test_with_a_web_door() -> None:
     assert links.one_click(TOKEN) == f"https://m.quillpdf.example/u/{TOKEN}"
     assert links.undo(TOKEN) == f"https://m.quillpdf.example/undo/{TOKEN}"
     assert links.mailto(TOKEN) == PLAIN.mailto(TOKEN)
+    assert undo_link(links.public_url, links.address, TOKEN) == links.undo(TOKEN)
+    assert undo_link("", links.address, TOKEN) == PLAIN.undo(TOKEN)
 
 
 def test_without_an_address() -> None:

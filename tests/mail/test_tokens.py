@@ -50,6 +50,32 @@ def test_any_flipped_character_of_an_undo_token_is_refused(place: int, char: str
     assert (tokens.read(KEY, "undo", changed) is None) == (changed.lower() != text)
 
 
+@given(st.binary(min_size=16, max_size=16), st.integers(0, 65535), st.binary(min_size=10, max_size=10))
+def test_a_regret_token_carries_its_click_and_is_good_for_nothing_else(key: bytes, number: int, click: bytes) -> None:
+    text = tokens.make(KEY, "regret", key, number, click=click)
+    assert len(text) == 64
+    assert tokens.read(KEY, "regret", text.upper()) == tokens.Token(key, number, click=click)
+    others: tuple[tuple[tokens.Purpose, int], ...] = (("link", 48), ("received", 48), ("undo", 52))
+    for purpose, length in others:
+        assert tokens.read(KEY, purpose, text) is tokens.read(KEY, purpose, text[:length]) is None
+    assert (
+        list(tokens.find(KEY, ("link", "undo", "received", "regret"), f"undo {text}")) == []
+    )  # no mail undoes a click
+
+
+@given(st.integers(0, 63), st.sampled_from("abcdefghijklmnopqrstuvwxyz234567018=é"))
+def test_any_flipped_character_of_a_regret_token_is_refused(place: int, char: str) -> None:
+    text = tokens.make(KEY, "regret", bytes(16), 7, click=bytes(10))
+    changed = text[:place] + char + text[place + 1 :]
+    assert (tokens.read(KEY, "regret", changed) is None) == (changed.lower() != text)
+
+
+@pytest.mark.parametrize(("purpose", "click"), [("link", bytes(10)), ("regret", b""), ("regret", bytes(9))])
+def test_a_click_belongs_to_regret_only(purpose: tokens.Purpose, click: bytes) -> None:
+    with pytest.raises(ValueError, match="a token takes"):
+        tokens.make(KEY, purpose, bytes(16), 1, click=click)
+
+
 @pytest.mark.parametrize("purpose", ["link", "received", "undo"])
 def test_a_day_belongs_to_undo_only(purpose: tokens.Purpose) -> None:
     with pytest.raises(ValueError, match="a day to undo"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -90,6 +91,44 @@ def test_one_click_and_no_more_mail(upstream: Sink, home: Path) -> None:
     said = daemon.log_file.read_text()
     assert ANN not in said
     assert path.rpartition("/")[2] not in said
+
+
+def test_a_mistaken_click_is_undone_from_its_page(upstream: Sink, home: Path) -> None:
+    daemon = Daemon(home, with_web(upstream))
+    with daemon.running():
+        daemon.send([ANN], OFFER)
+        path, public = stamped(upstream), port_of(daemon, "public")
+        page = curl(public, path)
+        (undo,) = re.findall(r'action="(/undo/[a-z2-7]{64})"', page)
+        assert daemon.rcpt(ANN).startswith("550")
+        assert curl(public, undo, body="").startswith("HTTP/1.1 200")  # a scanner looks at it
+        assert daemon.rcpt(ANN).startswith("550")
+        assert curl(public, undo, body="undo=1").startswith("HTTP/1.1 200")
+        assert daemon.rcpt(ANN).startswith("250")
+        assert curl(public, path).startswith("HTTP/1.1 200")
+        assert curl(public, undo, body="undo=1").startswith("HTTP/1.1 200")  # not good for that later click
+        assert daemon.rcpt(ANN).startswith("550")
+        daemon.cli("audit", "verify")
+    said = daemon.log_file.read_text()
+    assert ANN not in said
+    assert undo.rpartition("/")[2] not in said
+
+
+def test_an_undo_link_has_a_page(upstream: Sink, home: Path) -> None:
+    daemon = Daemon(home, with_web(upstream).replace("[web]\n", '[web]\ncolour = "#aa0022"\n'))
+    with daemon.running():
+        daemon.send([ANN], OFFER)
+        public = port_of(daemon, "public")
+        assert curl(public, stamped(upstream)).startswith("HTTP/1.1 200")
+        undo = json.loads(daemon.cli("token", ANN, "--json").stdout)["undo"]
+        assert undo.startswith(PUBLIC + "/undo/")
+        assert curl(public, urlsplit(undo).path, body="undo=1").startswith("HTTP/1.1 200")
+        assert daemon.rcpt(ANN).startswith("250")
+        assert "--fill: #aa0022;" in curl(public, "/static/style.css", body="")
+        lists = stamped(upstream).replace("/u/", "/p/")
+        assert curl(public, lists, body="action=save").startswith("HTTP/1.1 200")
+        with pytest.raises(Exception, match="has opted out of newsletter"):
+            daemon.send([ANN], LETTER)
 
 
 def test_a_link_of_a_list_ends_that_list_only(upstream: Sink, home: Path) -> None:

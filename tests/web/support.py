@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from daemon.web.context import Context, Holder, Inside
 from daemon.web.server import Server
 from storage import suppressions
 from storage.address import parse, person
-from storage.terms import Reason
+from storage.terms import Reason, seconds
 from tests.ledgers import Books
 from tests.loopback import HOST
 
@@ -49,6 +50,17 @@ def read_answer(raw: bytes) -> Answer:
     status, *lines = head.decode("latin-1").split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     return Answer(int(status.split()[1]), headers, body.decode("utf-8", "replace"))
+
+
+def regret_link(page: str) -> str:
+    """Where the button posts that undoes the click before this page."""
+    (found,) = re.findall(r'action="([^"]*/undo/[a-z2-7]{64})"', page)
+    return str(found)
+
+
+def without_tokens(page: str) -> str:
+    """What two people's pages must have in common."""
+    return re.sub(r"\b[a-z2-7]{48,64}\b", "TOKEN", page)
 
 
 def house(*lists: str, **other: Any) -> House:
@@ -92,6 +104,15 @@ class Door:
         """As a mail program does."""
         return self.ask("POST", f"/u/{token}", f"Content-Type: {content_type}", body=body)
 
+    def undo(self, page: str, body: bytes = b"undo=1") -> Answer:
+        """Press the button of this page that undoes the click before it."""
+        return self.ask("POST", regret_link(page), f"Content-Type: {FORM}", body=body)
+
+    def notice(self, list_id: str | None = None, *, day: int = 0, address: str = ANN) -> str:
+        """The path of an undo link as a notice has it; `day`: made so many days from today."""
+        number, today = self.books.numbers[list_id] if list_id else 0, seconds(self.context.now()) // 86_400
+        return "/undo/" + tokens.make(self.books.ledger.site_key, "undo", self.key(address), number, day=today + day)
+
     def token(self, list_id: str | None = None, address: str = ANN) -> str:
         """As the relay stamps it."""
         number = self.books.numbers[list_id] if list_id else 0
@@ -114,10 +135,17 @@ class Door:
             return int(db.exec_driver_sql("SELECT count(*) FROM audit").scalar_one())
 
 
-def context(books: Books, *lists: str, public_url: str = "https://mail.quillpdf.example", **other: Any) -> Context:
+def context(
+    books: Books,
+    *lists: str,
+    public_url: str = "https://mail.quillpdf.example",
+    colour: str = "",
+    trusted_proxies: tuple[str, ...] = (),
+    **other: Any,
+) -> Context:
     """What a door answers with."""
     made = house(*(lists or tuple(books.numbers)), **other)
-    return Context(books.ledger, made, books.numbers, public_url, lambda: datetime.now(UTC))
+    return Context(books.ledger, made, books.numbers, public_url, lambda: datetime.now(UTC), colour, trusted_proxies)
 
 
 ADMIN: Final = Holder("admin", "correct horse battery", frozenset(get_args(Right)))

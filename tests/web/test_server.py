@@ -169,9 +169,9 @@ def test_who_does_not_finish_a_request_is_hung_up_on(
 def test_who_waits_for_our_disk_is_not(ledger: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "PATIENCE_SECONDS", 0.1)
 
-    def slow(of: Context, token: Token, *, everything: bool) -> None:
+    def slow(of: Context, token: Token, *, everything: bool) -> str:
         time.sleep(0.7)
-        record(of, token, everything=everything)
+        return record(of, token, everything=everything)
 
     monkeypatch.setattr(oneclick, "record", slow)
     with door(ledger) as web:
@@ -221,10 +221,10 @@ def test_other_settings_count_from_the_next_request_on(web: Door) -> None:
 def test_an_answer_under_way_is_given_before_the_end(ledger: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = threading.Event()
 
-    def slow(of: Context, token: Token, *, everything: bool) -> None:
+    def slow(of: Context, token: Token, *, everything: bool) -> str:
         begun.set()
         time.sleep(0.5)
-        record(of, token, everything=everything)
+        return record(of, token, everything=everything)
 
     monkeypatch.setattr(oneclick, "record", slow)
     with door(ledger) as web, socket.create_connection((HOST, web.port), timeout=PATIENCE) as client:

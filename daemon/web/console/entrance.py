@@ -17,7 +17,7 @@ from daemon import events
 from daemon.web.console import access
 from daemon.web.console.visit import LOGIN, MAX_FORM, Visit, form_of, room
 from daemon.web.context import context_of
-from daemon.web.rendering import SECURITY, rendered
+from daemon.web.rendering import SECURITY, render
 
 HOME: Final = "/console/"
 _BROWSER: Final = "optoutd_browser"  # a random number of this browser; the form must bring what only we make of it
@@ -52,7 +52,7 @@ async def _log_in(request: Request) -> Response:
 
 def _form(request: Request, status: int, headers: dict[str, str] | None = None) -> Response:
     browser = request.cookies.get(_BROWSER) or secrets.token_urlsafe(24)
-    page = rendered("console/login.html", house=context_of(request).house, csrf_token=_token_of(browser), status=status)
+    page = render("console/login.html", house=context_of(request).house, csrf_token=_token_of(browser), status=status)
     response = HTMLResponse(page, status, {**SECURITY, **(headers or {})})
     response.set_cookie(_BROWSER, browser, path=LOGIN, httponly=True, samesite="strict")
     return response

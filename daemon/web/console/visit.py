@@ -23,7 +23,7 @@ from daemon.values import Right
 from daemon.web.console import access
 from daemon.web.console.sessions import Session
 from daemon.web.context import Context, Holder, Inside, context_of, inside_of
-from daemon.web.rendering import SECURITY, rendered
+from daemon.web.rendering import SECURITY, render
 from storage.engine import Unavailable, Unusable
 
 LOGIN: Final = "/console/login"
@@ -88,7 +88,7 @@ class Visit:
             "rooms": ROOMS,
             "said": said,
         }
-        return HTMLResponse(rendered(f"console/{template}", **of_all, **facts), status, SECURITY)
+        return HTMLResponse(render(f"console/{template}", **of_all, **facts), status, SECURITY)
 
     def go(self, path: str, said: str = "", **query: str) -> Response:
         """On to another page (303), which then says this once."""

@@ -1,0 +1,39 @@
+"""What the parts get of the config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from daemon import building
+from daemon.config import Config, House
+from daemon.mail import tokens
+from daemon.options import Web
+from daemon.upstream import Endpoint, Pool
+from tests.ledgers import Books, books
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Books:
+    return books(tmp_path / "ledger")
+
+
+@pytest.mark.parametrize(
+    ("public_url", "begins"),
+    [("", "mailto:support@quillpdf.example?subject=undo%20"), ("https://m.example/x", "https://m.example/x/undo/")],
+)
+def test_a_notice_leads_to_a_page_where_there_is_one_and_else_to_a_mail(
+    ledger: Books, public_url: str, begins: str
+) -> None:
+    house = House(name="Quill", addresses=("support@quillpdf.example",))
+    config = Config(house=house, web=Web(public_url=public_url))
+    post = building.post(config, ledger.ledger, Pool([Endpoint("127.0.0.1", 1)], hostname="relay.example", timeout=2))
+    token = tokens.make(ledger.ledger.site_key, "undo", bytes(16), 0, day=1)
+    assert post.undo_link(token) == begins + token
+
+
+def test_the_pages_know_the_colour_and_the_proxies(ledger: Books) -> None:
+    config = Config(house=House(name="Quill"), web=Web(colour="#aa0022", trusted_proxies=("10.0.0.0/8",)))
+    made = building.web_context(config, ledger.ledger, ledger.numbers)
+    assert (made.colour, made.trusted_proxies) == ("#aa0022", ("10.0.0.0/8",))
