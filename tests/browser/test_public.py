@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from daemon.web.pages import texts
 from tests.browser.surfing import Surfer, Theme
 from tests.web.support import ANN
 
@@ -16,6 +17,48 @@ def test_the_page_behind_a_link(surfer: Surfer, theme: Theme, width: str) -> Non
     with surfer.page(theme=theme, width=width) as page:
         page.goto(f"{surfer.base}/u/{surfer.web.token('offers')}")
         surfer.look(page, f"leave-{width}-{theme}")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", ["phone", "desktop"])
+def test_the_page_with_all_lists(surfer: Surfer, theme: Theme, width: str) -> None:
+    with surfer.page(theme=theme, width=width) as page:
+        page.goto(f"{surfer.base}/p/{surfer.web.token('offers')}")
+        surfer.look(page, f"lists-{width}-{theme}")
+
+
+@pytest.mark.parametrize("language", texts())
+def test_every_language_fits_a_phone(surfer: Surfer, language: str) -> None:
+    with surfer.page(width="phone", locale=language) as page:
+        for path in (f"/u/{surfer.web.token('offers')}", f"/p/{surfer.web.token('offers')}", "/u/bad"):
+            page.goto(surfer.base + path)
+            assert page.locator("html").get_attribute("lang") == language
+            surfer.fits(page)
+        surfer.said.clear()  # that the last of them was a 400
+        page.goto(f"{surfer.base}/u/{surfer.web.token('offers')}")
+        surfer.shoot(page, f"leave-{language}")
+
+
+def test_changing_ones_mind(surfer: Surfer) -> None:
+    address = "minds@customer.example"
+    with surfer.page(script=False) as page:
+        page.goto(f"{surfer.base}/u/{surfer.web.token('offers', address)}")
+        page.get_by_role("button", name="No more advertising").click()
+        assert len(surfer.web.standing(address)) == 1
+        page.get_by_role("button", name="undo").click()
+        assert surfer.web.standing(address) == []
+        assert ANN not in page.content()
+
+
+def test_leaving_some_lists(surfer: Surfer) -> None:
+    address = "some@customer.example"
+    with surfer.page() as page:
+        page.goto(f"{surfer.base}/u/{surfer.web.token('offers', address)}")
+        page.get_by_role("link").first.click()
+        page.get_by_label("The newsletter").uncheck()
+        page.get_by_role("button").first.click()
+        surfer.look(page, "lists-done")
+    assert [scope for scope, _ in surfer.web.standing(address)] == [surfer.web.books.numbers["newsletter"]]
 
 
 def test_looking_changes_nothing_whatever_runs(surfer: Surfer) -> None:
