@@ -20,7 +20,7 @@ from daemon.webhooks.told import Hook
 from daemon.webhooks.wire import Line, NoAnswer
 from storage import hooks
 from storage.engine import Ledger, Unavailable, Unusable
-from storage.hooks import Place
+from storage.hooks import Lost, Place
 from storage.suppressions import Fact
 from storage.terms import seconds
 from storage.write import write
@@ -33,6 +33,7 @@ _RETRY: Final = (5.0, 3600.0)  # s, doubling from the first to the last
 _JITTER: Final = 0.2  # by so much a wait may be shorter
 _LAZY: Final = 500  # rows of which a hook is not told: behind so many its place is written down all the same
 _AWAY_SECONDS: Final = 5.0  # between two tries to reach the ledger
+_BUG_SECONDS: Final = 60.0
 _LAST_SECONDS: Final = (
     2.0  # for the post in hand, when we are told to stop; then it is cut off, and sent again some time
 )
@@ -97,7 +98,7 @@ class Teller(threading.Thread):
                 pause = _AWAY_SECONDS
             except Exception as error:  # noqa: BLE001 - told in our log; a bug that one change trips must not end the thread
                 events.failed(self._actor, error)
-                pause = _RETRY[1] / 60
+                pause = _BUG_SECONDS
             self.line.close()
             self._stopping.wait(pause)
         self.line.close()
@@ -112,9 +113,8 @@ class Teller(threading.Thread):
             return True
         if seconds(self._now()) < place.due:
             return False
-        if (place.due == 0 or place.failures) and self._tell_again(place):
-            return True
-        return self._tell_new(place)
+        wanted = self._wanted_again(place) if place.due == 0 or place.failures else []
+        return self._tell_again(place, wanted) if wanted else self._tell_new(place)
 
     # ---- what is new
 
@@ -131,7 +131,7 @@ class Teller(threading.Thread):
             self._reached = last
         if trouble is not None:
             self._note_failure(place, trouble, mine[len(some) :])
-        elif some or place.failures or self._reached - place.reached >= _LAZY:
+        elif some or (not place.failures and self._reached - place.reached >= _LAZY):
             self._note_success(place, self._reached)
         return trouble is None and self._reached < place.head
 
@@ -183,15 +183,15 @@ class Teller(threading.Thread):
 
     # ---- what somebody wants sent again
 
-    def _tell_again(self, place: Place) -> bool:
-        """False: there is nothing of that kind (any more)."""
+    def _wanted_again(self, place: Place) -> list[Lost]:
         with self._ledger.connect() as db:
             wanted = hooks.wanted_again(db, self._hook.name)
-        if not wanted:
-            if place.due == 0:
-                with write(self._ledger, self._now(), self._actor) as w:
-                    hooks.all_sent_again(w, self._hook.name)
-            return False
+        if not wanted and place.due == 0:
+            with write(self._ledger, self._now(), self._actor) as w:
+                hooks.all_sent_again(w, self._hook.name)
+        return wanted
+
+    def _tell_again(self, place: Place, wanted: Sequence[Lost]) -> bool:
         some, trouble = self._tell([lost.change for lost in wanted])
         with write(self._ledger, self._now(), self._actor) as w:
             hooks.sent_again(w, [lost.id for lost in wanted[: len(some)]])
@@ -207,4 +207,5 @@ class Teller(threading.Thread):
 def _wait(failures: int) -> float:
     """Seconds until the next try, after so many failures before this one."""
     first, last = _RETRY
-    return min(first * 2 ** min(failures, 20), last) * (1 - _JITTER * _CHANCE.random())
+    longest: float = min(first * 2 ** min(failures, 20), last)
+    return longest * (1 - _JITTER * _CHANCE.random())
