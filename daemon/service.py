@@ -55,6 +55,7 @@ class Service:
     watchers: dict[str, Watcher] = field(default_factory=dict)
     webs: list[tuple[str, web.Server]] = field(default_factory=list)  # each with the address of the config
     writing: asyncio.Task[None] | None = None  # of notices
+    restarting: asyncio.Lock = field(default_factory=asyncio.Lock)  # of it: a reload may come while our duties change
     hooks: tuple[Hook, ...] = ()
     telling: Tellers | None = None  # them
     clockwork: jobs.Jobs = field(init=False)
@@ -235,10 +236,11 @@ class Service:
 
     async def _tell_programs(self) -> None:
         """(Re)start the telling of webhooks, as the config now says, if it is ours to do."""
-        await self._stop_telling()
-        if self.numbers is not None and HOOKS in self._roles() and self.duties.ours(HOOKS):
-            self.telling = Tellers(self.ledger, self.hooks, now)
-            self.telling.start()
+        async with self.restarting:
+            await self._stop_telling()
+            if self.numbers is not None and HOOKS in self._roles() and self.duties.ours(HOOKS):
+                self.telling = Tellers(self.ledger, self.hooks, now)
+                self.telling.start()
 
     async def _stop_telling(self) -> None:
         telling, self.telling = self.telling, None
