@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from storage.engine import Ledger
     from storage.write import Write
 
-hooks = typer.Typer(invoke_without_command=True, help="Programs that are told of changes: how it is with them.")
+hooks = typer.Typer(invoke_without_command=True)
 _Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Of this hook.", show_default=False)]
 _Ids = Annotated[list[int] | None, typer.Option("--id", metavar="N", help="This change only; may be given again.")]
 
@@ -30,8 +30,9 @@ def register(app: typer.Typer) -> None:
 
 
 def overview(context: typer.Context, as_json: AsJson = False) -> None:
-    """Programs that are told of changes ([[webhook]] in the config): how it is with them, how much waits.
+    """Programs that are told of changes: how it is with them.
 
+    They are the [[webhook]]s of the config. `waiting`: changes that are still to be told; `undelivered`: that could not be.
     Exit code 1: one of them cannot be told just now, or was never told of something.
     """
     if context.invoked_subcommand is not None:
@@ -92,9 +93,9 @@ def _line(fact: dict[str, Any]) -> str:
 
 
 def again(name: _Name = None, ids: _Ids = None, as_json: AsJson = False) -> None:
-    """Have what could not be told sent again: all of a hook, or single changes.
+    """Have what could not be told sent again.
 
-    The running daemon does so within seconds. What is refused again comes back here. Exit code 1: there is nothing to send.
+    All of a hook, or single changes. The running daemon does so within seconds. What is refused again comes back here. Exit code 1: there is nothing to send.
     """
     from storage import hooks as verbs
 
@@ -107,7 +108,10 @@ def drop(
     ids: _Ids = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let go what could not be told: the program will never hear of it. Exit code 1: there is nothing."""
+    """Let go what could not be told.
+
+    The program will never hear of it. Exit code 1: there is nothing.
+    """
     from storage import hooks as verbs
 
     _do(name, ids, as_json, lambda w, found: verbs.drop(w, found, because), "dropped")

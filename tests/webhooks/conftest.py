@@ -17,7 +17,7 @@ from storage import hooks
 from storage.write import write
 from tests.certificates import certify
 from tests.ledgers import Books, verified
-from tests.webhooks.receiver import SECRET, Receiver, receiver
+from tests.webhooks.receiver import SECRET, Receiver, receiver, until
 
 EVERYTHING = frozenset(("opt-out", "complaint", "bounce", "operator", "lift"))
 
@@ -69,6 +69,10 @@ class Hooks:
         """Has it a place?"""
         with self.books.ledger.connect() as db:
             return hooks.place(db, name) is not None
+
+    def until_failed(self, times: int, name: str = "crm") -> None:
+        """Wait until one has failed so often in a row."""
+        until(lambda: self.place(name).failures == times, lambda: self.place(name))
 
     def untold(self, name: str = "crm") -> list[hooks.Lost]:
         """What was given up."""

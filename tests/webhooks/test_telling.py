@@ -155,7 +155,7 @@ def test_what_could_not_be_told_for_three_days_waits_for_somebody(at: Hooks, crm
     at.books.suppress(BOB)
     at.start(hook(crm))
     for failures in range(1, of_teller._TRIES):
-        until(lambda failures=failures: at.place().failures == failures)
+        at.until_failed(failures)
         assert at.untold() == []
         at.clock.on(days=3.1 if failures == of_teller._TRIES - 1 else 0.05)
     until(lambda: at.place().reached == 2)
