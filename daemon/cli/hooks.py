@@ -95,7 +95,8 @@ def _line(fact: dict[str, Any]) -> str:
 def again(name: _Name = None, ids: _Ids = None, as_json: AsJson = False) -> None:
     """Have what could not be told sent again.
 
-    All of a hook, or single changes. The running daemon does so within seconds. What is refused again comes back here. Exit code 1: there is nothing to send.
+    All of a hook, or single changes. The running daemon does so within seconds, and what is refused once more comes back
+    here. Exit code 1: there is nothing to send.
     """
     from storage import hooks as verbs
 
