@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from starlette.responses import Response
 from starlette.routing import Route
@@ -37,6 +38,8 @@ def _facts(visit: Visit, name: str, after: int) -> dict[str, Any]:
         states = webhooks.standing(db, visit.inside.hooks)
         numbers = list_numbers(db)
         lost = [webhooks.untold(x, numbers) for x in hooks.lost(db, name or None, after, _PAGE + 1)]
+    for state in states:
+        state["host"] = urlsplit(state["url"] or "").netloc  # a path may be what lets one in there
     page = lost[:_PAGE]
     for fact in (*states, *page):
         fact |= {f"{key}_text": _moment(fact[key]) for key in ("at", "given_up", "next_try") if key in fact}
