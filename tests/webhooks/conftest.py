@@ -15,8 +15,8 @@ from daemon.webhooks import Hook, Tellers, keys_in
 from daemon.webhooks import teller as of_teller
 from storage import hooks
 from storage.write import write
-from tests.certificates import certify
 from tests.ledgers import Books, verified
+from tests.upstream.certificates import Authority, authority
 from tests.webhooks.receiver import SECRET, Receiver, receiver, until
 
 EVERYTHING = frozenset(("opt-out", "complaint", "bounce", "operator", "lift"))
@@ -112,8 +112,6 @@ def crm() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a key and a certificate of this machine."""
-    directory = tmp_path_factory.mktemp("tls")
-    certify(directory / "key.pem", directory / "cert.pem")
-    return directory
+def ca(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Who issues certificates, and is no public authority."""
+    return authority(tmp_path_factory.mktemp("ca") / "ca")

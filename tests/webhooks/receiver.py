@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 from tests.loopback import HOST
@@ -118,14 +117,12 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def receiver(*, port: int = 0, tls: Path | None = None) -> Iterator[Receiver]:
-    """One that listens. `tls`: a directory with key.pem and cert.pem."""
+def receiver(*, port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
+    """One that listens."""
     it = Receiver(port, "https" if tls else "http")
     server = _Server((HOST, port), _handler(it))
     if tls:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(tls / "cert.pem", tls / "key.pem")
-        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     it.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()

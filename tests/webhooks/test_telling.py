@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from storage.address import parse
 from storage.terms import ALL, Reason
 from storage.write import write
 from tests.loopback import free_port
+from tests.upstream.certificates import Authority
 from tests.webhooks.conftest import Hooks, hook
 from tests.webhooks.receiver import Receiver, raw, receiver, until
 
@@ -357,21 +357,30 @@ def test_a_kept_connection_that_was_closed_is_no_failure(at: Hooks) -> None:
     assert at.told("hook_failed") == []
 
 
-def test_tls_is_verified(at: Hooks, certificate: Path) -> None:
+def test_tls_is_verified(at: Hooks, ca: Authority) -> None:
     at.begin("crm", "shop", "other")
-    with receiver(tls=certificate) as secure:
-        trusting, strange = certificate / "cert.pem", secure.url.replace("127.0.0.1", "127.0.0.2")
+    good, strange = ca.issue("IP:127.0.0.1"), ca.issue("DNS:other.example")
+    with receiver(tls=good) as secure, receiver(tls=strange) as other:
         at.start(
-            hook(secure, ca_file=trusting),
+            hook(secure, ca_file=ca.ca_file),
             hook(secure, "shop"),
-            hook(strange.replace("127.0.0.2", "127.0.0.1"), "other", ca_file=trusting, keys=(b"x" * 24,)),
+            hook(other, "other", ca_file=ca.ca_file),
         )
         at.books.suppress(ANN)
         at.books.suppress(BOB)
         secure.until(lambda: secure.addresses() == [ANN, BOB])
         until(lambda: at.place("shop").failures and at.place("other").failures)
-    assert at.place("shop").trouble.startswith("its certificate: self")
-    assert at.place("other").trouble.startswith("HTTP 401: the receiver did not accept the signature")
+    assert at.place("shop").trouble.startswith("its certificate: ")
+    assert at.place("other").trouble.startswith("its certificate: IP address mismatch")
+    assert other.heard == []
+
+
+def test_a_receiver_with_another_secret_is_told_of_as_such(at: Hooks, crm: Receiver) -> None:
+    at.begin("crm")
+    at.start(hook(crm, keys=(b"x" * 24,)))
+    at.books.suppress(ANN)
+    until(lambda: at.place().failures)
+    assert at.place().trouble.startswith("HTTP 401: the receiver did not accept the signature")
 
 
 def test_each_secret_of_the_file_signs(at: Hooks, crm: Receiver) -> None:
