@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, get_args
 
-from daemon import notices
-from daemon.config import Config, House, Loaded, Mailbox
+from daemon import notices, webhooks
+from daemon.config import Config, ConfigError, House, Loaded, Mailbox, Problem
 from daemon.gate import Gate
 from daemon.intake import Intake
 from daemon.mail.links import undo_link
@@ -52,6 +52,22 @@ def post(config: Config, ledger: Ledger, pool: Pool) -> notices.Post:
     return notices.Post(ledger, config.house, sender, pool, link, now)
 
 
+def hooks(loaded: Loaded) -> tuple[webhooks.Hook, ...]:
+    """The programs that are told of changes. Raises ConfigError for a secret that cannot be used."""
+    found, problems = [], []
+    for n, section in enumerate(loaded.config.webhook):
+        try:
+            keys = webhooks.keys_in(loaded.secret(section.secret_file))
+        except webhooks.WrongSecret as why:
+            problems.append(Problem(f"webhook[{n}].secret_file", str(why)))
+            continue
+        ca_file = loaded.file(section.ca_file) if section.ca_file else None
+        found.append(webhooks.Hook(section.name, section.url, keys, frozenset(section.events), ca_file))
+    if problems:
+        raise ConfigError(problems)
+    return tuple(found)
+
+
 def web_context(
     loaded: Loaded, ledger: Ledger, numbers: dict[str, int], vitals: Callable[[], Vitals] | None
 ) -> WebContext:
@@ -76,6 +92,7 @@ def _inside(loaded: Loaded, ledger: Ledger, numbers: dict[str, int], vitals: Cal
         uploads=loaded.key_file.parent,
         max_upload=web.max_upload,
         user_header=web.user_header,
+        hooks=config.webhook,
     )
 
 

@@ -338,3 +338,26 @@ def console_entered(operator: str) -> None:
 def console_login_refused(peer: str) -> None:
     """A wrong name or password at the console, from this IP address."""
     log.bound.warning("console_login_refused", peer=peer)
+
+
+# ------------------------------------------------------------------ webhooks
+
+
+def hook_told(hook: str, seq: int) -> None:
+    """A program has said that it knows of this change."""
+    log.bound.debug("hook_told", hook=hook, seq=seq)
+
+
+def hook_failed(hook: str, reason: object, retry_seconds: float) -> None:
+    """A program could not be told of a change; tried again later, with all that comes behind it."""
+    log.bound.warning("hook_failed", hook=hook, reason=masked(reason), retry_seconds=round(retry_seconds, 1))
+
+
+def hook_recovered(hook: str, failures: int) -> None:
+    """A program is told of changes again, after so many failures in a row."""
+    log.bound.info("hook_recovered", hook=hook, failures=failures)
+
+
+def hook_gave_up(hook: str, changes: int, reason: object) -> None:
+    """These changes could not be told for three days: `optoutd hooks` has them, and somebody must look after it."""
+    log.bound.error("hook_gave_up", hook=hook, changes=changes, reason=masked(reason))

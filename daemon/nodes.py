@@ -1,4 +1,4 @@
-"""What only one of several nodes does: watching a mailbox, the jobs, sending notices.
+"""What only one of several nodes does: watching a mailbox, the jobs, sending notices, telling webhooks.
 
 In an SQLite file there is one daemon, and everything is its own. In PostgreSQL each node asks every few seconds for the
 leases of all that it could do, and does what it gets (storage/leases.py).
@@ -22,6 +22,7 @@ from storage.sqlite import File
 
 JOBS: Final = "jobs"
 NOTICES: Final = "notices"
+HOOKS: Final = "hooks"
 EVERY_SECONDS: Final = 4.0  # three tries within a lease; a node that dies is replaced within SECONDS + EVERY_SECONDS
 
 

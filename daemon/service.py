@@ -22,7 +22,7 @@ from daemon import building, events, jobs, postfix, relaying, reloading, systemd
 from daemon.config import Config, ConfigError, Loaded, Mailbox, host_port, is_loopback, load
 from daemon.gate import Gate
 from daemon.mailbox.watcher import Watcher
-from daemon.nodes import JOBS, NOTICES, Duties, mailbox
+from daemon.nodes import HOOKS, JOBS, NOTICES, Duties, mailbox
 from daemon.opening import Away, Busy, announce, gate_of, now, number_lists, open_for_run, sole_daemon
 from daemon.register import Register
 from daemon.relay.server import Server
@@ -30,6 +30,7 @@ from daemon.upstream import Lost, Pool
 from daemon.vitals import MailboxVitals, Vitals
 from daemon.web import server as web
 from daemon.web.context import Context as WebContext
+from daemon.webhooks import Hook, Tellers
 from storage.deferral import deferred
 from storage.engine import Ledger, Unavailable, Unusable
 
@@ -55,6 +56,8 @@ class Service:
     webs: list[tuple[str, web.Server]] = field(default_factory=list)  # each with the address of the config
     writing: asyncio.Task[None] | None = None  # of notices
     restarting: asyncio.Lock = field(default_factory=asyncio.Lock)  # of it: a reload may come while our duties change
+    hooks: tuple[Hook, ...] = ()
+    telling: Tellers | None = None  # them
     clockwork: jobs.Jobs = field(init=False)
     scheduler: AsyncIOScheduler = field(init=False)
     keeping: list[asyncio.Task[None]] = field(default_factory=list)  # of our duties; reaching the database
@@ -65,6 +68,7 @@ class Service:
     async def start(self, stack: AsyncExitStack) -> None:
         """Start every part; `stack` stops them in reverse. Raises Busy when a port is taken."""
         config = self.loaded.config
+        self.hooks = building.hooks(self.loaded)
         self.gate = Gate(Away(), {}) if self.numbers is None else gate_of(self.ledger, self.numbers)
         stack.push_async_callback(self._close_gate)
         self.duties = Duties(self.ledger)
@@ -81,6 +85,7 @@ class Service:
         stack.callback(self.scheduler.shutdown, wait=False)
         stack.push_async_callback(self.duties.give_up)
         stack.push_async_callback(self._stop_writing)
+        stack.push_async_callback(self._stop_telling)
         stack.push_async_callback(self._stop_watchers)
         stack.push_async_callback(self._stop_keeping)
         if self.numbers is None:
@@ -103,18 +108,17 @@ class Service:
         """What we could do, if no other node does it."""
         watched = [mailbox(m.name) for m in self.loaded.config.mailbox]
         writes = [NOTICES] if self.relay is not None and building.writes_to_people(self.loaded.config) else []
-        return [
-            f"node {self.duties.holder}",
-            JOBS,
-            *watched,
-            *writes,
-        ]  # the first is nobody else's: it says that we run
+        tells = [HOOKS] if self.hooks else []
+        # the first is nobody else's: it says that we run
+        return [f"node {self.duties.holder}", JOBS, *watched, *writes, *tells]
 
     async def _follow_duties(self) -> None:
         """Begin what is ours to do now, and end what is not any more."""
         self.scheduler.resume() if self.duties.ours(JOBS) else self.scheduler.pause()
         if (self.writing is not None) != (NOTICES in self._roles() and self.duties.ours(NOTICES)):
             await self._write_to_people()
+        if (self.telling is not None) != (HOOKS in self._roles() and self.duties.ours(HOOKS)):
+            await self._tell_programs()
         await self._stop_watchers(lambda name: not self.duties.ours(mailbox(name)))
         for settings in self.loaded.config.mailbox:
             if settings.name not in self.watchers and self.duties.ours(mailbox(settings.name)):
@@ -206,7 +210,7 @@ class Service:
             {door: tuple(addresses) for door, addresses in self.bound.items()},
             tuple(self._mailbox_vitals(settings.name) for settings in self.loaded.config.mailbox),
             None if self.relay is None else self.relay.pool.trouble,
-            tuple(role for role in (JOBS, NOTICES) if self.duties.ours(role)),
+            tuple(role for role in (JOBS, NOTICES, HOOKS) if self.duties.ours(role)),
         )
 
     def _mailbox_vitals(self, name: str) -> MailboxVitals:
@@ -230,6 +234,19 @@ class Service:
             writing.cancel()
             with suppress(asyncio.CancelledError):
                 await writing
+
+    async def _tell_programs(self) -> None:
+        """(Re)start the telling of webhooks, as the config now says, if it is ours to do."""
+        async with self.restarting:
+            await self._stop_telling()
+            if self.numbers is not None and HOOKS in self._roles() and self.duties.ours(HOOKS):
+                self.telling = Tellers(self.ledger, self.hooks, now)
+                self.telling.start()
+
+    async def _stop_telling(self) -> None:
+        telling, self.telling = self.telling, None
+        if telling is not None:
+            await asyncio.to_thread(telling.stop)
 
     def _watch(self, settings: Mailbox) -> None:
         watcher = building.watcher(self.loaded, settings, self.ledger, self.gate.numbers)
@@ -292,13 +309,15 @@ class Service:
             events.reload_refused([f"{path}: cannot change without a restart" for path in fixed])
             new = reloading.keep(old, new)
             fresh = Loaded(new, fresh.path)
+        hooks = building.hooks(fresh)
         if self.numbers is not None:
             self.numbers = await asyncio.to_thread(number_lists, self.ledger, new)
             self.gate = self.gate.renumbered(self.numbers)
-        self.loaded = fresh
+        self.loaded, self.hooks = fresh, hooks
         events.configure(new.log.format, new.log.level, new.log.addresses)
         self._hand_out()
         await self._write_to_people()
+        await self._tell_programs()
         await self._stop_watchers()  # passwords, CA files and house are read again
         if self.numbers is not None:
             await self._follow_duties()

@@ -118,6 +118,7 @@ def _hook_url(url: str) -> str:
     try:
         found = urlsplit(url)
         fits = found.scheme == "https" or (found.scheme == "http" and is_loopback(found.hostname or ""))
+        fits = fits and found.port != 0 and " " not in url
     except ValueError:
         fits = False
     if not fits or not found.hostname or found.username is not None or not url.isascii() or not url.isprintable():

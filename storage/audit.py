@@ -38,6 +38,8 @@ Event = Literal[
     "restored",
     "brake",
     "re-keyed",
+    "hook-again",
+    "hook-dropped",
 ]
 
 _MODULUS: Final = 1 << 128

@@ -351,6 +351,19 @@ def by_evidence(db: Connection, evidence: int) -> list[Fact]:
     return [_fact(r) for r in db.exec_driver_sql(f"{_FACTS} WHERE a.evidence = ? ORDER BY a.seq", (evidence,))]
 
 
+def between(db: Connection, after: int, last: int) -> list[Fact]:
+    """The audit rows behind `after`, up to `last`, in order."""
+    query = f"{_FACTS} WHERE a.seq > ? AND a.seq <= ? ORDER BY a.seq"
+    return [_fact(r) for r in db.exec_driver_sql(query, (after, last))]
+
+
+def by_seqs(db: Connection, seqs: Sequence[int]) -> dict[int, Fact]:
+    """Sequence number -> audit row, of some hundred."""
+    marks = ",".join("?" * len(seqs))
+    found = db.exec_driver_sql(f"{_FACTS} WHERE a.seq IN ({marks})", tuple(seqs)) if seqs else ()
+    return {fact.seq: fact for fact in map(_fact, found)}
+
+
 def facts(db: Connection, after: int = 0) -> Iterator[tuple[Fact, bytes]]:
     """The audit log in order, from the row after this sequence number on, each row beside its mac."""
     query = _FACTS.replace("e.detail", "NULL, a.mac", 1) + " WHERE a.seq > ? ORDER BY a.seq"

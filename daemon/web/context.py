@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
-from daemon.config import House, MailingList
+from daemon.config import House, MailingList, Webhook
 from daemon.gate import Gate
 from daemon.intake import Intake
 from daemon.values import Right
@@ -52,6 +52,7 @@ class Inside:
     uploads: Path
     max_upload: int
     user_header: str = ""
+    hooks: tuple[Webhook, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from daemon import jobs
 from daemon.config import load
 from daemon.mailbox.watcher import Watcher
 from daemon.nodes import Duties
+from daemon.opening import now
 from daemon.service import Service
 from tests.ledgers import books
 from tests.loopback import free_port
@@ -258,7 +259,7 @@ def test_people_are_written_to_by_one_task_though_a_reload_comes_while_our_dutie
                 running.remove(self)
 
     async def service() -> None:
-        it = Service(loaded, ledger, {}, relay=cast("Any", SimpleNamespace(pool=None)))
+        it = Service(loaded, ledger, now(), {}, relay=cast("Any", SimpleNamespace(pool=None)))
         it.duties = Duties(ledger)
         await it._write_to_people()
         await asyncio.sleep(0)
