@@ -25,6 +25,7 @@ from daemon.web.console.sessions import Sessions
 from daemon.web.console.visit import wrong
 from daemon.web.context import Context, context_of
 from daemon.web.pages import SECURITY, Page, stylesheet
+from daemon.web.remembering import Remembering
 from daemon.web.rendering import static_files
 from daemon.web.workers import Workers
 
@@ -95,7 +96,7 @@ class Outermost:
 
     def __init__(self, app: Starlette):
         self._app = app
-        self._of_console = {"sessions": Sessions(), "guesses": Guesses()}
+        self._of_console = {"sessions": Sessions(), "guesses": Guesses(), "remembering": Remembering()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context, workers = self._app.state.context, self._app.state.workers

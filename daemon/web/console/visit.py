@@ -22,8 +22,9 @@ from daemon.values import Right
 from daemon.web.console import access
 from daemon.web.console.forms import MAX_FORM, form_of, is_same
 from daemon.web.console.sessions import Session
-from daemon.web.context import Context, Holder, Inside, context_of, inside_of
+from daemon.web.context import Context, Holder, Inside, context_of, inside_of, workers_of
 from daemon.web.rendering import SECURITY, rendered
+from daemon.web.workers import Workers
 from storage.engine import Unavailable, Unusable
 
 LOGIN: Final = "/console/login"
@@ -61,6 +62,11 @@ class Visit:
         return inside_of(self.request)
 
     @property
+    def workers(self) -> Workers:
+        """The threads for what it takes."""
+        return workers_of(self.request)
+
+    @property
     def actor(self) -> str:
         """Who does it, for the audit log."""
         return f"console {self.operator.name}"
@@ -82,7 +88,7 @@ class Visit:
             "operator": self.operator,
             "may": self.may,
             "csrf_token": self.session.csrf_token,
-            "here": self.request.url.path,
+            "here": self.request.scope["path"],  # request.url would read the Host field, whatever is in it
             "rooms": ROOMS,
             "said": said,
         }
@@ -117,12 +123,12 @@ def room(right: Right | None, within: Room, *, longest: int = MAX_FORM) -> Endpo
 
 async def _answer(visit: Visit, right: Right | None, within: Room, longest: int) -> Response:
     """What is said in the room. Raises HTTPException."""
+    if right is not None and not visit.may(right):
+        return visit.page("refused.html", HTTPStatus.FORBIDDEN, right=right)
     if visit.request.method == "POST":
         visit.form = await form_of(visit.request, longest)
     try:
         _refuse_forged(visit)
-        if right is not None and not visit.may(right):
-            return visit.page("refused.html", HTTPStatus.FORBIDDEN, right=right)
         return await within(visit)
     except (Unavailable, Unusable, TimeoutError) as why:
         events.database_unavailable(why if str(why) else "the console had no answer in time")
