@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
+from math import ceil
 from typing import Final
 
 from markupsafe import Markup
@@ -17,7 +18,8 @@ COLOURS: Final = ("one", "two", "three", "four")  # classes of console.css
 _WIDTH, _HEIGHT = 640, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 8, 14, 26  # what is beside the bars: the labels of the axes
 _TICKS: Final = 5  # at most, on the axis of numbers
-_DATES: Final = 7  # about so many on the axis of time
+_LETTER: Final = 7.2  # how wide one is, below the axis of time
+_APART: Final = 1.6  # times as far from each other as they are wide are the dates there
 _GAP: Final = 0.18  # of the room of a bar
 _LEAST: Final = 1.5  # how high a bar is that would be too low to be seen
 _RECT: Final = Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>')
@@ -107,10 +109,10 @@ class Plot:
 
     def _dates(self) -> list[Markup]:
         """What stands below the axis: not more than fits, and the last place always."""
-        every = max(1, -(-len(self.places) // _DATES))
         room = _room(len(self.places))
+        every = ceil(max(map(len, self.places), default=0) * _LETTER * _APART / room)
         found = []
-        for nth, place in enumerate(range(len(self.places) - 1, -1, -every)):
+        for nth, place in enumerate(range(len(self.places) - 1, -1, -max(1, every))):
             last = nth == 0 and every > 1  # of the last bar; its label would stand out of the picture
             x = _LEFT + room * (place + (1 if last else 0.5))
             also = "also" if nth % 2 else ""  # left out where letters are large beside the picture
