@@ -28,6 +28,7 @@ from daemon.cli import (
     later,
     lifting,
     links,
+    passwords,
     people,
     reading,
     replaying,
@@ -87,6 +88,7 @@ _GROUPS = (
     auditing,
     keeping,
     backups,
+    passwords,
 )
 for group in _GROUPS:
     group.register(app)

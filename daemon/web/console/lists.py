@@ -33,7 +33,7 @@ class Told:
     others: int
     wanted: int
     refused: int
-    known_by: Sequence[str] = ()
+    known_by: Sequence[str]
 
 
 async def lists(visit: Visit) -> Response:
@@ -44,7 +44,11 @@ async def lists(visit: Visit) -> Response:
     told = [
         _told(x.id, x.title, numbers.get(x.id), counts, relayed, _known_by(x, settings)) for x in configured.values()
     ]
-    others = [_told(i, "", number, counts, relayed) for i, number in sorted(numbers.items()) if i not in configured]
+    others = [
+        _told(i, "", number, counts, relayed, ["nothing any more"])
+        for i, number in sorted(numbers.items())
+        if i not in configured
+    ]
     return visit.page(
         "lists.html",
         lists=told,
@@ -61,7 +65,7 @@ def _told(
     number: int | None,
     counts: Counts,
     relayed: Mapping[int, Line],
-    known_by: Sequence[str] = (),
+    known_by: Sequence[str],
 ) -> Told:
     """`number`: None, while the ledger has not met the list."""
     of_it = {reason: n for (scope, reason), n in counts.items() if scope == number}
