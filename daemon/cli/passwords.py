@@ -19,14 +19,15 @@ def register(app: typer.Typer) -> None:
 
 
 def password() -> None:
-    """Make the hash of a password (argon2id), for an operator's password_file.
+    """Make the hash of an operator's password.
 
-    Asks twice on a terminal; elsewhere the password is the one line of stdin. The hash goes to stdout, and is all that
-    the file needs to have:
+    Asks twice on a terminal; elsewhere the password is the one line of stdin. Its argon2id hash goes to stdout, and is
+    all that the operator's password_file needs to have:
 
-    optoutd password > /etc/optoutd/admin-password && chmod 600 /etc/optoutd/admin-password
+    (umask 077; optoutd password > admin-password)
 
-    Nothing is read but the password, and nothing is written but its hash. The daemon takes it up at its next reload.
+    Nothing else is read or written. The daemon takes the new password up when it is reloaded, and who came in by the
+    old one has to log in again.
     """
     given = _asked() if sys.stdin.isatty() else _piped(sys.stdin.buffer.read(4 * _LONGEST + 2))
     if len(given) < _SHORTEST:

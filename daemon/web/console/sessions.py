@@ -46,7 +46,7 @@ class Sessions:
         shown = secrets.token_urlsafe(32)
         now = time.monotonic()
         theirs = [key for key, session in self._all.items() if session.operator == operator]
-        for key in theirs[: len(theirs) - _MOST_EACH + 1]:
+        for key in theirs[: max(0, len(theirs) - _MOST_EACH + 1)]:
             del self._all[key]
         session = self._all[digest(shown)] = Session(operator, digest(secret), by_proxy, now, now)
         while len(self._all) > _MOST:
