@@ -330,9 +330,9 @@ def one_click_recorded(who: Who, scope: str, ref: int, repeated: bool) -> None:
     log.bound.info("one_click_recorded", who=shown(who), scope=scope, ref=ref, repeated=repeated)
 
 
-def console_entered(operator: str) -> None:
-    """An operator has logged in to the console."""
-    log.bound.info("console_entered", operator=operator)
+def console_entered(operator: str, peer: str) -> None:
+    """An operator has logged in to the console, from this IP address."""
+    log.bound.info("console_entered", operator=operator, peer=peer)
 
 
 def console_login_refused(peer: str) -> None:

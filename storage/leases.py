@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from sqlalchemy import Connection
+
 from storage.engine import Ledger
 
 SECONDS: Final = 15
@@ -45,8 +47,13 @@ def release(ledger: Ledger, holder: str) -> None:
         db.exec_driver_sql("DELETE FROM lease WHERE holder = ?", (holder,))
 
 
+def held(db: Connection) -> dict[str, str]:
+    """Role -> who has it now."""
+    query = f"SELECT role, holder FROM lease WHERE until >= {_NOW[db.dialect.name]}"
+    return {str(role): str(holder) for role, holder in db.exec_driver_sql(query)}
+
+
 def holders(ledger: Ledger) -> list[str]:
     """Who holds a lease now: the nodes that run, as far as they have something to do. Raises Unavailable."""
     with ledger.connect() as db:
-        query = f"SELECT DISTINCT holder FROM lease WHERE until >= {_NOW[db.dialect.name]} ORDER BY holder"
-        return [str(row[0]) for row in db.exec_driver_sql(query)]
+        return sorted(set(held(db).values()))

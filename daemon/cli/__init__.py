@@ -29,6 +29,7 @@ from daemon.cli import (
     later,
     lifting,
     links,
+    passwords,
     people,
     reading,
     replaying,
@@ -89,6 +90,7 @@ _GROUPS = (
     auditing,
     keeping,
     backups,
+    passwords,
 )
 for group in _GROUPS:
     group.register(app)

@@ -7,26 +7,36 @@ something to show in them: the door that the world can reach gets none.
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from daemon import events
 from daemon.web import console, public
-from daemon.web.console.access import Guesses
+from daemon.web.console.access import is_misdirected
+from daemon.web.console.guesses import Guesses
 from daemon.web.console.sessions import Sessions
+from daemon.web.console.visit import wrong
 from daemon.web.context import Context, context_of
 from daemon.web.guessing import Guesses as BadLinks
 from daemon.web.pages import Page
+from daemon.web.remembering import Remembering
 from daemon.web.rendering import SECURITY, static_files
 from daemon.web.workers import Workers
 
 INSIDE: Final = frozenset(("console", "api", "metrics", "readyz"))  # first words of paths that are for operators
+_MISDIRECTED: Final = PlainTextResponse(
+    "Operators come to this machine by its own name (127.0.0.1, localhost), by the host of web.public_url, or through one of"
+    " web.trusted_proxies; your browser asked for another host.\n",
+    HTTPStatus.MISDIRECTED_REQUEST,
+    headers={**SECURITY, "Connection": "close"},
+)
 _ORIGIN: Final = re.compile(r"https?://[^/]*", re.IGNORECASE)
 
 
@@ -67,11 +77,15 @@ def _file(name: str) -> Response:
 async def _refused(request: Request, error: Exception) -> Response:
     """No such page, or not with this method."""
     assert isinstance(error, HTTPException)
+    if _first_word(request.scope["path"]) == "console":
+        return wrong(request, error)
     return Page(request, "missing").paragraph("missing_text").way_out().answer(error.status_code, error.headers)
 
 
 async def _broken(request: Request, _: Exception) -> Response:
     """A bug of ours; `Outermost` tells of it."""
+    if _first_word(request.scope["path"]) == "console":
+        return wrong(request, HTTPException(500))
     return Page(request, "later").paragraph("later_text").way_out().answer(500)
 
 
@@ -80,18 +94,31 @@ class Outermost:
 
     def __init__(self, app: Starlette):
         self._app = app
-        self._kept = {"bad_links": BadLinks(), "sessions": Sessions(), "guesses": Guesses()}
+        self._kept = {
+            "bad_links": BadLinks(),
+            "sessions": Sessions(),
+            "guesses": Guesses(),
+            "remembering": Remembering(),
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context, workers = self._app.state.context, self._app.state.workers
         path = plain_path(scope["path"], context.base)
-        if context.inside is None and path.split("/")[1] in INSIDE:
-            path = "/"  # where there is nothing
+        answer: ASGIApp = self._app
+        if _first_word(path) in INSIDE:
+            if context.inside is None:
+                path = "/"  # where there is nothing
+            elif is_misdirected(Request(scope), context):
+                answer = _MISDIRECTED
         state = {**scope.get("state", {}), "context": context, "workers": workers, **self._kept}
         try:
-            await self._app({**scope, "path": path, "state": state}, receive, send)
+            await answer({**scope, "path": path, "state": state}, receive, send)
         except Exception as error:  # noqa: BLE001 - told in our log; the client has had its answer from _broken
             events.failed("web", error)
+
+
+def _first_word(path: str) -> str:
+    return path.split("/")[1]
 
 
 def plain_path(path: str, base: str) -> str:

@@ -94,10 +94,12 @@ class Door:
                     heard += piece
             return heard
 
-    def ask(self, method: str, path: str, *headers: str, body: bytes = b"") -> Answer:
+    def ask(
+        self, method: str, path: str, *headers: str, body: bytes = b"", host: str = "mail.quillpdf.example"
+    ) -> Answer:
         """One request."""
         length = [f"Content-Length: {len(body)}"] if body else []
-        lines = [f"{method} {path} HTTP/1.1", "Host: mail.quillpdf.example", "Connection: close", *length, *headers]
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", "Connection: close", *length, *headers]
         return read_answer(self.raw("\r\n".join([*lines, "", ""]).encode("latin-1") + body))
 
     def post(self, token: str, body: bytes = ONE_CLICK, content_type: str = FORM) -> Answer:
@@ -168,10 +170,10 @@ def inside(books: Books, house: House, **other: Any) -> Inside:
     return Inside(**facts)
 
 
-def whole(books: Books, **other: Any) -> Context:
+def whole(books: Books, *, trusted_proxies: tuple[str, ...] = (), **other: Any) -> Context:
     """A door with the operators' rooms."""
     made = context(books)
-    return replace(made, inside=inside(books, made.house, **other))
+    return replace(made, trusted_proxies=trusted_proxies, inside=inside(books, made.house, **other))
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from typing import Final
 
 from starlette.routing import Route
 
-from daemon.web.console import entrance, hooks, overview
+from daemon.web.console import entrance, hooks, lists, overview, settings
 
-ROUTES: Final[list[Route]] = [*entrance.ROUTES, *overview.ROUTES, *hooks.ROUTES]
+_ROOMS: Final = (entrance, overview, lists, hooks, settings)
+ROUTES: Final[list[Route]] = [route for room in _ROOMS for route in room.ROUTES]

@@ -1,32 +1,45 @@
-"""Letting operators in: passwords, the cookie, and how often somebody may guess.
+"""Letting operators in: by a password and a cookie, or by the word of a proxy that we trust.
 
-A password file has the password, or its argon2 hash (`optoutd password` makes one); the hash takes tens of
-milliseconds and is computed in a thread.
+A password file has the password, or its argon2 hash (`optoutd password` makes one); the hash takes tens of milliseconds
+and is computed in a thread.
+
+Where `web.user_header` is set, a trusted proxy names the operator in every request: the session is theirs for as long as
+it does. From anybody else the field says nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
-import secrets
-import time
-from collections import OrderedDict
-from typing import Final
+import unicodedata
+from dataclasses import dataclass
+from typing import Final, Literal
+from urllib.parse import urlsplit
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from daemon.web.console.sessions import Session, Sessions
-from daemon.web.context import Holder, inside_of, workers_of
+from daemon.web import clients
+from daemon.web.console.sessions import Session, Sessions, digest
+from daemon.web.context import Context, Holder, context_of, inside_of, workers_of
 
-COOKIE: Final = "optoutd_session"
+_COOKIE: Final = "optoutd_session"
 _ARGON2: Final = "$argon2"
-_FAILURES, _PER_SECONDS = 10, 60.0  # of one client; then 429
-_MOST_CLIENTS: Final = 10_000
-_ABSENT: Final = Holder("", secrets.token_urlsafe(32), frozenset())  # whoever gives an unknown name waits as long
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """Somebody who is in. `shown`: what their browser is still to be told; "" if it knows."""
+
+    operator: Holder
+    session: Session
+    shown: str = ""
+
+
+class Stranger(Exception):
+    """A proxy let somebody in whom the config does not know by this name."""
 
 
 def sessions_of(request: Request) -> Sessions:
@@ -35,67 +48,124 @@ def sessions_of(request: Request) -> Sessions:
     return sessions
 
 
-def who(request: Request) -> tuple[Holder | None, Session | None]:
-    """The operator of a request's session; one who is gone from the config has none any more."""
-    session = sessions_of(request).find(request.cookies.get(COOKIE, ""))
-    operator = inside_of(request).operators.get(session.operator) if session else None
-    return (operator, session) if operator else (None, None)
+def client(request: Request) -> str:
+    """The IP address of who asks."""
+    return clients.client_of(request, context_of(request).trusted_proxies)
+
+
+# ------------------------------------------------------------------ who is it?
+
+
+def who(request: Request) -> Entered | None:
+    """The operator of a request. Raises Stranger.
+
+    One who is gone from the config, or has another password since, is not in any more.
+    """
+    named = _named_by_proxy(request)
+    session = sessions_of(request).find(_cookie(request))
+    operators = inside_of(request).operators
+    if session is not None and session.by_proxy == (named is not None) and named in (None, session.operator):
+        operator = operators.get(session.operator)
+        if operator is not None and hmac.compare_digest(session.proof, digest(operator.secret)):
+            return Entered(operator, session)
+    if named is None:
+        return None
+    if (operator := operators.get(named)) is None:
+        raise Stranger(named)
+    shown, session = sessions_of(request).begin(operator.name, operator.secret, by_proxy=True)
+    return Entered(operator, session, shown)
+
+
+def _named_by_proxy(request: Request) -> str | None:
+    """Whom a trusted proxy has let in; None: it does not say. A field that is there twice names nobody we know."""
+    header = inside_of(request).user_header
+    if not header or not clients.is_proxied(request, context_of(request).trusted_proxies):
+        return None
+    return ", ".join(value.strip() for value in request.headers.getlist(header)) or None
+
+
+def is_misdirected(request: Request, context: Context) -> bool:
+    """Does a browser take us for another host? A page elsewhere may have let its own name lead to our address, to ask us
+    what only this machine can (DNS rebinding); what its browser then says in `Host` it cannot change."""
+    host = clients.host_of(request)
+    ours = host == urlsplit(context.public_url).hostname or clients.is_this_machine(host)
+    return not (host and ours) and not clients.is_proxied(request, context.trusted_proxies)
+
+
+# ------------------------------------------------------------------ the password
 
 
 async def proved(request: Request, name: str, password: str) -> Holder | None:
-    """The operator of this name, if that is the password. As slow for a name that there is not."""
-    operator = inside_of(request).operators.get(name)
-    known = operator if operator is not None and operator.secret else _ABSENT
-    fits = await workers_of(request).read(lambda: fits_password(known.secret, password))
-    return operator if fits and known is operator else None
+    """The operator of this name, if that is the password. As slow for a name that there is not.
+
+    Raises TimeoutError.
+    """
+    operators = inside_of(request).operators
+    operator = operators.get(name)
+    # for a name that there is not, somebody's secret is compared all the same: a hash, if there is one
+    others = max((o.secret for o in operators.values()), key=lambda secret: secret.startswith(_ARGON2), default="")
+    kept = operator.secret if operator else others
+    fits = await workers_of(request).read(lambda: fits_password(kept, password))
+    return operator if fits and operator is not None and operator.secret else None
 
 
 def fits_password(kept: str, given: str) -> bool:
-    """Is `given` the password that is kept, as it is or as an argon2 hash?"""
+    """Is `given` the password that is kept, as it is or as an argon2 hash? Whatever way its accents were typed."""
+    given = composed(given)
     if kept.startswith(_ARGON2):
         try:
-            return PasswordHasher().verify(kept, given)
+            return PasswordHasher().verify(kept.encode("utf-8", "replace"), given.encode("utf-8", "replace"))
         except (VerificationError, InvalidHashError):
             return False
-    digests = (hashlib.sha256(text.encode("utf-8", "replace")).digest() for text in (kept, given))
+    digests = (hashlib.sha256(text.encode("utf-8", "replace")).digest() for text in (composed(kept), given))
     return hmac.compare_digest(*digests)
 
 
+def composed(password: str) -> str:
+    """A password as it is hashed and compared (Unicode NFC)."""
+    return unicodedata.normalize("NFC", password)
+
+
+# ------------------------------------------------------------------ the cookie
+
+
 def let_in(request: Request, response: Response, operator: Holder) -> Response:
-    """Begin a session, in a cookie of the browser."""
-    shown = sessions_of(request).begin(operator.name)
-    response.set_cookie(COOKIE, shown, path="/", secure=not _in_clear(request), httponly=True, samesite="lax")
+    """Begin a session, in a cookie of the browser; the one that it had is over, whoever gave it to it."""
+    sessions_of(request).end(_cookie(request))
+    shown, _ = sessions_of(request).begin(operator.name, operator.secret)
+    return tell_browser(request, response, shown)
+
+
+def tell_browser(request: Request, response: Response, shown: str) -> Response:
+    """Have it show this from now on."""
+    set_cookie(request, response, _COOKIE, shown, "lax")
     return response
 
 
+def let_out(request: Request, response: Response) -> Response:
+    """End the session."""
+    sessions_of(request).end(_cookie(request))
+    secure = not _in_clear(request)
+    response.delete_cookie(cookie_name(request, _COOKIE), path="/", secure=secure, httponly=True, samesite="lax")
+    return response
+
+
+def cookie_name(request: Request, name: str) -> str:
+    """`__Host-`: a browser takes such a cookie from this very host only, and under TLS (RFC 6265bis 4.1.3.2)."""
+    return name if _in_clear(request) else f"__Host-{name}"
+
+
+def set_cookie(request: Request, response: Response, name: str, value: str, samesite: Literal["lax", "strict"]) -> None:
+    """For as long as the browser is open."""
+    named, secure = cookie_name(request, name), not _in_clear(request)
+    response.set_cookie(named, value, path="/", secure=secure, httponly=True, samesite=samesite)
+
+
+def _cookie(request: Request) -> str:
+    return request.cookies.get(cookie_name(request, _COOKIE), "")
+
+
 def _in_clear(request: Request) -> bool:
-    """Plain HTTP to loopback: the one place where a cookie need not be Secure."""
-    if request.url.scheme != "http":
-        return False
-    host = request.url.hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-class Guesses:
-    """Failed log-ins of the last minute, by client."""
-
-    def __init__(self) -> None:
-        self._failed: OrderedDict[str, list[float]] = OrderedDict()
-
-    def too_many(self, client: str) -> bool:
-        """Must this client wait?"""
-        return len(self._recent(client)) >= _FAILURES
-
-    def failed(self, client: str) -> None:
-        """One more."""
-        self._failed[client] = [*self._recent(client), time.monotonic()]
-        self._failed.move_to_end(client)
-        while len(self._failed) > _MOST_CLIENTS:
-            self._failed.popitem(last=False)
-
-    def _recent(self, client: str) -> list[float]:
-        since = time.monotonic() - _PER_SECONDS
-        return [at for at in self._failed.get(client, ()) if at > since]
+    """Plain HTTP to this machine: the one place where a cookie need not be Secure."""
+    scheme = clients.scheme_of(request, context_of(request).trusted_proxies)
+    return scheme == "http" and clients.is_this_machine(clients.host_of(request))

@@ -15,13 +15,20 @@ from typing import Final
 IDLE_SECONDS: Final = 2 * 3600.0
 LONGEST_SECONDS: Final = 12 * 3600.0
 _MOST: Final = 1_000  # sessions; the one that was idle longest goes first
+_MOST_EACH: Final = 50  # of one operator: a program that comes through a proxy without a cookie begins one each time
 
 
 @dataclass(slots=True)
 class Session:
-    """One browser of one operator. `csrf_token`: what each of its forms must bring; `said`: to be shown on the next page."""
+    """One browser of one operator. `csrf_token`: what each of its forms must bring; `said`: to be shown on the next page.
+
+    `proof`: a digest of the secret that let them in: another secret, and the session is over. `by_proxy`: it was the word
+    of a proxy that did.
+    """
 
     operator: str
+    proof: bytes
+    by_proxy: bool
     began: float
     seen: float
     csrf_token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
@@ -34,18 +41,21 @@ class Sessions:
     def __init__(self) -> None:
         self._all: OrderedDict[bytes, Session] = OrderedDict()
 
-    def begin(self, operator: str) -> str:
-        """Log somebody in; returns what their browser shows from now on."""
+    def begin(self, operator: str, secret: str, *, by_proxy: bool = False) -> tuple[str, Session]:
+        """Log somebody in; returns what their browser shows from now on, and the session."""
         shown = secrets.token_urlsafe(32)
         now = time.monotonic()
-        self._all[_digest(shown)] = Session(operator, now, now)
+        theirs = [key for key, session in self._all.items() if session.operator == operator]
+        for key in theirs[: max(0, len(theirs) - _MOST_EACH + 1)]:
+            del self._all[key]
+        session = self._all[digest(shown)] = Session(operator, digest(secret), by_proxy, now, now)
         while len(self._all) > _MOST:
             self._all.popitem(last=False)
-        return shown
+        return shown, session
 
     def find(self, shown: str) -> Session | None:
         """Whose it is; None: nobody's (any more)."""
-        key = _digest(shown)
+        key = digest(shown)
         session, now = self._all.get(key), time.monotonic()
         if session is None:
             return None
@@ -58,8 +68,9 @@ class Sessions:
 
     def end(self, shown: str) -> None:
         """Log out."""
-        self._all.pop(_digest(shown), None)
+        self._all.pop(digest(shown), None)
 
 
-def _digest(shown: str) -> bytes:
+def digest(shown: str) -> bytes:
+    """What is kept of what must not be."""
     return hashlib.sha256(shown.encode("utf-8", "surrogateescape")).digest()

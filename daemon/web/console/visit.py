@@ -6,7 +6,6 @@ has checked before that it came from a page of this very session.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -21,9 +20,11 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from daemon import events
 from daemon.values import Right
 from daemon.web.console import access
+from daemon.web.console.forms import MAX_FORM, form_of, is_same
 from daemon.web.console.sessions import Session
-from daemon.web.context import Context, Holder, Inside, context_of, inside_of
+from daemon.web.context import Context, Holder, Inside, context_of, inside_of, workers_of
 from daemon.web.rendering import SECURITY, render
+from daemon.web.workers import Workers
 from storage.engine import Unavailable, Unusable
 
 LOGIN: Final = "/console/login"
@@ -39,8 +40,6 @@ ROOMS: Final[tuple[tuple[str, str, Right], ...]] = (
     ("/console/hooks", "Webhooks", "check"),
     ("/console/settings", "Settings", "check"),
 )
-MAX_FORM: Final = 64 * 1024  # octets of a form without a file
-_RETRY: Final = {"Retry-After": "10"}
 
 
 @dataclass
@@ -61,6 +60,11 @@ class Visit:
     def inside(self) -> Inside:
         """The same of the operators' rooms."""
         return inside_of(self.request)
+
+    @property
+    def workers(self) -> Workers:
+        """The threads for what it takes."""
+        return workers_of(self.request)
 
     @property
     def actor(self) -> str:
@@ -84,11 +88,11 @@ class Visit:
             "operator": self.operator,
             "may": self.may,
             "csrf_token": self.session.csrf_token,
-            "here": self.request.url.path,
+            "here": self.request.scope["path"],  # request.url would read the Host field, whatever is in it
             "rooms": ROOMS,
             "said": said,
         }
-        return HTMLResponse(render(f"console/{template}", **of_all, **facts), status, SECURITY)
+        return HTMLResponse(render(f"console/{template}", status=status, **of_all, **facts), status, SECURITY)
 
     def go(self, path: str, said: str = "", **query: str) -> Response:
         """On to another page (303), which then says this once."""
@@ -102,44 +106,72 @@ Room = Callable[[Visit], Awaitable[Response]]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def room(right: Right, within: Room, *, longest: int = MAX_FORM) -> Endpoint:
-    """The endpoint of a room. `longest`: octets of what a form may bring."""
+def room(right: Right | None, within: Room, *, longest: int = MAX_FORM) -> Endpoint:
+    """The endpoint of a room. `right`: None, if it is open to every operator. `longest`: octets of what a form may bring."""
 
     async def endpoint(request: Request) -> Response:
-        operator, session = access.who(request)
-        if session is None or operator is None:
-            return RedirectResponse(LOGIN, HTTPStatus.SEE_OTHER, SECURITY)
-        visit = Visit(request, operator, session)
-        if request.method == "POST":
-            visit.form = await form_of(request, longest)
-            _refuse_forged(visit)
-        if right not in operator.rights:
-            return visit.page("refused.html", HTTPStatus.FORBIDDEN, right=right)
         try:
-            return await within(visit)
-        except (Unavailable, Unusable, TimeoutError) as why:
-            events.database_unavailable(why if str(why) else "the console had no answer in time")
-            return visit.page("later.html", HTTPStatus.SERVICE_UNAVAILABLE)
-        finally:
-            await visit.form.close()
+            entered = access.who(request)
+        except access.Stranger as unknown:
+            return stranger(request, str(unknown))
+        if entered is None:
+            return RedirectResponse(LOGIN, HTTPStatus.SEE_OTHER, SECURITY)
+        return _told(request, entered, await _answer(_visit(request, entered), right, within, longest))
 
     return endpoint
 
 
-async def form_of(request: Request, longest: int) -> FormData:
-    """The fields of a form. Raises HTTPException: 413 for too much, 400 for none."""
-    stated = request.headers.get("content-length", "")
-    if not stated.isdecimal() or len(stated) > 12:
-        raise HTTPException(HTTPStatus.LENGTH_REQUIRED)
-    if int(stated) > longest:
-        raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-    return await request.form(max_files=1, max_fields=2_000)
+async def _answer(visit: Visit, right: Right | None, within: Room, longest: int) -> Response:
+    """What is said in the room. Raises HTTPException."""
+    if right is not None and not visit.may(right):
+        return visit.page("refused.html", HTTPStatus.FORBIDDEN, right=right)
+    if visit.request.method == "POST":
+        visit.form = await form_of(visit.request, longest)
+    try:
+        _refuse_forged(visit)
+        return await within(visit)
+    except (Unavailable, Unusable, TimeoutError) as why:
+        events.database_unavailable(why if str(why) else "the console had no answer in time")
+        return visit.page("later.html", HTTPStatus.SERVICE_UNAVAILABLE)
+    finally:
+        await visit.form.close()
 
 
 def _refuse_forged(visit: Visit) -> None:
     """Raises HTTPException (403) for a form that is not of a page of this session."""
-    brought = visit.form.get("csrf_token", "")
-    if not isinstance(brought, str) or not secrets.compare_digest(
-        brought.encode("utf-8", "replace"), visit.session.csrf_token.encode()
-    ):
-        raise HTTPException(HTTPStatus.FORBIDDEN)
+    if visit.request.method == "POST" and not is_same(visit.form.get("csrf_token"), visit.session.csrf_token):
+        sentence = "This form is of a page from before you logged in, or not of ours. Nothing was changed: load the page again."
+        raise HTTPException(HTTPStatus.FORBIDDEN, sentence)
+
+
+def stranger(request: Request, named: str) -> Response:
+    """What somebody sees whom a proxy let in, and whom we do not know."""
+    return _outside(request, "stranger.html", HTTPStatus.FORBIDDEN, named=named)
+
+
+def wrong(request: Request, error: HTTPException) -> Response:
+    """The console's page for what went wrong before a room was reached, or within it: 404, 403, 413 and so on."""
+    status, sentence = error.status_code, "" if error.detail == HTTPStatus(error.status_code).phrase else error.detail
+    try:
+        entered = access.who(request)
+    except access.Stranger as unknown:
+        return stranger(request, str(unknown))
+    if entered is None:
+        response = _outside(request, "wrong.html", status, sentence=sentence)
+    else:
+        response = _told(request, entered, _visit(request, entered).page("wrong.html", status, sentence=sentence))
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _outside(request: Request, template: str, status: int, **facts: Any) -> Response:
+    page = render(f"console/{template}", house=context_of(request).house, status=status, **facts)
+    return HTMLResponse(page, status, SECURITY)
+
+
+def _visit(request: Request, entered: access.Entered) -> Visit:
+    return Visit(request, entered.operator, entered.session)
+
+
+def _told(request: Request, entered: access.Entered, response: Response) -> Response:
+    return access.tell_browser(request, response, entered.shown) if entered.shown else response

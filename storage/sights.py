@@ -1,0 +1,140 @@
+"""What an operator wants to see at a glance: what waits, what was done when, how many of what.
+
+Each question is bounded, whatever the ledger holds, but `refusals.standing`, which counts all suppressions (about 0.1 s a
+million): whoever shows it keeps the answer for a while. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+
+from sqlalchemy import Connection
+
+from storage import leases
+from storage.audit import Chain
+from storage.deferral import deferred
+from storage.engine import Ledger
+from storage.refusals import Outcome
+from storage.terms import Reason, seconds
+
+MOST_ROWS: Final = 500_000  # of the audit log that are looked at for a plot: half a second
+_DAY: Final = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The audit log. `last`: its last sequence number; `verified`: up to where the last check found it whole; `as_left`:
+    does it end as the last writer left it?"""
+
+    last: int
+    verified: int
+    as_left: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """How things stand now.
+
+    `reviews`: how many wait for a person, and since when the oldest. `begun`, `to_be_filed`: messages whose reading has
+    not ended, and those that are owed their folder. `jobs`: when each last ended well. `deferring_since`: from when on
+    the list has a gap, so that nobody is told that they may be mailed. `holders`: role -> node, of leases that hold.
+    """
+
+    reviews: int
+    oldest_review: datetime | None
+    begun: int
+    to_be_filed: int
+    record: Record
+    jobs: Mapping[str, datetime]
+    deferring_since: datetime | None
+    holders: Mapping[str, str]
+
+
+def sight(ledger: Ledger, mailboxes: Iterable[str]) -> Sight:
+    """Some milliseconds. Raises Unavailable, Unusable."""
+    with ledger.reading() as db:
+        waiting, oldest = db.exec_driver_sql("SELECT count(*), min(at) FROM review WHERE state = 'open'").one()
+        states = [_states(db, mailbox) for mailbox in mailboxes]
+        gap = deferred(db)
+        return Sight(
+            reviews=int(waiting),
+            oldest_review=None if oldest is None else _utc(oldest),
+            begun=sum(s.get("reading", 0) for s in states),
+            to_be_filed=sum(s.get("owed", 0) for s in states),
+            record=_record(db, Chain(ledger.site_key)),
+            jobs={name: _utc(at) for name, at in db.exec_driver_sql("SELECT name, at FROM job_run")},
+            deferring_since=gap.since if gap else None,
+            holders=leases.held(db),
+        )
+
+
+def _states(db: Connection, mailbox: str) -> dict[str, int]:
+    query = "SELECT state, count(*) FROM incoming WHERE mailbox = ? AND state IN ('reading', 'owed') GROUP BY state"
+    return {state: int(number) for state, number in db.exec_driver_sql(query, (mailbox,))}
+
+
+def _record(db: Connection, chain: Chain) -> Record:
+    notes = {
+        n: bytes(v) for n, v in db.exec_driver_sql("SELECT name, value FROM meta WHERE name IN ('head', 'verified')")
+    }
+    head, verified = chain.head(db), chain.read_checkpoint(notes.get("verified"))
+    return Record(head.seq, verified.seq if verified else 0, chain.sealed(head, notes.get("head")))
+
+
+def _utc(at: int) -> datetime:
+    return datetime.fromtimestamp(at, UTC)
+
+
+# ------------------------------------------------------------------ day by day, hour by hour
+
+
+@dataclass(frozen=True, slots=True)
+class OptOuts:
+    """(day UTC, source) -> how many people were suppressed because they asked. `whole`: back to the first day that was
+    asked for; a record too long for that is looked at from its end."""
+
+    of: Mapping[tuple[date, str], int]
+    whole: bool
+
+
+def opt_outs(ledger: Ledger, now: datetime, days: int, most: int = MOST_ROWS) -> OptOuts:
+    """Of the last `days` days, today included. Raises Unavailable, Unusable."""
+    first_day = seconds(now) // _DAY - days + 1
+    with ledger.reading() as db:
+        first = first_since(db, first_day * _DAY)
+        last = int(db.exec_driver_sql("SELECT coalesce(max(seq), 0) FROM audit").scalar_one())
+        query = (
+            "SELECT at / 86400, source, count(*) FROM audit"
+            " WHERE seq >= ? AND event = 'suppressed' AND reason = ? AND at >= ? GROUP BY at / 86400, source"
+        )
+        start = max(first, last - most + 1)
+        rows = db.exec_driver_sql(query, (start, int(Reason.OPT_OUT), first_day * _DAY)).all()
+    return OptOuts({(_day(day), source or "operator"): int(number) for day, source, number in rows}, start == first)
+
+
+def first_since(db: Connection, moment: int) -> int:
+    """The sequence number of the first audit row of this time (seconds) or later; one more than the last, if there is none.
+
+    `at` has no index: the rows are in the order of time (but for a clock that was set back), so we look in the middle.
+    """
+    low, high = db.exec_driver_sql("SELECT coalesce(min(seq), 1), coalesce(max(seq), 0) + 1 FROM audit").one()
+    while low < high:
+        query = "SELECT seq, at FROM audit WHERE seq >= ? ORDER BY seq LIMIT 1"
+        seq, at = db.exec_driver_sql(query, ((low + high) // 2,)).one()
+        low, high = (seq + 1, high) if at < moment else (low, (low + high) // 2)
+    return int(low)
+
+
+def _day(number: int) -> date:
+    return date(1970, 1, 1) + timedelta(days=number)
+
+
+def relayed(ledger: Ledger, now: datetime, hours: int) -> Mapping[tuple[datetime, Outcome], int]:
+    """(hour UTC, outcome) -> recipients, of the last `hours` hours, this one included. Raises Unavailable, Unusable."""
+    query = "SELECT hour, outcome, sum(count) FROM tally WHERE hour > ? GROUP BY hour, outcome"
+    with ledger.connect() as db:
+        rows = db.exec_driver_sql(query, (seconds(now) // 3600 - hours,)).all()
+    return {(_utc(hour * 3600), outcome): int(number) for hour, outcome, number in rows}

@@ -1,0 +1,113 @@
+"""Is the promise kept? Each thing that can be wrong, by itself, and what it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from daemon.vitals import MailboxVitals, Vitals
+from daemon.web.console.promise import judged, lasted
+from storage.sights import Record, Sight
+
+NOW = datetime(2026, 11, 27, 12, 30, tzinfo=UTC)
+HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
+WELL = Sight(
+    reviews=0,
+    oldest_review=None,
+    begun=0,
+    to_be_filed=0,
+    record=Record(100, 100, True),
+    jobs={"note_head": NOW - HOUR, "back_up": NOW - HOUR},
+    deferring_since=None,
+    holders={},
+)
+SUPPORT = MailboxVitals("support", ours=True, connected=True, last_success=NOW - MINUTE)
+RUNNING = Vitals(NOW - 100 * HOUR, {"relay": ("127.0.0.1:2525",)}, (SUPPORT,), "")
+SAVED = {"storage.backup_dir": '"backups"'}
+
+
+def test_when_all_is_well_it_says_so() -> None:
+    verdict = judged(WELL, RUNNING, SAVED, NOW)
+    assert (verdict.level, verdict.findings) == ("good", ())
+    assert verdict.headline.startswith("Yes")
+
+
+@pytest.mark.parametrize(
+    ("sight", "vitals", "settings", "level", "word"),
+    [
+        ({"reviews": 1, "oldest_review": NOW - 23 * HOUR}, {}, {}, "good", ""),
+        ({"reviews": 1, "oldest_review": NOW - 25 * HOUR}, {}, {}, "doubt", "25 hours"),
+        ({"reviews": 1, "oldest_review": NOW - 49 * HOUR}, {}, {}, "bad", "longer than the 48 hours"),
+        ({"record": Record(100, 100, False)}, {}, {}, "bad", "not as we left it"),
+        ({"jobs": {"note_head": NOW - 4 * HOUR}}, {}, {}, "bad", "not been found whole for 4 hours"),
+        ({"jobs": {"verify_audit": NOW - HOUR, "note_head": NOW - 90 * HOUR}}, {}, {}, "good", ""),
+        ({"jobs": {}}, {}, {}, "bad", "not been found whole"),
+        ({"jobs": {}}, {"started": NOW - HOUR}, {}, "good", ""),
+        ({"jobs": {"note_head": NOW, "back_up": NOW - 3 * HOUR}}, {}, SAVED, "doubt", "no backup for 3 hours"),
+        ({"jobs": {"note_head": NOW, "back_up": NOW - 80 * HOUR}}, {}, SAVED, "bad", "no backup for 3 days"),
+        ({"jobs": {"note_head": NOW}}, {}, {}, "good", ""),
+        ({"deferring_since": NOW - HOUR}, {}, {}, "doubt", "2026-11-27 11:30"),
+        ({}, {"upstream": "connect: refused"}, {}, "doubt", "connect: refused"),
+        ({}, {"upstream": None}, {}, "good", ""),
+        ({}, {}, {"relay.mode": '"observe"'}, "doubt", "only observes"),
+        ({}, {}, {"relay.credential[3].mode": '"observe"'}, "doubt", "relay.credential[3].mode"),
+        ({}, {}, {"relay.mode": '"strip"'}, "good", ""),
+        ({}, {}, {"mailbox[0].observe": "true"}, "doubt", "only observed"),
+        ({}, {}, {"mailbox[0].observe": "false"}, "good", ""),
+    ],
+)
+def test_what_is_wrong_is_said(
+    sight: dict[str, Any], vitals: dict[str, Any], settings: Mapping[str, str], level: str, word: str
+) -> None:
+    verdict = judged(replace(WELL, **sight), replace(RUNNING, **vitals), settings, NOW)
+    assert verdict.level == level
+    assert [word in finding.sentence for finding in verdict.findings] == ([] if level == "good" else [True])
+
+
+@pytest.mark.parametrize(
+    ("mailbox", "level"),
+    [
+        (replace(SUPPORT, connected=False, trouble="login: no"), "doubt"),
+        (replace(SUPPORT, connected=False, last_success=NOW - 16 * MINUTE, trouble="login: no"), "bad"),
+        (replace(SUPPORT, connected=False, last_success=None), "bad"),
+        (replace(SUPPORT, last_success=NOW - 16 * MINUTE), "bad"),
+        (replace(SUPPORT, ours=False), "bad"),
+        (replace(SUPPORT, ours=False, name="bounces"), "good"),
+    ],
+)
+def test_a_mailbox_that_does_not_answer_is_named(mailbox: MailboxVitals, level: str) -> None:
+    sight = replace(WELL, holders={"mailbox bounces": "node-b"})
+    verdict = judged(sight, replace(RUNNING, mailboxes=(mailbox,)), SAVED, NOW)
+    assert verdict.level == level
+    assert all(mailbox.name in finding.sentence and mailbox.trouble in finding.sentence for finding in verdict.findings)
+
+
+def test_a_daemon_that_has_just_started_has_some_minutes_to_connect() -> None:
+    young = replace(RUNNING, started=NOW - MINUTE, mailboxes=(replace(SUPPORT, connected=False, last_success=None),))
+    assert judged(WELL, young, SAVED, NOW).level == "doubt"
+
+
+def test_what_is_worst_comes_first() -> None:
+    sight = replace(WELL, reviews=1, oldest_review=NOW - 25 * HOUR, record=Record(1, 1, False))
+    assert [finding.level for finding in judged(sight, RUNNING, SAVED, NOW).findings] == ["bad", "doubt"]
+
+
+@pytest.mark.parametrize(
+    ("time", "said"),
+    [
+        (0, "0 seconds"),
+        (-5, "0 seconds"),
+        (119, "119 seconds"),
+        (120, "2 minutes"),
+        (7199, "119 minutes"),
+        (7200, "2 hours"),
+        (48 * 3600, "48 hours"),
+        (72 * 3600, "3 days"),
+    ],
+)
+def test_times_are_said_in_words(time: int, said: str) -> None:
+    assert lasted(timedelta(seconds=time)) == said
