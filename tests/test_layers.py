@@ -31,6 +31,7 @@ DESKS = {
     "daemon.register",
     "daemon.telling",
     "daemon.webhooks",
+    "daemon.witness",
 }
 ROOMS = {"daemon.mail", "storage"}
 LEAVES = {
@@ -39,6 +40,7 @@ LEAVES = {
     "daemon.config",
     "daemon.events",
     "daemon.log",
+    "daemon.metrics",
     "daemon.connection",
     "daemon.crosschecks",
     "daemon.steps",

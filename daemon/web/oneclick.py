@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from daemon import events
+from daemon import events, metrics
 from daemon.mail import tokens
 from daemon.mail.tokens import Token
 from daemon.web.context import Context
@@ -79,6 +79,7 @@ async def _post(request: Request, token: Token, title: str | None) -> Response:
     try:
         await _commit(request, token, everything)
     except (Unavailable, Unusable, TimeoutError) as why:
+        metrics.oneclick.inc("unavailable")
         events.database_unavailable(why if str(why) else "a one-click opt-out could not be written in time")
         return Page(request, "later").paragraph("later_text").way_out().answer(503, RETRY_AFTER)
     return _done(request, None if everything else title)
@@ -154,4 +155,5 @@ def _done(request: Request, title: str | None) -> Response:
 
 
 def _wrong(request: Request, status: int) -> Response:
+    metrics.oneclick.inc("malformed")
     return Page(request, "wrong").paragraph("wrong_text").way_out().answer(status)
