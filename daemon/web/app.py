@@ -12,12 +12,13 @@ from typing import Final
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from daemon import events
-from daemon.web import console, oneclick
+from daemon.metrics import http_requests
+from daemon.web import console, health, metrics, oneclick
 from daemon.web.console.access import Guesses
 from daemon.web.console.sessions import Sessions
 from daemon.web.context import Context, context_of
@@ -26,6 +27,8 @@ from daemon.web.rendering import static_files
 from daemon.web.workers import Workers
 
 INSIDE: Final = frozenset(("console", "api", "metrics", "readyz"))  # first words of paths that are for operators
+# First words of paths as they are counted; whatever else is asked for is `other`.
+_AREAS: Final = INSIDE | {"u", "p", "undo", "healthz", "static"}
 _ORIGIN: Final = re.compile(r"https?://[^/]*", re.IGNORECASE)
 
 
@@ -36,7 +39,8 @@ def application(context: Context, workers: Workers) -> Starlette:
             Route("/u", oneclick.unsubscribe, methods=oneclick.METHODS),
             Route("/u/{token:path}", oneclick.unsubscribe, methods=oneclick.METHODS),
             Route("/static/style.css", _style),
-            Route("/healthz", _alive),
+            *health.ROUTES,
+            *metrics.ROUTES,
             Route("/static/{name}", _static),
             *console.ROUTES,
         ],
@@ -45,11 +49,6 @@ def application(context: Context, workers: Workers) -> Starlette:
     app.router.redirect_slashes = False  # RFC 8058 3.2: no redirects
     app.state.context, app.state.workers = context, workers
     return app
-
-
-async def _alive(_: Request) -> Response:
-    """That we can answer is the answer."""
-    return PlainTextResponse("ok\n", headers=SECURITY)
 
 
 async def _style(_: Request) -> Response:
@@ -82,18 +81,34 @@ class Outermost:
 
     def __init__(self, app: Starlette):
         self._app = app
-        self._of_console = {"sessions": Sessions(), "guesses": Guesses()}
+        self._kept: dict[str, object] = {
+            "sessions": Sessions(),
+            "guesses": Guesses(),
+            "pulse": health.Pulse(),
+            "figures": metrics.Figures(),
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context, workers = self._app.state.context, self._app.state.workers
         path = plain_path(scope["path"], context.base)
         if context.inside is None and path.split("/")[1] in INSIDE:
             path = "/"  # where there is nothing
-        state = {**scope.get("state", {}), "context": context, "workers": workers, **self._of_console}
+        state = {**scope.get("state", {}), "context": context, "workers": workers, **self._kept}
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                http_requests.inc(_area(path), f"{message['status'] // 100}xx")
+            await send(message)
+
         try:
-            await self._app({**scope, "path": path, "state": state}, receive, send)
+            await self._app({**scope, "path": path, "state": state}, receive, counted)
         except Exception as error:  # noqa: BLE001 - told in our log; the client has had its answer from _broken
             events.failed("web", error)
+
+
+def _area(path: str) -> str:
+    first = path.split("/")[1]
+    return first if first in _AREAS else "other"
 
 
 def plain_path(path: str, base: str) -> str:
