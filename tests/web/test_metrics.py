@@ -260,8 +260,13 @@ def test_a_count_that_took_long_is_not_made_again_soon(ledger: Books, monkeypatc
 
 
 def test_nothing_is_counted_again_while_nothing_has_changed(ledger: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = []
-    monkeypatch.setattr(census, "suppressions", lambda db: counted.append(db) or {})
+    counted: list[Any] = []
+
+    def count(db: Any) -> dict[Reason, int]:
+        counted.append(db)
+        return {}
+
+    monkeypatch.setattr(census, "suppressions", count)
     with door(ledger, whole(ledger)) as web:
         for _ in range(3):
             scrape(web)
