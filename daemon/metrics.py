@@ -5,7 +5,8 @@ be asked for at any time (how many are on the list, is a mailbox connected) is a
 `daemon.web.metrics`, which also writes all of it in Prometheus' formats with prometheus_client. The library is not used
 for the counting: it would cost each message of a campaign 2 us instead of 0.8, and each command 40 ms at its start.
 
-Labels have words of ours as values, and names of the config: never an address, a token or a path.
+Labels have words of ours as values, and names of the config: never an address, a token or a path. `job` and `instance` are
+Prometheus' own: a job of ours is `job_name`.
 """
 
 from __future__ import annotations
@@ -186,5 +187,5 @@ http_requests = Counter(
     "optoutd_http_requests", "Requests answered, by the first word of the path.", ("area", "status")
 )
 backup_failures = Counter("optoutd_backup_failures", "Backups that could not be made; tried again in five minutes.")
-job_failures = Counter("optoutd_job_failures", "Scheduled jobs that did not end well.", ("job",))
+job_failures = Counter("optoutd_job_failures", "Scheduled jobs that did not end well.", ("job_name",))
 failures = Counter("optoutd_failures", "Bugs of optoutd: errors that reached the outermost loop of a part.")

@@ -169,7 +169,7 @@ def _of_ledger(found: _Found, now: float) -> Iterator[Metric]:
     yield GaugeMetricFamily("optoutd_review_oldest_seconds", "Since the oldest of them was received.", value=age)
     yield GaugeMetricFamily("optoutd_audit_rows", "Rows of the record of all changes.", value=numbers.audit_rows)
     ended = [(name, float(at)) for name, at in jobs.items()]
-    yield _gauge(f"job_last_success{_AT}", "When a scheduled job last ended well.", "job", ended)
+    yield _gauge(f"job_last_success{_AT}", "When a scheduled job last ended well.", "job_name", ended)
     if "back_up" in jobs:
         made = GaugeMetricFamily(f"optoutd_backup_last_success{_AT}", "When the last backup was made.")
         made.add_metric((), jobs["back_up"])

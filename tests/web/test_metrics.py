@@ -158,7 +158,7 @@ def test_events_that_an_operator_must_hear_of(ledger: Books) -> None:
     with door(ledger, whole(ledger)) as web:
         names = ["promise_broken", "late_opt_outs", "upstream_possibly_duplicated", "backup_failures", "failures"]
         grown = {name: growth(web, f"optoutd_{name}_total") for name in names}
-        jobs = growth(web, "optoutd_job_failures_total", job="expire")
+        jobs = growth(web, "optoutd_job_failures_total", job_name="expire")
         events.promise_broken(WHO, "opt-out", 7)
         events.late_opt_out(WHO, "has opted out", 7, None)
         events.possibly_duplicated("x")
@@ -230,7 +230,7 @@ def test_the_ledger_in_numbers(ledger: Books) -> None:
         assert value(web, "optoutd_review_oldest_seconds") == 30 * 3600
         assert value(web, "optoutd_audit_rows") == web.audit_rows()
         assert value(web, "optoutd_backup_last_success_timestamp_seconds") == NOW.timestamp()
-        assert value(web, "optoutd_job_last_success_timestamp_seconds", job="back_up") == NOW.timestamp()
+        assert value(web, "optoutd_job_last_success_timestamp_seconds", job_name="back_up") == NOW.timestamp()
         assert (value(web, "optoutd_disk_free_bytes", of="database") or 0) > 1e6
         assert value(web, "optoutd_disk_free_bytes", of="backups") is None
         ledger.suppress("eve@customer.example")  # seen at the next scrape: counting took no time
