@@ -70,12 +70,17 @@ def _no_corpus() -> str:
     return "" if (CORPUS / "third-party").is_dir() else f"the directory {CORPUS}/third-party ($OPTOUTD_CORPUS)"
 
 
+def _no_promtool() -> str:
+    return _package({"prometheus": "promtool"})
+
+
 NEEDS: dict[str, Callable[[], str]] = {
     "dovecot": cache(_no_dovecot),
     "postfix": cache(_no_postfix),
     "postgres": cache(_no_postgres),
     "systemd": cache(_no_systemd),
     "corpus": cache(_no_corpus),
+    "promtool": cache(_no_promtool),
 }
 
 
