@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from itertools import islice
 from typing import Final, Protocol
 
@@ -21,7 +20,6 @@ from storage import census
 from storage.address import Address, keys_of
 from storage.engine import Ledger, Unavailable, Unusable
 from storage.lookup import Row, Verdict, verdict
-from storage.terms import seconds
 
 _MOST: Final = 50  # recipients looked at between two rounds: some 3 ms of work
 _SETTLED: Final = 60  # s; between the time that a row bears and its commit lie a writer's wait (5 s) and a transaction
@@ -42,13 +40,13 @@ class Witness:
 
     def __init__(self, ledger: Ledger, open_lookup: Callable[[], Lookup], *, every: float = 1.0):
         self._ledger, self._open, self._every = ledger, open_lookup, every
-        self._seen: list[tuple[Sequence[Address], int, datetime]] = []
+        self._seen: list[tuple[Sequence[Address], int, float]] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="witness", daemon=True)
 
-    def saw(self, recipients: Sequence[Address], list_number: int, asked: datetime) -> None:
+    def saw(self, recipients: Sequence[Address], list_number: int, asked: float) -> None:
         """The upstream has taken a message to these (marketing, of this list; 0: of none); `asked`: when the last question
-        began. For the event loop: 0.1 us, and nothing but that if there is enough to look at already."""
+        began, in seconds since 1970. For the event loop: 0.1 us, and nothing but that if there is enough to look at already."""
         if len(self._seen) < _MOST:
             self._seen.append((recipients, list_number, asked))
 
@@ -84,11 +82,11 @@ class Witness:
                 if found is not None and self._stood(address, found, asked):
                     self._tell(address, found)
 
-    def _stood(self, address: Address, found: Verdict, asked: datetime) -> bool:
+    def _stood(self, address: Address, found: Verdict, asked: float) -> bool:
         """Had it been so for a while when the relay asked?"""
         keys = [key for key, _ in keys_of(self._ledger.site_key, address)]
         with self._ledger.connect() as db:
-            return census.last_change(db, keys, found.evidence) < seconds(asked) - _SETTLED
+            return census.last_change(db, keys, found.evidence) < asked - _SETTLED
 
     def _tell(self, address: Address, found: Verdict) -> None:
         who = self._ledger.site_key.who(address)

@@ -51,7 +51,7 @@ def suppress(ledger: Books, at: datetime, scope: int = ALL, reason: Reason = Rea
 def look(ledger: Books, list_number: int = 0, asked: datetime = NOW, people: int = 1) -> Witness:
     """One round after a message."""
     it = Witness(ledger.ledger, lambda: lookup_of(ledger.ledger))
-    it.saw([ANN] * people, list_number, asked)
+    it.saw([ANN] * people, list_number, asked.timestamp())
     it.look(ledger.lookup())
     return it
 
@@ -126,7 +126,7 @@ def test_no_more_than_some_are_looked_at_in_a_round(ledger: Books) -> None:
     it = look(ledger, people=1000)
     assert metrics.looked_at_again.of().value == before + 50
     for _ in range(1000):
-        it.saw([ANN], 0, NOW)
+        it.saw([ANN], 0, NOW.timestamp())
     assert len(it._seen) == 50
 
 
@@ -145,7 +145,7 @@ def test_it_runs_beside_and_lives_through_an_outage_and_a_bug(ledger: Books, tol
         it.start()
         while metrics.promise_broken.of().value == before and time.monotonic() < deadline:
             if not it._seen:
-                it.saw([ANN], 0, NOW)
+                it.saw([ANN], 0, NOW.timestamp())
             time.sleep(0.02)
         it.stop()
         it._thread.join(5)

@@ -79,7 +79,7 @@ class Context:
     same_person: tuple[str, ...] = ("tag", "alias")  # storage.same_person: under which form a person's rows are written
     stamping: Stamping | None = None
     record: Record = field(default_factory=NoRecord)
-    saw: Callable[[Sequence[Address], int, datetime], None] | None = None  # daemon.witness.Witness, if there is one
+    saw: Callable[[Sequence[Address], int, float], None] | None = None  # daemon.witness.Witness, if there is one
     _seen: dict[str, str] | None = field(default=None, init=False)  # the features that the next two were made of
     _offers: dict[str, str] = field(default_factory=dict, init=False)
     _max_size: int = field(default=0, init=False)

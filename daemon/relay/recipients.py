@@ -215,7 +215,7 @@ class Recipients:
         kept = [r for r in self._kept if r.outcome is not None]
         passed = self.sent and self.sent - sum(r.outcome in _PASSED for r in kept)
         if passed:
-            _PASSED_ON.inc(passed)
+            _PASSED_ON.value += passed
             record.note("passed", number, credential, 0, passed)
         if self.sent and self.foreign:
             record.note("foreign", number, credential, 0)

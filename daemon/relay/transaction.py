@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Sequence
+from time import time
 from typing import Final
 
 from daemon import events, metrics
@@ -253,7 +254,7 @@ class Transaction:
 
     async def finish(self) -> str:
         """The last question, then the dot and the upstream's reply (DESIGN 7.1)."""
-        people, began = self._people, self._context.now()
+        people, began = self._people, time()
         answers = await self._ask([r.rcpt.address for r in people.taken])
         if any(type(answer) is not Pass or answer.despite is not None for answer in answers):
             late = people.late(answers)
@@ -294,7 +295,7 @@ class Transaction:
     def answered(self, reply: str) -> None:
         """The client has its reply to the dot: what became of the message is counted."""
         if self._people.sent:
-            _SENT.inc()
+            _SENT.value += 1
         elif self._people.withheld:
             metrics.relay_messages.inc("withheld")
         else:
