@@ -1,4 +1,4 @@
-"""One function per event: the log line. Events are snake_case past tense, and a person in them is a Who.
+"""One function per event: the log line, and what is counted of it. Events are snake_case past tense, and a person in them is a Who.
 
 No function here takes an address or a message text.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from daemon import log
+from daemon import log, metrics
 from daemon.log import configure, masked, shown, trace_of
 from storage.address import Who
 
@@ -53,11 +53,14 @@ def reload_refused(problems: list[str]) -> None:
 
 def job_done(name: str, **facts: int | str) -> None:
     """A scheduled job ended well."""
+    if name == "verify_audit":  # all of it is whole
+        metrics.audit_broken.on = False
     log.bound.info("job_done", job=name, **facts)
 
 
 def job_failed(name: str, reason: object) -> None:
     """A scheduled job did not end well; it runs again at its time."""
+    metrics.job_failures.inc(name)
     log.bound.error("job_failed", job=name, reason=masked(reason))
 
 
@@ -68,6 +71,7 @@ def audit_head(seq: int, head: str) -> None:
 
 def backup_failed(reason: object, advice: str) -> None:
     """There is no new backup; the older ones are as they were. Tried again in five minutes."""
+    metrics.backup_failures.inc()
     log.bound.error("backup_failed", reason=masked(reason), advice=advice)
 
 
@@ -85,6 +89,7 @@ def lookups_deferred(since: str) -> None:
 
 def audit_broken(reason: str) -> None:
     """A check found that the record was changed."""
+    metrics.audit_broken.on = True
     log.bound.error("audit_broken", reason=masked(reason))
 
 
@@ -95,6 +100,7 @@ def database_unavailable(reason: object) -> None:
 
 def failed(where: str, error: BaseException) -> None:
     """A bug of ours. The trace says where; values are left out, for they may be anybody's mail."""
+    metrics.failures.inc()
     log.bound.error("failed", where=where, error=type(error).__name__, trace=trace_of(error))
 
 
@@ -115,6 +121,9 @@ def mailbox_lost(mailbox: str, step: str, reason: object, retry_seconds: float) 
 
 def message_read(mailbox: str, uid: int, label: str, rules: Iterable[str], seconds: float) -> None:
     """A message was read and dealt with. `seconds`: from noticing it to the commit."""
+    metrics.intake_messages.inc(mailbox, label)
+    if label == "opt-out":
+        metrics.enforcement_seconds.observe(seconds)
     log.bound.info("message_read", mailbox=mailbox, uid=uid, label=label, rules=list(rules), seconds=round(seconds, 4))
 
 
@@ -233,17 +242,26 @@ def message_refused(reply: str) -> None:
 
 def would_refuse(who: Who, reason: str, ref: int, list_id: str | None) -> None:
     """Observe mode: a suppressed recipient passes, who would be refused."""
+    metrics.passed_all_the_same.inc("observe")
     log.bound.info("would_refuse", rcpt=shown(who), reason=reason, ref=ref, list=list_id)
 
 
 def service_mail_passed(who: Who, reason: str, ref: int, list_id: str | None) -> None:
     """Service mail passes to somebody whom marketing would not reach."""
+    metrics.passed_all_the_same.inc("service")
     log.bound.info("service_mail_passed", rcpt=shown(who), reason=reason, ref=ref, list=list_id)
 
 
 def late_opt_out(who: Who, reason: str, ref: int, list_id: str | None) -> None:
     """Somebody opted out between RCPT and the dot: the message was withdrawn before its dot."""
+    metrics.late_opt_outs.inc()
     log.bound.info("late_opt_out", rcpt=shown(who), reason=reason, ref=ref, list=list_id)
+
+
+def promise_broken(who: Who, reason: str, ref: int) -> None:
+    """Somebody got mail although this suppression stood when the last question was put. Must never happen."""
+    metrics.promise_broken.inc()
+    log.bound.error("promise_broken", rcpt=shown(who), reason=reason, ref=ref)
 
 
 def client_logged_in(username: str) -> None:
@@ -268,6 +286,7 @@ def upstream_lost(step: str, reason: object) -> None:
 
 def possibly_duplicated(reason: object) -> None:
     """Upstream was lost after the dot: it may have the message, and the client will send it again."""
+    metrics.possibly_duplicated.inc()
     log.bound.warning("possibly_duplicated", reason=masked(reason))
 
 
@@ -327,6 +346,7 @@ def upstream_changed(host: str, port: int, reason: object) -> None:
 
 def one_click_recorded(who: Who, scope: str, ref: int, repeated: bool) -> None:
     """A one-click opt-out was committed; `repeated`: it stood already."""
+    metrics.oneclick.inc("repeated" if repeated else "recorded")
     log.bound.info("one_click_recorded", who=shown(who), scope=scope, ref=ref, repeated=repeated)
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Final, Literal, Protocol
 
+from daemon import metrics
 from storage.address import Address, NotAnAddress, parse
 from storage.engine import Unavailable, Unusable
 from storage.lookup import Row, Verdict, verdict
@@ -137,15 +139,22 @@ class Gate:
         self, rcpt_tos: Sequence[Address], list_id: str | None = None, purpose: Purpose = "marketing"
     ) -> Sequence[Answer]:
         """As `may_all`, from the event loop: it waits where the database must be waited for."""
-        if self._questions is None:
-            return (
-                [self.may(rcpt_tos[0], list_id, purpose)]
-                if len(rcpt_tos) == 1
-                else self.may_all(rcpt_tos, list_id, purpose)
-            )
+        began = perf_counter()
+        if self._questions is not None:
+            answers = await self._ask_far(self._questions, rcpt_tos, list_id, purpose)
+        elif len(rcpt_tos) == 1:
+            answers = (self.may(rcpt_tos[0], list_id, purpose),)
+        else:
+            answers = self.may_all(rcpt_tos, list_id, purpose)
+        metrics.lookup_seconds.observe(perf_counter() - began)
+        return answers
+
+    async def _ask_far(
+        self, questions: Questions, rcpt_tos: Sequence[Address], list_id: str | None, purpose: Purpose
+    ) -> Sequence[Answer]:
         asked = [_meant(rcpt_to) for rcpt_to in rcpt_tos]
         try:
-            rows = iter(await self._questions.rows_of_all([a for of_one in asked if of_one for a in of_one]))
+            rows = iter(await questions.rows_of_all([a for of_one in asked if of_one for a in of_one]))
         except (Unavailable, Unusable) as why:
             return [Unknown(str(why))] * len(rcpt_tos)
         return [

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Iterable
 from typing import Any
 
-from daemon import options, postfix
+from daemon import metrics, options, postfix
 from daemon.config import Config, ConfigError, Listener, Loaded, Problem, host_port, is_loopback
 from daemon.dialling import Endpoint, client_context
 from daemon.gate import Gate
@@ -21,11 +21,14 @@ from daemon.relay.server import Listening
 from daemon.relay.stamping import Stamping
 from daemon.relay.tls import TlsError, server_context
 from daemon.upstream import Pool
+from daemon.witness import Witness
 from storage.engine import Ledger
 from storage.refusals import Outcome
 
 
-def context(loaded: Loaded, ledger: Ledger, gate: Gate, record: Record | None = None) -> Context | None:
+def context(
+    loaded: Loaded, ledger: Ledger, gate: Gate, record: Record | None = None, witness: Witness | None = None
+) -> Context | None:
     """What the relay of a config works with; None without an [upstream]. Raises ConfigError."""
     config = loaded.config
     if config.upstream is None:
@@ -43,6 +46,7 @@ def context(loaded: Loaded, ledger: Ledger, gate: Gate, record: Record | None = 
         ledger.same_person,
         stamping(config, ledger, numbers),
         record or NoRecord(),
+        witness.saw if witness else None,
     )
 
 
@@ -87,6 +91,7 @@ def policy_context(config: Config, ledger: Ledger, gate: Gate, record: Record) -
     """What the policy service for Postfix works with."""
 
     def note(outcome: Outcome, list_id: str | None, credential: str, reason: int, n: int) -> None:
+        metrics.policy_recipients.of(metrics.COUNTED_AS[outcome]).inc(n)
         record.note(outcome, gate.numbers.get(list_id or "", 0), credential, reason, n)
 
     relay = config.relay

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
@@ -23,7 +24,7 @@ from daemon.config import Config, ConfigError, Loaded, Mailbox, host_port, is_lo
 from daemon.gate import Gate
 from daemon.mailbox.watcher import Watcher
 from daemon.nodes import HOOKS, JOBS, NOTICES, Duties, mailbox
-from daemon.opening import Away, Busy, announce, gate_of, now, number_lists, open_for_run, sole_daemon
+from daemon.opening import Away, Busy, announce, gate_of, lookup_of, now, number_lists, open_for_run, sole_daemon
 from daemon.register import Register
 from daemon.relay.server import Server
 from daemon.upstream import Lost, Pool
@@ -31,6 +32,7 @@ from daemon.vitals import MailboxVitals, Vitals
 from daemon.web import server as web
 from daemon.web.context import Context as WebContext
 from daemon.webhooks import Hook, Tellers
+from daemon.witness import Witness
 from storage.deferral import deferred
 from storage.engine import Ledger, Unavailable, Unusable
 
@@ -49,6 +51,7 @@ class Service:
     gate: Gate = field(init=False)
     duties: Duties = field(init=False)
     register: Register = field(init=False)
+    witness: Witness = field(init=False)
     relay: Server | None = None
     policy: postfix.Server | None = None
     asking: asyncio.Task[None] | None = None  # what the upstream offers
@@ -75,6 +78,9 @@ class Service:
         self.register = Register(self.ledger, now)
         self.register.start()
         stack.push_async_callback(self.register.stop)
+        self.witness = Witness(self.ledger, partial(lookup_of, self.ledger))
+        self.witness.start()
+        stack.callback(self.witness.stop)
         await self._open_relay(stack)
         await self._open_policy(stack)
         await self._open_web(stack, "web", "listen")
@@ -150,7 +156,7 @@ class Service:
         await asyncio.gather(*self.keeping, return_exceptions=True)
 
     async def _open_relay(self, stack: AsyncExitStack) -> None:
-        context = relaying.context(self.loaded, self.ledger, self.gate, self.register)
+        context = relaying.context(self.loaded, self.ledger, self.gate, self.register, self.witness)
         if context is None:
             return
         self.relay = Server(context, relaying.listening(self.loaded))
@@ -326,7 +332,7 @@ class Service:
     def _hand_out(self) -> None:
         """Let every door work by the gate and the config that there are now."""
         if self.relay is not None:
-            context = relaying.context(self.loaded, self.ledger, self.gate, self.register)
+            context = relaying.context(self.loaded, self.ledger, self.gate, self.register, self.witness)
             assert context is not None
             self.relay.take_over(context, relaying.listening(self.loaded))
             self._ask_upstream()

@@ -74,6 +74,10 @@ def _no_browser() -> str:
     return _package({"chromium": "chromium"})
 
 
+def _no_promtool() -> str:
+    return _package({"prometheus": "promtool"})
+
+
 NEEDS: dict[str, Callable[[], str]] = {
     "dovecot": cache(_no_dovecot),
     "postfix": cache(_no_postfix),
@@ -81,6 +85,7 @@ NEEDS: dict[str, Callable[[], str]] = {
     "systemd": cache(_no_systemd),
     "browser": cache(_no_browser),
     "corpus": cache(_no_corpus),
+    "promtool": cache(_no_promtool),
 }
 
 

@@ -32,6 +32,7 @@ DESKS = {
     "daemon.hand",
     "daemon.telling",
     "daemon.webhooks",
+    "daemon.witness",
 }
 ROOMS = {"daemon.mail", "storage"}
 LEAVES = {
@@ -40,6 +41,7 @@ LEAVES = {
     "daemon.config",
     "daemon.events",
     "daemon.log",
+    "daemon.metrics",
     "daemon.connection",
     "daemon.crosschecks",
     "daemon.steps",

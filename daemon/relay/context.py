@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -14,7 +14,7 @@ from daemon.config import Relay
 from daemon.gate import Gate
 from daemon.relay.stamping import Stamping
 from daemon.upstream import Pool
-from storage.address import SiteKey
+from storage.address import Address, SiteKey
 from storage.refusals import Outcome, Refusal
 
 GROWN: Final = 4096  # octets: more than the longest names and links make of the lines that we write, for SIZE
@@ -79,6 +79,7 @@ class Context:
     same_person: tuple[str, ...] = ("tag", "alias")  # storage.same_person: under which form a person's rows are written
     stamping: Stamping | None = None
     record: Record = field(default_factory=NoRecord)
+    saw: Callable[[Sequence[Address], int, float], None] | None = None  # daemon.witness.Witness, if there is one
     _seen: dict[str, str] | None = field(default=None, init=False)  # the features that the next two were made of
     _offers: dict[str, str] = field(default_factory=dict, init=False)
     _max_size: int = field(default=0, init=False)

@@ -293,8 +293,10 @@ class Protocol(Wire):
         self._say("354 end data with <CR><LF>.<CR><LF>")
         self._flush()
         try:
-            self._say(await self._message(self.transaction))
+            reply = await self._message(self.transaction)
+            self._say(reply)
             self._flush()  # at once: what follows may be slow, and a client that does not know sends it again
+            self.transaction.answered(reply)
         finally:
             self._end_transaction()
         return True

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from daemon import events
+from daemon import events, metrics
 from daemon.connection import Reply
 from daemon.gate import Answer, Pass, Refused, Unknown
 from daemon.relay import envelope
@@ -20,6 +20,7 @@ _MESSAGE_ID: Final = re.compile(
     rb"^message-id[ \t]*:[ \t]{0,5}(?:\r\n[ \t]{1,5})?([^ \t\r\n][^\r\n]{0,299})", re.IGNORECASE | re.MULTILINE
 )
 _PASSED: Final = ("would-refuse", "service")  # kept of those who get the message all the same
+_PASSED_ON: Final = metrics.relay_recipients.of("passed")
 
 
 @dataclass(slots=True)
@@ -45,6 +46,7 @@ class Recipients:
         self.parted = False  # some were left out when the list was known
         self.foreign = False  # the message carries somebody else's unsubscribe link
         self.sent = self.deferred = self.rejected = self.duplicates = 0
+        self.withheld = False  # nobody was left to send to
         self._kept: list[Recipient] = []
         self._block = b""  # the message's header
 
@@ -52,6 +54,11 @@ class Recipients:
     def _observes(self) -> bool:
         """Does everything pass, whatever the gate says or cannot say? What it says is told all the same."""
         return self._policy.mode == "observe"
+
+    @property
+    def promised(self) -> bool:
+        """Does nobody get this mail who is on the list?"""
+        return self._policy.purpose == "marketing" and not self._observes
 
     @property
     def count(self) -> int:
@@ -159,7 +166,7 @@ class Recipients:
 
     def nobody_left(self) -> str:
         """Nobody is left to send to. In strip mode that is success; else the client must know of its recipient."""
-        last = self.left_out[-1]
+        last, self.withheld = self.left_out[-1], True
         if self._policy.mode == "strip":
             events.message_withheld(len(self.left_out))
             return f"250 2.0.0 nothing sent: all {len(self.left_out)} recipients have opted out"
@@ -208,16 +215,21 @@ class Recipients:
         kept = [r for r in self._kept if r.outcome is not None]
         passed = self.sent and self.sent - sum(r.outcome in _PASSED for r in kept)
         if passed:
+            _PASSED_ON.value += passed
             record.note("passed", number, credential, 0, passed)
         if self.sent and self.foreign:
             record.note("foreign", number, credential, 0)
         if self.rejected:
+            metrics.relay_recipients.of("rejected").inc(self.rejected)
             record.note("rejected", number, credential, 0, self.rejected)
         if self.deferred:
+            metrics.relay_recipients.of("deferred").inc(self.deferred)
             record.note("deferred", number, credential, 0, self.deferred)
         if self.duplicates:
             record.note("duplicate", number, credential, 0, self.duplicates)
         if kept:
+            for recipient in kept:
+                metrics.relay_recipients.inc(metrics.COUNTED_AS[str(recipient.outcome)])
             found = _MESSAGE_ID.search(self._block)
             message_id = found[1].decode("ascii", "replace").strip() if found else ""
             record.keep(*(self._refusal(r, number, message_id, passed) for r in kept))

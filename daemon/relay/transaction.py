@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Sequence
+from time import time
 from typing import Final
 
-from daemon import events
+from daemon import events, metrics
 from daemon.delivery import Delivery
 from daemon.gate import Answer, Pass, Unknown
 from daemon.mail import tokens
@@ -34,6 +35,7 @@ _SEPARATOR: Final = re.compile(
 )
 _TOO_SLOW: Final = "451 4.3.2 silent for too long while others wait, start the message again"
 _CHANGED: Final = "451 4.5.0 the next mail server changed its mind, try again later"
+_SENT: Final = metrics.relay_messages.of("sent")
 _OPTED_OUT: Final = "451 4.7.1 a recipient has just opted out, try again later"
 
 
@@ -252,7 +254,7 @@ class Transaction:
 
     async def finish(self) -> str:
         """The last question, then the dot and the upstream's reply (DESIGN 7.1)."""
-        people = self._people
+        people, began = self._people, time()
         answers = await self._ask([r.rcpt.address for r in people.taken])
         if any(type(answer) is not Pass or answer.despite is not None for answer in answers):
             late = people.late(answers)
@@ -269,6 +271,9 @@ class Transaction:
             self._in_doubt("stopped before the next mail server answered the dot")
             people.defer(people.taken)
             raise
+        if reply.good and self._context.saw is not None and people.promised:
+            number = self._context.numbers.get(self._list or "", 0)
+            self._context.saw([r.rcpt.address for r in people.taken], number, began)
         return str(self._account(reply))
 
     def _in_doubt(self, why: object) -> None:
@@ -286,6 +291,15 @@ class Transaction:
         took = asyncio.get_running_loop().time() - self._began
         events.message_sent(people.sent, len(people.left_out), self._body.octets, took, str(reply))
         return reply.with_suffix(people.suffix(self._list)) if people.left_out else reply
+
+    def answered(self, reply: str) -> None:
+        """The client has its reply to the dot: what became of the message is counted."""
+        if self._people.sent:
+            _SENT.value += 1
+        elif self._people.withheld:
+            metrics.relay_messages.inc("withheld")
+        else:
+            metrics.relay_messages.inc("deferred" if reply.startswith("4") else "rejected")
 
     def abandon(self) -> None:
         """The client reset, left, or is answered: nothing half-sent remains at the upstream; the rest is written down."""

@@ -15,10 +15,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from daemon import events
-from daemon.web import console, public
+from daemon.metrics import http_requests
+from daemon.web import console, health, metrics, public
 from daemon.web.console.access import is_misdirected
 from daemon.web.console.guesses import Guesses
 from daemon.web.console.sessions import Sessions
@@ -31,6 +32,8 @@ from daemon.web.rendering import SECURITY, static_files
 from daemon.web.workers import Workers
 
 INSIDE: Final = frozenset(("console", "api", "metrics", "readyz"))  # first words of paths that are for operators
+# First words of paths as they are counted; whatever else is asked for is `other`.
+_AREAS: Final = INSIDE | {"u", "p", "undo", "healthz", "static"}
 _MISDIRECTED: Final = PlainTextResponse(
     "Operators come to this machine by its own name (127.0.0.1, localhost), by the host of web.public_url, or through one of"
     " web.trusted_proxies; your browser asked for another host.\n",
@@ -45,6 +48,8 @@ def application(context: Context, workers: Workers) -> Starlette:
     app = Starlette(
         routes=[
             *public.ROUTES,
+            *health.ROUTES,
+            *metrics.ROUTES,
             Route("/favicon.ico", _icon),
             Route("/static/{name}", _static),
             *console.ROUTES,
@@ -94,11 +99,13 @@ class Outermost:
 
     def __init__(self, app: Starlette):
         self._app = app
-        self._kept = {
+        self._kept: dict[str, object] = {
             "bad_links": BadLinks(),
             "sessions": Sessions(),
             "guesses": Guesses(),
             "remembering": Remembering(),
+            "pulse": health.Pulse(),
+            "figures": metrics.Figures(),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,14 +118,25 @@ class Outermost:
             elif is_misdirected(Request(scope), context):
                 answer = _MISDIRECTED
         state = {**scope.get("state", {}), "context": context, "workers": workers, **self._kept}
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                http_requests.inc(_area(path), f"{message['status'] // 100}xx")
+            await send(message)
+
         try:
-            await answer({**scope, "path": path, "state": state}, receive, send)
+            await answer({**scope, "path": path, "state": state}, receive, counted)
         except Exception as error:  # noqa: BLE001 - told in our log; the client has had its answer from _broken
             events.failed("web", error)
 
 
 def _first_word(path: str) -> str:
     return path.split("/")[1]
+
+
+def _area(path: str) -> str:
+    first = _first_word(path)
+    return first if first in _AREAS else "other"
 
 
 def plain_path(path: str, base: str) -> str:

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from daemon import events
+from daemon import events, metrics
 from daemon.mail.tokens import Token
 from daemon.web.clients import client_of
 from daemon.web.context import Context, context_of, workers_of
@@ -53,8 +53,10 @@ async def answer(
     try:
         return await act(request, token)
     except WrongForm as wrong:
+        metrics.oneclick.inc("malformed")
         return Page(request, "wrong").paragraph("wrong_text").way_out().answer(wrong.status)
     except (Unavailable, Unusable, TimeoutError) as why:
+        metrics.oneclick.inc("unavailable")
         events.database_unavailable(why if str(why) else "a click could not be written down in time")
         return Page(request, "later").paragraph("later_text").way_out().answer(503, RETRY_AFTER)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from daemon.web import choosing, oneclick, undoing
@@ -13,11 +13,6 @@ from daemon.web.context import context_of
 from daemon.web.linked import METHODS
 from daemon.web.pages import stylesheet
 from daemon.web.rendering import SECURITY
-
-
-async def _alive(_: Request) -> Response:
-    """That we can answer is the answer."""
-    return PlainTextResponse("ok\n", headers=SECURITY)
 
 
 async def _style(request: Request) -> Response:
@@ -31,5 +26,4 @@ _LINKS: Final = {"/u": oneclick.unsubscribe, "/p": choosing.choose, "/undo": und
 ROUTES: Final = [
     *(Route(path + end, answer, methods=METHODS) for path, answer in _LINKS.items() for end in ("", "/{token:path}")),
     Route("/static/style.css", _style),
-    Route("/healthz", _alive),
 ]

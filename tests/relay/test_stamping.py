@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from daemon import options
+from daemon import values
 from daemon.mail import tokens
 from daemon.mail.headers import list_id_value
 from daemon.mail.links import Links
@@ -362,7 +362,7 @@ async def test_the_size_told_to_the_upstream_is_enough(ledger: Books, upstream: 
 
 _LABELS = st.lists(st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=63), min_size=1, max_size=4)
 _DOMAINS = _LABELS.map(lambda labels: ".".join(labels)[:253].strip(".-") or "x").map(
-    lambda d: options._domain(re.sub(r"\.+", ".", d))
+    lambda d: values._domain(re.sub(r"\.+", ".", d))
 )
 _LOCALS = st.text("abcü%+'&雪", min_size=1, max_size=64).filter(lambda t: len(t.encode()) <= 128)
 _LONGEST = "a" * 63 + "." + "b" * 63 + "." + "c" * 63 + "." + "d" * 61
@@ -391,10 +391,10 @@ def test_our_lines_are_never_longer_than_what_is_reckoned_with(
     url: str, local: str, domain: str, title: str, helo: str, user: str, *, alone: bool
 ) -> None:
     """GROWN, which is added to SIZE=, and taken off the SIZE that the upstream offers."""
-    assert options._public_url(url) == url.rstrip("/")
+    assert values._public_url(url) == url.rstrip("/")
     site_key = SiteKey((bytes(32),))
     stamps = Stamping(
-        Links(options._address(f"{local}@{domain}"), False, url.rstrip("/")),
+        Links(values._address(f"{local}@{domain}"), False, url.rstrip("/")),
         site_key,
         {"x" * 32: 1},
         {"x" * 32: list_id_value(title, _LONGEST)},
