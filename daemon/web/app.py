@@ -13,11 +13,12 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from daemon import events
 from daemon.web import console, oneclick
+from daemon.web.api.app import PATH, api
 from daemon.web.console.access import Guesses
 from daemon.web.console.sessions import Sessions
 from daemon.web.context import Context, context_of
@@ -39,6 +40,7 @@ def application(context: Context, workers: Workers) -> Starlette:
             Route("/healthz", _alive),
             Route("/static/{name}", _static),
             *console.ROUTES,
+            Mount(PATH, app=api()),  # `Outermost` hides it where there is no inside
         ],
         exception_handlers={HTTPException: _refused, Exception: _broken},
     )
