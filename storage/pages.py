@@ -99,7 +99,7 @@ def refusals(
         beyond = int(first) - 1 if first is not None else _last_refusal(db)
     rows = db.exec_driver_sql(_REFUSED, (beyond, moment, most)).all()
     known = people(db, (bytes(r[3]) for r in rows))
-    told = [(int(r[0]), Refusal(utc(r[1]), r[2], bytes(r[3]), *r[4:], known.get(bytes(r[3])))) for r in rows]
+    told = [(int(r[0]), Refusal(utc(r[1]), r[2], bytes(r[3]), *r[4:], address=known.get(bytes(r[3])))) for r in rows]
     return told, told[-1][0] if told else beyond
 
 

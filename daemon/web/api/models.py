@@ -22,6 +22,10 @@ class _In(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class _Query(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)  # not strict: all of a query is text
+
+
 class _Out(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -98,10 +102,9 @@ class Decision(_In):
     note: Text = ""
 
 
-class Asked(_In):
+class Asked(_Query):
     """Which suppressions."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)  # not strict: all of a query is text
     list_id: Annotated[ListId | None, Field(alias="list", description="only those for this list")] = None
     reason: Reason | None = None
     source: Source | None = None
@@ -110,27 +113,24 @@ class Asked(_In):
     limit: Annotated[Limit, Field(description="rows, at most")] = 500
 
 
-class After(BaseModel):
+class After(_Query):
     """From where on."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     after: Annotated[Number, Field(description="`next` of the answer before; 0: from the beginning")] = 0
     limit: Annotated[Limit, Field(description="rows, at most")] = 500
 
 
-class RefusedSince(BaseModel):
+class RefusedSince(_Query):
     """From when on."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     since: Annotated[Since | None, Field(description="not those from before; UTC unless it says so")] = None
     cursor: Annotated[Number | None, Field(description="`next` of the answer before")] = None
     limit: Annotated[Limit, Field(description="rows, at most")] = 500
 
 
-class InState(BaseModel):
+class InState(_Query):
     """Which of the queue."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     state: Annotated[State | Literal["all"], Field(description="which")] = "open"
     after: Annotated[Number, Field(description="`next` of the page before")] = 0
     limit: Annotated[Limit, Field(description="items, at most")] = 100
