@@ -83,7 +83,7 @@ class Page:
     """A page being written for one reader. `paragraph` and `button` add to it; `answer` is the whole response."""
 
     def __init__(self, request: Request, heading: str, *, list_title: str = ""):
-        self._context: Context = request.app.state.context
+        self._context: Context = request.state.context  # not of `app`: that may be a mounted one
         self._language = language(request.headers.get("accept-language", ""), self._context.house.language)
         self._texts, self._list = texts()[self._language], list_title
         self._heading = self._say(heading)

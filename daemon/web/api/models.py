@@ -74,12 +74,22 @@ Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", examples=["9d3f0c62a0b1a8f
 class Check(_In):
     """Whom, and for mail of which list (null: of none)."""
 
-    addresses: Annotated[list[str], Field(max_length=MOST_ADDRESSES, examples=[["ann@customer.example", "bob@x"]])]
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"addresses": ["ann@customer.example"], "list": "offers"}]}
+    )
+
+    addresses: Annotated[list[str], Field(max_length=MOST_ADDRESSES)]
     list_id: InList = None
 
 
 class Wish(_In):
     """Who wishes to be left alone, and by which list (null: by all)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"address": "ann@customer.example", "reason": "opt-out", "source": "phone", "note": "called"}]
+        }
+    )
 
     address: AnAddress
     list_id: InList = None
@@ -91,6 +101,12 @@ class Wish(_In):
 class Lift(_In):
     """Whose suppression ends: that for everything, or that for a list."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"address": "ann@customer.example", "list": "offers", "because": "asked for it by phone"}]
+        }
+    )
+
     address: AnAddress
     because: Because
     list_id: InList = None
@@ -98,6 +114,8 @@ class Lift(_In):
 
 class Decision(_In):
     """What the person who decides says to it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"note": "clear enough"}]})
 
     note: Text = ""
 
