@@ -99,8 +99,13 @@ def refusals(
         beyond = int(first) - 1 if first is not None else _last_refusal(db)
     rows = db.exec_driver_sql(_REFUSED, (beyond, moment, most)).all()
     known = people(db, (bytes(r[3]) for r in rows))
-    told = [(int(r[0]), Refusal(utc(r[1]), r[2], bytes(r[3]), *r[4:], address=known.get(bytes(r[3])))) for r in rows]
+    told = [(int(row[0]), _refusal(row, known)) for row in rows]
     return told, told[-1][0] if told else beyond
+
+
+def _refusal(row: Any, known: dict[bytes, str]) -> Refusal:
+    _, at, outcome, key, *rest = row
+    return Refusal(utc(at), outcome, bytes(key), *rest)._replace(address=known.get(bytes(key)))
 
 
 def _last_refusal(db: Connection) -> int:

@@ -106,5 +106,6 @@ def plain_path(path: str, base: str) -> str:
     """
     path = _ORIGIN.sub("", path, count=1) if path[:4].lower() == "http" else path
     path = path[len(base) :] if base and path.startswith(base + "/") else path
+    path = path.replace("\n", "\ufffd")  # routes are patterns, in which nothing stands for a line end
     first, *others = [word for word in path.split("/") if word] or [""]
     return "/".join(["", first.lower(), *others])

@@ -15,7 +15,7 @@ from tests.ledgers import Books
 from tests.web.support import Door, door, whole
 
 TOKEN: Final = "all-rights-all-rights"
-ALL: Final = Holder("crm", TOKEN, frozenset(get_args(Right)))
+MAY_ALL: Final = Holder("crm", TOKEN, frozenset(get_args(Right)))
 API: Final = "/api/v1"
 PROBLEM: Final = "application/problem+json"
 
@@ -75,5 +75,5 @@ class Program:
 @contextmanager
 def called(books: Books, *holders: Holder, **other: Any) -> Iterator[Program]:
     """A door with the API, and a program that may do all."""
-    with door(books, whole(books, programs=(*holders, ALL), **other)) as web:
+    with door(books, whole(books, programs=(*holders, MAY_ALL), **other)) as web:
         yield Program(web)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from typing import Any, Final, get_args
 
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daemon import events
+from daemon.gate import Gate
 from daemon.values import Right
 from daemon.web.api import callers, guarding
 from daemon.web.api.app import api
@@ -299,22 +299,19 @@ def test_whatever_is_sent_the_answer_is_an_answer(ledger: Books, monkeypatch: py
 
 def test_one_program_cannot_take_all_the_threads(ledger: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(callers, "MOST_AT_ONCE", 2)
-    go_on = threading.Event()
-    made = whole(ledger)
-    assert made.inside is not None
-    look = made.inside.open_gate
+    waits, go_on = threading.Semaphore(0), threading.Event()
 
-    def slow() -> Any:
+    def slow() -> Gate:
+        waits.release()
         go_on.wait(20)
-        return look()
+        return ledger.gate()
 
     with called(ledger, Holder("other", "other-token-other", frozenset({"check"})), open_gate=slow) as program:
         waiting = [threading.Thread(target=program.check, args=(ANN,)) for _ in range(2)]
         for thread in waiting:
             thread.start()
-        deadline = time.monotonic() + 10
-        while (told := program.get("/stats")).status == 200 and time.monotonic() < deadline:
-            time.sleep(0.02)
+            assert waits.acquire(timeout=10)
+        told = program.get("/stats")
         assert (told.status, told.is_problem, told.headers["retry-after"]) == (429, True, "1")
         assert Program(program.web, "other-token-other").get("/stats").status == 200
         go_on.set()

@@ -17,7 +17,7 @@ from tests.ledgers import Books
 from tests.web.program import API, Program, called
 from tests.web.test_api_callers import OPERATIONS, PUBLIC
 
-EXAMPLES: Final = 40  # of each operation, in each way
+EXAMPLES: Final = 300  # of each operation, in each way
 CHECKS: Final = [
     not_a_server_error,
     checks.status_code_conformance,
@@ -44,7 +44,8 @@ def program(ledger: Books, monkeypatch: pytest.MonkeyPatch) -> Iterator[Program]
 
 
 def _described(program: Program) -> Any:
-    return schemathesis.openapi.from_url(f"http://127.0.0.1:{program.web.port}{API}/openapi.json")
+    config = schemathesis.Config.from_dict({"generation": {"with-security-parameters": False}})  # no made up tokens
+    return schemathesis.openapi.from_url(f"http://127.0.0.1:{program.web.port}{API}/openapi.json", config=config)
 
 
 @pytest.mark.timeout(300)
@@ -60,12 +61,12 @@ def test_it_does_what_its_description_says(program: Program, operation: str, mod
         max_examples=EXAMPLES,
         deadline=None,
         database=None,
-        derandomize=True,
+        derandomize=False,
         phases=[Phase.explicit, Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),
     )
     @given(case=described.as_strategy(generation_mode=mode))
-    def asked(case: schemathesis.Case) -> None:
+    def asked(case: Any) -> None:
         case.call_and_validate(headers=headers, checks=CHECKS)
 
     asked()

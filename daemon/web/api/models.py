@@ -22,6 +22,11 @@ class _In(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+def _like(**example: Any) -> ConfigDict:
+    """Described by an example."""
+    return ConfigDict(json_schema_extra={"examples": [example]})
+
+
 class _Query(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)  # not strict: all of a query is text
 
@@ -74,9 +79,7 @@ Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", examples=["9d3f0c62a0b1a8f
 class Check(_In):
     """Whom, and for mail of which list (null: of none)."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"addresses": ["ann@customer.example"], "list": "offers"}]}
-    )
+    model_config = _like(addresses=["ann@customer.example"], list="offers")
 
     addresses: Annotated[list[str], Field(max_length=MOST_ADDRESSES)]
     list_id: InList = None
@@ -85,11 +88,7 @@ class Check(_In):
 class Wish(_In):
     """Who wishes to be left alone, and by which list (null: by all)."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"address": "ann@customer.example", "reason": "opt-out", "source": "phone", "note": "called"}]
-        }
-    )
+    model_config = _like(address="ann@customer.example", reason="opt-out", source="phone", note="called us")
 
     address: AnAddress
     list_id: InList = None
@@ -101,11 +100,7 @@ class Wish(_In):
 class Lift(_In):
     """Whose suppression ends: that for everything, or that for a list."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"address": "ann@customer.example", "list": "offers", "because": "asked for it by phone"}]
-        }
-    )
+    model_config = _like(address="ann@customer.example", list="offers", because="asked for it by phone")
 
     address: AnAddress
     because: Because
@@ -115,7 +110,7 @@ class Lift(_In):
 class Decision(_In):
     """What the person who decides says to it."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"note": "clear enough"}]})
+    model_config = _like(note="clear enough")
 
     note: Text = ""
 

@@ -201,7 +201,7 @@ def _what_went(request: Request, person: Address, ref: int) -> tuple[list[str], 
     operation_id="show",
     summary="Why is somebody (not) mailed?",
     response_model=models.Story,
-    responses=may_come(*_OFTEN, 404),  # 404: a line end in the path
+    responses=may_come(*_OFTEN),
     openapi_extra=takes("check"),
 )
 async def show(request: Request, address: str) -> Response:
