@@ -16,15 +16,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple, get_args
 
+import pytest
+
 import daemon
 from daemon.values import Right
 from daemon.web.api.app import api
 from storage import incoming, refusals, suppressions
 from storage.address import parse
+from storage.postgres import Server, migrate, open_server
 from storage.refusals import Refusal
 from storage.terms import ALL, Reason
 from storage.write import write
-from tests.ledgers import Books, books
+from tests.ledgers import Books, books, opened
+from tests.servers import Postgres
 from tests.web.program import API, MAY_ALL
 from tests.web.support import door, whole
 
@@ -79,9 +83,8 @@ def _happened(it: Books) -> None:
 
 
 @contextmanager
-def running(directory: Path) -> Iterator[dict[str, str]]:
+def running(directory: Path, it: Books) -> Iterator[dict[str, str]]:
     """A door at which it has happened; what the commands of the page find in their environment."""
-    it = books(directory / "ledger")
     _happened(it)
     curl = directory / ".curlrc"
     curl.write_text('silent\nwrite-out = "\\n%{http_code}"\n')
@@ -118,8 +121,22 @@ def _shown(text: str) -> Any:
 # ------------------------------------------------------------------ the tests
 
 
-def test_every_line_of_the_page_does_what_it_says(tmp_path: Path) -> None:
-    with running(tmp_path) as environment:
+@pytest.fixture(params=["file", pytest.param("postgres", marks=pytest.mark.postgres)])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Books]:
+    """In either database."""
+    if request.param == "file":
+        it = books(tmp_path / "ledger")
+    else:
+        made: Postgres = request.getfixturevalue("postgres")
+        server, key_file = Server(made.url(made.new_database())), tmp_path / "site.key"
+        migrate(server, key_file)
+        it = opened(open_server(server, key_file))
+    yield it
+    it.close()
+
+
+def test_every_line_of_the_page_does_what_it_says(tmp_path: Path, ledger: Books) -> None:
+    with running(tmp_path, ledger) as environment:
         for step in steps():
             status, told = run(step.command, environment)
             assert (status, _in_order(told)) == (step.status, _in_order(_shown(step.output))), step.command
@@ -152,7 +169,10 @@ def test_every_right_and_every_status_is_on_the_page() -> None:
 
 
 def _write_anew() -> None:
-    with tempfile.TemporaryDirectory() as directory, running(Path(directory)) as environment:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        running(Path(directory), books(Path(directory, "ledger"))) as environment,
+    ):
 
         def filled(found: re.Match[str]) -> str:
             status, told = run(found[1], environment)
