@@ -258,9 +258,8 @@ def accepting(item: Item) -> str:
 
 
 def in_full(item: Item) -> Told:
-    """The same with what the writer says, what a person said to it, and what accepting would do."""
-    more = {"words": item.words or None, "excerpt": item.excerpt or None, "note": item.note or None}
-    return {**waiting(item), **more, "accepting": f"{accepting(item)} ({item.scope})"}
+    """The same with what the writer says: the fact of `review show`."""
+    return {**waiting(item), "words": item.words or None, "excerpt": item.excerpt or None}
 
 
 def overview(found: Overview, relay: Mapping[Outcome, int], numbers: Numbers) -> Told:

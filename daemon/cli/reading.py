@@ -158,7 +158,7 @@ def show(number: Number, as_json: AsJson = False) -> None:
     would = "would" if item.state == "open" else "would have done this:"
     lines = [
         f"{item.id}  {item.state}  received {when(item.at)} from {item.sender or '(no sender)'}",
-        f"accepting {would} {fact['accepting']}",
+        f"accepting {would} {telling.accepting(item)} ({item.scope})",
         *(f"rule:  {rule}" + (f": {RULES[rule]}" if rule in RULES else "") for rule in item.rules),
         *([f"words: {item.words!r}"] if item.words else []),
         *(["", item.excerpt] if item.excerpt else []),

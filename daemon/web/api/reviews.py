@@ -56,7 +56,13 @@ async def queue(request: Request, asked: Annotated[models.InState, Query()]) -> 
 )
 async def one(request: Request, id: Number) -> Response:
     """With the writer's words, and what accepting would do."""
-    return await looked_up(request, lambda db, _: telling.in_full(_found(db, id)))
+
+    def question(db: Connection, _: Numbers) -> Told:
+        item = _found(db, id)
+        more = {"note": item.note or None, "accepting": f"{telling.accepting(item)} ({item.scope})"}
+        return telling.in_full(item) | more
+
+    return await looked_up(request, question)
 
 
 def _found(db: Connection, number: int) -> incoming.Item:
