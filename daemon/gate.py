@@ -200,6 +200,10 @@ class Gate:
         """All that stands against it, whatever the list. Raises Unavailable, Unusable."""
         return self._lookup.rows(rcpt_to)
 
+    def rows_of_all(self, rcpt_tos: Sequence[Address]) -> list[list[Row]]:
+        """As `rows` for several, one statement for all. Raises Unavailable, Unusable."""
+        return self._lookup.rows_of_all(rcpt_tos)
+
     def list_ids(self, scopes: Iterable[int]) -> list[str]:
         """The ids of these list numbers."""
         return [self._ids[s] for s in scopes if s in self._ids]

@@ -41,25 +41,29 @@ class Hand:
 
     def suppress(self, people: Sequence[Address], wish: Wish) -> list[Added]:
         """Put people onto the list, in one transaction. Raises Refused, Unavailable, Unusable."""
-        for person in people:
-            self._may_be_suppressed(person)
         with write(self.ledger, self.now, self.actor) as w:
             return [self.add(w, person, wish) for person in people]
 
     def add(self, w: Write, person: Address, wish: Wish) -> Added:
         """The same for one, in a transaction that has begun."""
+        self._may_be_suppressed(person)
         detail = {"note": wish.note, **wish.detail}
         return suppressions.add(w, person, self.scope(w, wish.list_id), REASONS[wish.reason], wish.source, detail)
 
     def lift(self, person: Address, list_id: str | None, because: str) -> list[RawRow]:
         """End what stands for everything (or for this list). Returns the rows that went. Raises Refused and as above."""
-        with self.ledger.connect() as db:
-            numbers = suppressions.list_numbers(db)
+        with write(self.ledger, self.now, self.actor) as w:
+            return self.end(w, person, list_id, because)
+
+    def end(
+        self, w: Write, person: Address, list_id: str | None, because: str, source: str = "operator"
+    ) -> list[RawRow]:
+        """The same in a transaction that has begun."""
+        numbers = suppressions.list_numbers(w.db)
         if list_id is not None and list_id not in numbers:
             self._known(list_id, numbers)
             return []  # a list of the config that the ledger has not met yet
-        with write(self.ledger, self.now, self.actor) as w:
-            return suppressions.lift(w, person, ALL if list_id is None else numbers[list_id], because)
+        return suppressions.lift(w, person, ALL if list_id is None else numbers[list_id], because, source)
 
     def scope(self, w: Write, list_id: str | None) -> int:
         """The number to write: a list of the config has one from now on. Raises Refused."""

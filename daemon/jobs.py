@@ -22,7 +22,7 @@ from sqlalchemy import Connection
 
 from daemon import events
 from daemon.config import Bounce, Retention
-from storage import audit, backup, incoming, journal, outbox, refusals, retention, suppressions
+from storage import answers, audit, backup, incoming, journal, outbox, refusals, retention, suppressions
 from storage.engine import Ledger, Unavailable, Unusable
 from storage.write import write
 
@@ -101,13 +101,14 @@ class Jobs:
         events.job_done(job, rows=head.seq, head=str(head))
 
     def expire(self) -> None:
-        """End soft-bounce suppressions that have stood long enough."""
+        """End soft-bounce suppressions that have stood long enough, and forget what was of use for a day or some weeks."""
         now = self.now()
         with write(self.ledger, now, "job expire") as w:
             ended = suppressions.expire(w, now - timedelta(days=self.bounce.soft_days))
             incoming.forget_soft_bounces(w, self.bounce.soft_window_days)
             incoming.forget_unproven(w)
             outbox.forget(w)
+            answers.forget(w)
         self._done("expire", ended=ended)
 
     def forget_refusals(self) -> None:

@@ -206,6 +206,28 @@ def recorded(fact: Fact, mac: bytes, numbers: Numbers) -> Told:
     }
 
 
+def changed(fact: Fact, mac: bytes, address: str | None, numbers: Numbers) -> Told:
+    """The same for a program that follows what happens: with the person's address, if it is known."""
+    return {**recorded(fact, mac, numbers), "address": address}
+
+
+def turned_away(number: int, of: Refusal, numbers: Numbers) -> Told:
+    """A refusal of the relay. `list`: of which list the mail was, if it was of one."""
+    return {
+        "id": number,
+        "at": when(of.at),
+        "outcome": of.outcome,
+        "address": of.address,
+        "key": of.key.hex(),
+        "list": scope_word(of.list_number, numbers).removeprefix("list:") if of.list_number else None,
+        "reason": reason_word(of.reason or None),
+        "credential": of.credential or None,
+        "message_id": of.message_id or None,
+        "ref": of.evidence or None,
+        "others": of.others,
+    }
+
+
 def waiting(item: Item) -> Told:
     """An item of the review queue: the fact of `review list`."""
     return {
@@ -233,6 +255,11 @@ def accepting(item: Item) -> str:
     """What accepting an item of the queue would do, and to whom, as part of a sentence."""
     people = ", ".join(item.addresses) or item.sender or "nobody"
     return f"{_ACCEPTING.get(item.wish, 'suppress')} {people}"
+
+
+def in_full(item: Item) -> Told:
+    """The same with what the writer says: the fact of `review show`."""
+    return {**waiting(item), "words": item.words or None, "excerpt": item.excerpt or None}
 
 
 def overview(found: Overview, relay: Mapping[Outcome, int], numbers: Numbers) -> Told:

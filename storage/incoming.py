@@ -318,10 +318,11 @@ def _item(row: Any) -> Item:
     return Item(row[0], row[1], when, place, row[7], people, row[9], rules, *row[11:17])
 
 
-def reviews(db: Connection, state: str | None = "open") -> list[Item]:
-    """The queue, oldest first; state None: decided ones too."""
-    where, values = ("WHERE r.state = ?", (state,)) if state else ("", ())
-    return [_item(r) for r in db.exec_driver_sql(f"{_ITEM} {where} ORDER BY r.id", values)]
+def reviews(db: Connection, state: str | None = "open", *, beyond: int = 0, most: int = 2**63 - 1) -> list[Item]:
+    """The queue, oldest first; state None: decided ones too. `beyond`: only items with a higher number; `most`: of these."""
+    where, values = ("AND r.state = ?", (state,)) if state else ("", ())
+    query = f"{_ITEM} WHERE r.id > ? {where} ORDER BY r.id LIMIT ?"
+    return [_item(r) for r in db.exec_driver_sql(query, (beyond, *values, most))]
 
 
 def review(db: Connection, number: int) -> Item | None:

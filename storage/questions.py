@@ -96,6 +96,10 @@ class Lookup:
         if db is not None:
             db.close()
 
+    def __del__(self) -> None:
+        """The gate of a thread ends with the thread, and nobody is left to close it."""
+        self.close()
+
 
 def _ask(db: psycopg.Connection[Any], keys: list[bytes]) -> list[Any]:
     return db.execute(_QUESTION, (keys,), prepare=True, binary=True).fetchall()

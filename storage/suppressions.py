@@ -23,6 +23,7 @@ Whom = Address | bytes  # bytes: the address key in a token of ours; the address
 
 # How long before a lift it may have been wished, where that is not known any more: longer than a link of ours is good for.
 WISH_SECONDS: Final = 90 * 86_400
+_NO_LIMIT: Final = 2**63 - 1  # LIMIT of more rows than there can be
 
 Outcome = Literal["new", "repeated", "outdated"]  # outdated: asked before the person was taken off the list again
 
@@ -330,6 +331,8 @@ def standing_by_evidence(db: Connection, evidence: int, site_key: SiteKey | None
 
 def details(db: Connection, evidence: Sequence[int]) -> dict[int, dict[str, Any]]:
     """Evidence id -> its particulars, of those that are not forgotten."""
+    if not evidence:
+        return {}  # PostgreSQL knows no empty list
     marks = ",".join("?" * len(evidence))
     query = f"SELECT id, detail FROM evidence WHERE detail IS NOT NULL AND id IN ({marks})"
     return {r[0]: json.loads(r[1]) for r in db.exec_driver_sql(query, tuple(evidence))}
@@ -364,10 +367,10 @@ def by_seqs(db: Connection, seqs: Sequence[int]) -> dict[int, Fact]:
     return {fact.seq: fact for fact in map(_fact, found)}
 
 
-def facts(db: Connection, after: int = 0) -> Iterator[tuple[Fact, bytes]]:
+def facts(db: Connection, after: int = 0, most: int = _NO_LIMIT) -> Iterator[tuple[Fact, bytes]]:
     """The audit log in order, from the row after this sequence number on, each row beside its mac."""
-    query = _FACTS.replace("e.detail", "NULL, a.mac", 1) + " WHERE a.seq > ? ORDER BY a.seq"
-    for row in in_pieces(db, query, (after,)):
+    query = _FACTS.replace("e.detail", "NULL, a.mac", 1) + " WHERE a.seq > ? ORDER BY a.seq LIMIT ?"
+    for row in in_pieces(db, query, (after, most)):
         yield _fact(row), bytes(row[10])
 
 

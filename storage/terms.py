@@ -47,6 +47,15 @@ def reason_word(reason: int | None) -> str | None:
     return None if reason is None else Reason(reason).word
 
 
+def moment(text: str) -> datetime:
+    """A date or an RFC 3339 time, UTC unless it says so. Raises ValueError."""
+    try:
+        found = datetime.fromisoformat(text)
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("no date; write 2026-01-31 or 2026-01-31T12:00:00Z") from None
+
+
 def when(moment: datetime | int | None) -> str | None:
     """RFC 3339 in UTC with Z; from an aware datetime or seconds."""
     if moment is None:

@@ -88,6 +88,11 @@ class Write:
         self._evidence.add(int(found))
         return int(found), digest(salt, text)
 
+    @property
+    def latest_evidence(self) -> int:
+        """The id of what was kept last in this transaction; 0: nothing was."""
+        return max(self._evidence, default=0)
+
     def forget_evidence(self, numbers: Iterable[int]) -> None:
         """Forget the particulars of acts. A mark of ours stays, so that `audit verify` knows who it was that took them."""
         marks = [(self.chain.forgotten(number), number) for number in numbers]

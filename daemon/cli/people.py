@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -217,8 +217,9 @@ def list_(
 
 def moment(text: str, option: str = "--since") -> datetime:
     """A date or a time given to an option, UTC unless it says so. Raises Stop(64)."""
+    from storage import terms
+
     try:
-        found = datetime.fromisoformat(text)
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise Stop(f"{option}: {text!r} is no date; write 2026-01-31 or 2026-01-31T12:00:00Z", USAGE) from None
+        return terms.moment(text)
+    except ValueError as why:
+        raise Stop(f"{option}: {text!r} is {why}", USAGE) from None

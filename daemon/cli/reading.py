@@ -154,6 +154,7 @@ def show(number: Number, as_json: AsJson = False) -> None:
     from daemon.mail.rules import RULES
 
     _, _, item = _find(number)
+    fact = telling.in_full(item)
     would = "would" if item.state == "open" else "would have done this:"
     lines = [
         f"{item.id}  {item.state}  received {when(item.at)} from {item.sender or '(no sender)'}",
@@ -162,7 +163,6 @@ def show(number: Number, as_json: AsJson = False) -> None:
         *([f"words: {item.words!r}"] if item.words else []),
         *(["", item.excerpt] if item.excerpt else []),
     ]
-    fact = telling.waiting(item) | {"words": item.words or None, "excerpt": item.excerpt or None}
     tell(fact, as_json, "\n".join(lines))
     if item.state == "open" and not as_json:
         common.note(f"\noptoutd review accept {item.id}, or optoutd review reject {item.id}")

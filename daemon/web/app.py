@@ -14,12 +14,13 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from daemon import events
 from daemon.metrics import http_requests
 from daemon.web import console, health, metrics, public
+from daemon.web.api.app import PATH, api
 from daemon.web.console.access import is_misdirected
 from daemon.web.console.guesses import Guesses
 from daemon.web.console.sessions import Sessions
@@ -53,6 +54,7 @@ def application(context: Context, workers: Workers) -> Starlette:
             Route("/favicon.ico", _icon),
             Route("/static/{name}", _static),
             *console.ROUTES,
+            Mount(PATH, app=api()),  # `Outermost` hides it where there is no inside
         ],
         exception_handlers={HTTPException: _refused, Exception: _broken},
     )
@@ -147,5 +149,6 @@ def plain_path(path: str, base: str) -> str:
     """
     path = _ORIGIN.sub("", path, count=1) if path[:4].lower() == "http" else path
     path = path[len(base) :] if base and path.startswith(base + "/") else path
+    path = path.replace("\n", "\ufffd")  # routes are patterns, in which nothing stands for a line end
     first, *others = [word for word in path.split("/") if word] or [""]
     return "/".join(["", first.lower(), *others])

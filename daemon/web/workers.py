@@ -28,7 +28,6 @@ class Workers:
         self._readers = ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="web-read")
         self._long = ThreadPoolExecutor(max_workers=1, thread_name_prefix="web-long")
         self._of_thread = threading.local()
-        self._gates: list[Gate] = []
 
     async def write(self, work: Callable[[], _T]) -> _T:
         """Have it written down: work whose turn does not come in time is not begun.

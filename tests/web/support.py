@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, get_args
 
 from daemon.config import House
@@ -163,7 +164,7 @@ def inside(books: Books, house: House, **other: Any) -> Inside:
         "operators": {ADMIN.name: ADMIN, looker.name: looker},
         "programs": (Holder("shop", "shop-token-shop-token", frozenset({"check", "suppress"})),),
         "settings": (("house.name", '"Quill"'),),
-        "uploads": books.ledger.path.parent,
+        "uploads": books.ledger.store.path.parent if books.ledger.store.path else Path("/nonexistent"),
         "max_upload": 1 << 20,
         **other,
     }
