@@ -1,9 +1,9 @@
 """A seal on the small tables that say what suppression rows mean.
 
-Which list a number stands for; which kinds of foreign hashes are asked for; whether all mail is deferred. Swapping the
-ids of two lists would change whom a campaign reaches without touching a suppression row. So `write` looks at these
-tables when a transaction begins and when it ends: what it changed itself is sealed anew; what was changed behind our back
-is not, and every later check finds it. The seal is a keyed digest in the meta row `sealed`.
+Which list a number stands for; which kinds of foreign hashes are asked for; whether all mail is deferred, and what the
+brake holds up. Swapping the ids of two lists would change whom a campaign reaches without touching a suppression row. So
+`write` looks at these tables when a transaction begins and when it ends: what it changed itself is sealed anew; what was
+changed behind our back is not, and every later check finds it. The seal is a keyed digest in the meta row `sealed`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from storage.address import SiteKey
 
 # Not `check` and `needs`, which others write and the opening verifies, nor what bears a seal of its own.
-_META: Final = ("deferred", "hashes")
+_META: Final = ("brake", "deferred", "hashes")
 
 
 def seal(db: Connection, site_key: SiteKey) -> bytes:
