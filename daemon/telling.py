@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import Connection
 
 from daemon.gate import Gate, Refused
-from storage import imports, refusals, suppressions
+from storage import brake, imports, refusals, suppressions
 from storage.address import Address, NotAnAddress, SiteKey, keys_of, parse
 from storage.engine import Unavailable, Unusable
 from storage.incoming import Item
@@ -219,6 +219,17 @@ def waiting(item: Item) -> Told:
         "rules": list(item.rules),
         "state": item.state,
     }
+
+
+def brakes(db: Connection) -> list[Told]:
+    """What waits for a person by itself, and what acts: the facts of `brake`, one each."""
+    pulled = brake.pulled(db)
+    return [_brake(what, pulled.get(what)) for what in brake.WHAT]
+
+
+def _brake(what: brake.What, it: brake.Pulled | None) -> Told:
+    told = {"since": when(it.since), "actor": it.actor, "because": it.because, "ref": it.evidence} if it else {}
+    return {"what": what, "pulled": it is not None, **dict.fromkeys(("since", "actor", "because", "ref")), **told}
 
 
 _ACCEPTING: Final = {
