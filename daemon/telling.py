@@ -12,28 +12,24 @@ from typing import Any, Final, Literal
 from sqlalchemy import Connection
 
 from daemon.gate import Gate, Refused
-from storage import brake, imports, refusals, suppressions
+from storage import brake, imports, refusals, suppressions, terms
 from storage.address import Address, NotAnAddress, SiteKey, keys_of, parse
 from storage.engine import Unavailable, Unusable
 from storage.incoming import Item
 from storage.lookup import Row
 from storage.refusals import Outcome, Overview, Refusal
 from storage.suppressions import Fact, RawRow
-from storage.terms import ALL, Reason, joined, reason_word, when
+from storage.terms import ALL, Reason, reason_word, when
 
 Told = dict[str, Any]
 Numbers = Mapping[str, int]  # list id -> list number
 State = Literal["clear", "suppressed", "unknown", "malformed"]
 
 CHECKED: Final = ("address", "suppressed", "scope", "reason", "since", "matched", "lists", "error")
+scope_word = terms.scope_word
 _HISTORY: Final = (
     "at", "event", "source", "mailbox", "uid", "message_id", "words", "rules", "actor", "because", "ref"
 )  # fmt: skip
-
-
-def scope_word(scope: int, numbers: Numbers) -> str:
-    """`all` or `list:ID`."""
-    return joined([scope], {number: list_id for list_id, number in numbers.items()})
 
 
 # ------------------------------------------------------------------ may they be mailed?

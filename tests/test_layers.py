@@ -30,6 +30,8 @@ DESKS = {
     "daemon.notices",
     "daemon.register",
     "daemon.telling",
+    "daemon.hand",
+    "daemon.papers",
     "daemon.webhooks",
 }
 ROOMS = {"daemon.mail", "storage"}
@@ -46,6 +48,7 @@ LEAVES = {
     "daemon.dialling",
     "daemon.upstream",
     "daemon.systemd",
+    "daemon.texts",
     "daemon.values",
     "daemon.vitals",
     "storage.address",
