@@ -13,12 +13,12 @@ from sqlalchemy import Connection
 
 from daemon.gate import Gate, Refused
 from storage import brake, imports, refusals, suppressions, terms
-from storage.address import Address, NotAnAddress, SiteKey, keys_of, parse
+from storage.address import NotAnAddress, SiteKey, keys_of, parse
 from storage.engine import Unavailable, Unusable
 from storage.incoming import Item
 from storage.lookup import Row
 from storage.refusals import Outcome, Overview, Refusal
-from storage.suppressions import Fact, RawRow
+from storage.suppressions import Fact, RawRow, Whom
 from storage.terms import ALL, Reason, reason_word, when
 
 Told = dict[str, Any]
@@ -69,12 +69,15 @@ def unchecked(text: str, error: str | None) -> Told:
 # ------------------------------------------------------------------ a person's story
 
 
-def story(db: Connection, site_key: SiteKey, person: Address, numbers: Numbers) -> Told:
+def story(db: Connection, site_key: SiteKey, person: Whom, numbers: Numbers) -> Told:
     """What stands against a person, and all that ever happened: the fact of `show ADDR`."""
     rows = suppressions.standing(db, site_key, person)
-    facts = suppressions.history(db, site_key, person) + _imports(db, rows)
-    refused = refusals.of_key(db, [key for key, _ in keys_of(site_key, person)])
-    return _story(db, str(person), rows, facts, refused, numbers)
+    if isinstance(person, bytes):
+        name, keys, past = None, [person], suppressions.by_keys(db, [person])
+    else:
+        name, keys = str(person), [key for key, _ in keys_of(site_key, person)]
+        past = suppressions.history(db, site_key, person)
+    return _story(db, name, rows, past + _imports(db, rows), refusals.of_key(db, keys), numbers)
 
 
 def behind(db: Connection, site_key: SiteKey, ref: int, numbers: Numbers) -> Told | None:

@@ -49,14 +49,12 @@ def brake(
 
 
 def _brake(pulls: tuple[What, ...], releases: tuple[What, ...], because: str, as_json: bool) -> None:
-    from daemon import telling
-    from storage.brake import set_to
-    from storage.write import write
+    from daemon import hand, telling
 
-    ledger = common.ledger(common.loaded())
+    config = common.loaded()
+    ledger = common.ledger(config)
     if pulls or releases:
-        with write(ledger, common.now(), common.actor()) as w:
-            set_to(w, pulls, releases, because)
+        hand.Hand(ledger, config.config.house, common.now(), common.actor()).brake(pulls, releases, because)
     with ledger.reading() as db:
         facts = telling.brakes(db)
     for fact in facts:
