@@ -76,6 +76,7 @@ def _inside(loaded: Loaded, ledger: Ledger, numbers: dict[str, int], vitals: Cal
         uploads=loaded.key_file.parent,
         max_upload=web.max_upload,
         user_header=web.user_header,
+        kept_days=config.retention.model_dump(),
     )
 
 

@@ -28,7 +28,7 @@ State = Literal["clear", "suppressed", "unknown", "malformed"]
 CHECKED: Final = ("address", "suppressed", "scope", "reason", "since", "matched", "lists", "error")
 scope_word = terms.scope_word
 _HISTORY: Final = (
-    "at", "event", "source", "mailbox", "uid", "message_id", "words", "rules", "actor", "because", "ref"
+    "at", "event", "scope", "reason", "source", "mailbox", "uid", "message_id", "words", "rules", "actor", "because", "ref"
 )  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def _story(
     numbers: Numbers,
 ) -> Told:
     details = suppressions.details(db, [r[4] for r in rows])
-    past = [*map(_happened, facts), *(_refusal(r, numbers) for r in refused)]
+    past = [*(_happened(f, numbers) for f in facts), *(_refusal(r, numbers) for r in refused)]
     return {
         "address": address,
         "suppressed": any(r[2] != Reason.WANTED for r in rows),
@@ -137,12 +137,14 @@ def _standing(row: RawRow, detail: Told | None, numbers: Numbers, facts: list[Fa
     }
 
 
-def _happened(fact: Fact) -> Told:
+def _happened(fact: Fact, numbers: Numbers) -> Told:
     of_it = fact.detail or {}
     told = {k: of_it.get(k) or None for k in ("mailbox", "uid", "message_id", "words", "rules")}
     return {
         "at": when(fact.at),
         "event": fact.event,
+        "scope": None if fact.scope is None else scope_word(fact.scope, numbers),
+        "reason": reason_word(fact.reason),
         "source": fact.source,
         **told,
         "actor": fact.actor,

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from daemon.gate import Gate
+from daemon.web.errands import Errands
 
 COMMIT_SECONDS: Final = 6.0  # a writer waits up to 5 for another process' writer
 READ_SECONDS: Final = 30.0
@@ -29,6 +30,7 @@ class Workers:
         self._long = ThreadPoolExecutor(max_workers=1, thread_name_prefix="web-long")
         self._of_thread = threading.local()
         self._gates: list[Gate] = []
+        self.errands = Errands()
 
     async def write(self, work: Callable[[], _T]) -> _T:
         """Have it written down: work whose turn does not come in time is not begun.
