@@ -9,6 +9,13 @@ from typing import Final
 
 from starlette.routing import Route
 
-from daemon.web.console import entrance, overview
+from daemon.web.console import begun, entrance, forgetting, overview, people, undoing
 
-ROUTES: Final[list[Route]] = [*entrance.ROUTES, *overview.ROUTES]
+ROUTES: Final[list[Route]] = [
+    *entrance.ROUTES,
+    *overview.ROUTES,
+    *people.ROUTES,
+    *forgetting.ROUTES,
+    *undoing.ROUTES,
+    *begun.ROUTES,
+]
