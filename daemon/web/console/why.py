@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, get_args
 
 from sqlalchemy import Connection
@@ -102,7 +102,7 @@ def page(db: Connection, gate: Gate, of: Context, who: Someone) -> dict[str, Any
             {**told, "kind": kinds.get(row[0], "exact"), "scope_number": row[1], "rank": row[2]}
             for told, row in zip(story["suppressions"], standing, strict=True)
         ],
-        "history": [_past(p) for p in reversed(story["history"])],
+        "history": list(_pasts(reversed(story["history"]))),
         "refusals": sum(p["event"] in _OF_RELAY for p in story["history"]),
         "forgotten": forgotten.is_marked(db, site_key, who.whom),
         "waiting": _waiting(db, site_key, who),
@@ -204,9 +204,15 @@ def _routes(address: Address | None) -> list[str]:
 # ------------------------------------------------------------------ what happened, and what waits
 
 
-def _past(past: dict[str, Any]) -> dict[str, Any]:
-    rules = [(rule, RULES.get(rule)) for rule in past["rules"] or ()]
-    return {**past, "title": EVENTS.get(past["event"], past["event"]), "rules": rules}
+def _pasts(history: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What happened, in words; what a reference leads to has its `anchor`."""
+    anchors: set[str] = set()
+    for past in history:
+        anchor = f"ref-{past['ref']}" if past["ref"] and past["event"] not in _OF_RELAY else None
+        rules = [(rule, RULES.get(rule)) for rule in past["rules"] or ()]
+        title = EVENTS.get(past["event"], past["event"])
+        yield {**past, "title": title, "rules": rules, "anchor": None if anchor in anchors else anchor}
+        anchors |= {anchor} if anchor else set()
 
 
 def _waiting(db: Connection, site_key: SiteKey, who: Someone) -> list[int]:
