@@ -48,10 +48,10 @@ async def _page(visit: Visit) -> Response:
 async def _file(visit: Visit) -> Response:
     """A paper as a file. Raises HTTPException where there is none."""
     errand = _errand(visit)
-    if not errand.is_over or not isinstance(errand.came, dict) or "paper" not in errand.came:
+    text = errand.came.get("paper") if isinstance(errand.came, dict) else None
+    if text is None:
         raise HTTPException(404)
-    text, name = errand.came["paper"], errand.known["file"]
-    headers = {**SECURITY, "Content-Disposition": f'attachment; filename="{name}"'}
+    headers = {**SECURITY, "Content-Disposition": f'attachment; filename="{errand.known["file"]}"'}
     return Response(text.encode("utf-8", "backslashreplace"), media_type="text/plain", headers=headers)
 
 

@@ -75,7 +75,7 @@ def _certificate(visit: Visit, person: Address) -> dict[str, Any]:
     of = visit.context
     fact = certificate.made(of.ledger, person, of.house.name, of.now())
     if fact is None:
-        return {"blanks": 0, "broken": None}
+        return {"paper": None, "blanks": 0, "broken": None}
     return {"paper": harmless(certificate.text(fact)), "blanks": 0, "broken": fact["chain"]["error"]}
 
 

@@ -158,7 +158,7 @@ def told(found: Behind) -> dict[str, Any]:
         "event": first.event,
         "actor": first.actor,
         "source": first.source,
-        "because": detail.get("because") or detail.get("note") or None,
+        "given": detail.get("because") or detail.get("note") or None,
         "file": detail.get("file"),
         "rows": detail.get("rows"),
         "first": detail.get("first"),
