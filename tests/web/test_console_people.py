@@ -11,13 +11,14 @@ from urllib.parse import quote
 
 import pytest
 
-from daemon import events
+from daemon import events, hand
 from daemon.web import errands
-from daemon.web.console import people
 from storage import deferral, incoming, newest, refusals, suppressions
 from storage.address import parse
 from storage.audit import verify
+from storage.engine import Unavailable
 from storage.incoming import Place
+from storage.people import Erased
 from storage.refusals import Refusal
 from storage.suppressions import Added
 from storage.terms import ALL, Reason
@@ -466,12 +467,28 @@ def test_what_was_begun_is_for_whoever_began_it_and_for_a_while(
 
 
 def test_while_it_is_under_way_the_page_looks_again(web: Door, admin: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(people.hand.Hand, "erase", lambda *_: time.sleep(0.5))
+    def slowly(*_: object) -> Erased:
+        time.sleep(0.5)
+        return Erased()
+
+    monkeypatch.setattr(hand.Hand, "erase", slowly)
     admin.get(f"/console/erase?address={quote(ANN)}")
     begun = admin.post("/console/erase", address=ANN, sure="yes")
     page = admin.get(begun.headers["location"])
     assert page.headers["refresh"] == "2"
     assert "This page looks again by itself" in page.body
+    assert "Nothing is known of" in text_of(ended(admin, begun))
+
+
+def test_what_could_not_be_done_says_so(web: Door, admin: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> Erased:
+        raise Unavailable("the disk is gone")
+
+    monkeypatch.setattr(hand.Hand, "erase", away)
+    admin.get(f"/console/erase?address={quote(ANN)}")
+    page = ended(admin, admin.post("/console/erase", address=ANN, sure="yes"))
+    assert "The database could not be asked." in page.body
+    assert "the disk is gone" not in page.body
 
 
 # ------------------------------------------------------------------ who may what
