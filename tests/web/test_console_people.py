@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import html
 import re
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 import pytest
 
-from daemon import events, hand
-from daemon.web import errands
 from storage import deferral, incoming, newest, refusals, suppressions
 from storage.address import parse
-from storage.audit import verify
-from storage.engine import Unavailable
 from storage.incoming import Place
-from storage.people import Erased
 from storage.refusals import Refusal
 from storage.suppressions import Added
 from storage.terms import ALL, Reason
 from storage.write import write
 from tests.ledgers import Books, bring
-from tests.web.support import ANN, Answer, Door, door, whole
+from tests.web.rooms import rooms, text_of
+from tests.web.support import ANN, Answer, Door
 from tests.web.visitor import LOOKER, Visitor
 
 BOB = "bob@customer.example"
@@ -34,13 +29,8 @@ HOSTILE = '<script>alert(1)</script>\u202e"\x1b[31m'
 
 @pytest.fixture
 def web(ledger: Books, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
-    failed: list[BaseException] = []
-    monkeypatch.setattr(events, "failed", lambda _, error: failed.append(error))
-    with door(ledger, whole(ledger)) as opened:
+    with rooms(ledger, monkeypatch) as opened:
         yield opened
-    assert failed == []
-    with ledger.ledger.reading() as db:
-        verify(db, ledger.ledger.site_key)
 
 
 @pytest.fixture
@@ -50,12 +40,6 @@ def admin(web: Door) -> Visitor:
 
 def asked(visitor: Visitor, text: str) -> Answer:
     return visitor.get(f"/console/suppressions?q={quote(text)}")
-
-
-def text_of(answer: Answer) -> str:
-    """What is to be read on a page."""
-    main = re.sub(r"<[^>]*>", " ", answer.body.partition('tabindex="-1">')[2].partition("</main>")[0])
-    return re.sub(r" (?=[,.:])", "", " ".join(html.unescape(main).split()))
 
 
 def add(ledger: Books, whom: str | bytes, list_id: str | None = None, source: str = "mail", **detail: object) -> Added:
@@ -378,117 +362,6 @@ def test_who_is_known_by_a_key_only_can_be_lifted(web: Door, admin: Visitor) -> 
     answer = admin.post("/console/lift", address="", key=web.key().hex(), because="rang us")
     assert "Taken off the list" in text_of(admin.follow(answer))
     assert web.standing() == []
-
-
-# ------------------------------------------------------------------ what takes long
-
-
-def ended(visitor: Visitor, answer: Answer) -> Answer:
-    """The page of what was begun, once it is over."""
-    assert answer.status == 303, answer.body
-    for _ in range(200):
-        page = visitor.get(answer.headers["location"])
-        if "refresh" not in page.headers:
-            return page
-        time.sleep(0.05)
-    raise AssertionError("it does not end")
-
-
-def test_forgetting_asks_first_and_then_does_it(web: Door, admin: Visitor) -> None:
-    web.books.suppress(ANN)
-    page = admin.get(f"/console/erase?address={quote(ANN)}")
-    assert ("What goes" in page.body, "What stays" in page.body) == (True, True)
-    refused = admin.post("/console/erase", address=ANN)
-    assert (refused.status, "Tick the box" in refused.body) == (422, True)
-    assert "erased" not in _events(web)
-    done = text_of(ended(admin, admin.post("/console/erase", address=ANN, sure="yes")))
-    assert f"{ANN} is forgotten." in done
-    assert "opt-out (all)" in done
-    assert _events(web)[-1] == "erased"
-    page_of = text_of(asked(admin, ANN))
-    assert "This person was forgotten" in page_of
-    assert "no marketing mail goes there" in page_of
-
-
-def _events(web: Door) -> list[str]:
-    with web.books.ledger.connect() as db:
-        return [str(r[0]) for r in db.exec_driver_sql("SELECT event FROM audit ORDER BY seq")]
-
-
-def test_forgetting_somebody_unknown_writes_nothing(web: Door, admin: Visitor) -> None:
-    admin.get(f"/console/erase?address={quote(ANN)}")
-    assert "Nothing is known of" in text_of(ended(admin, admin.post("/console/erase", address=ANN, sure="yes")))
-    assert web.audit_rows() == 0
-
-
-@pytest.mark.parametrize("address", ["nobody", "@customer.example", ""])
-def test_only_a_person_can_be_forgotten(admin: Visitor, address: str) -> None:
-    assert admin.get(f"/console/erase?address={quote(address)}").status == 422
-
-
-@pytest.mark.parametrize(
-    ("paper", "says"), [("subject", "GDPR Art. 15"), ("certificate", f"Certificate: may {ANN} be mailed?")]
-)
-def test_papers_are_shown_and_saved(web: Door, admin: Visitor, paper: str, says: str) -> None:
-    add(web.books, ANN, words="please\x1b[2J stop")
-    asked(admin, ANN)
-    begun = admin.post("/console/papers", address=ANN, paper=paper)
-    page = ended(admin, begun)
-    assert says in html.unescape(page.body)
-    saved = admin.get(f"{begun.headers['location']}/file")
-    assert (saved.status, saved.headers["content-type"]) == (200, "text/plain; charset=utf-8")
-    assert saved.headers["content-disposition"].startswith('attachment; filename="')
-    assert (says in saved.body, "\x1b" in saved.body) == (True, False)
-
-
-def test_nothing_on_record_is_no_certificate(admin: Visitor) -> None:
-    asked(admin, ANN)
-    begun = admin.post("/console/papers", address=ANN, paper="certificate")
-    assert "there is nothing to certify" in text_of(ended(admin, begun))
-    assert admin.get(f"{begun.headers['location']}/file").status == 404
-
-
-def test_a_paper_that_there_is_not(admin: Visitor) -> None:
-    asked(admin, ANN)
-    assert admin.post("/console/papers", address=ANN, paper="x").status == 400
-    assert admin.post("/console/papers", address="@customer.example", paper="subject").status == 422
-
-
-def test_what_was_begun_is_for_whoever_began_it_and_for_a_while(
-    web: Door, admin: Visitor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked(admin, ANN)
-    begun = admin.post("/console/papers", address=ANN, paper="subject")
-    ended(admin, begun)
-    assert Visitor(web, *LOOKER).get(begun.headers["location"]).status == 404
-    assert admin.get("/console/begun/xyz").status == 404
-    monkeypatch.setattr(errands, "KEPT_SECONDS", 0.0)
-    assert admin.get(begun.headers["location"]).status == 404
-
-
-def test_while_it_is_under_way_the_page_looks_again(web: Door, admin: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slowly(*_: object) -> Erased:
-        time.sleep(0.5)
-        return Erased()
-
-    monkeypatch.setattr(hand.Hand, "erase", slowly)
-    admin.get(f"/console/erase?address={quote(ANN)}")
-    begun = admin.post("/console/erase", address=ANN, sure="yes")
-    page = admin.get(begun.headers["location"])
-    assert page.headers["refresh"] == "2"
-    assert "This page looks again by itself" in page.body
-    assert "Nothing is known of" in text_of(ended(admin, begun))
-
-
-def test_what_could_not_be_done_says_so(web: Door, admin: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(*_: object) -> Erased:
-        raise Unavailable("the disk is gone")
-
-    monkeypatch.setattr(hand.Hand, "erase", away)
-    admin.get(f"/console/erase?address={quote(ANN)}")
-    page = ended(admin, admin.post("/console/erase", address=ANN, sure="yes"))
-    assert "The database could not be asked." in page.body
-    assert "the disk is gone" not in page.body
 
 
 # ------------------------------------------------------------------ who may what

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import html
 import re
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
 
-from daemon import events
 from storage import brake, suppressions
 from storage.address import parse
-from storage.audit import verify
 from storage.terms import ALL, Reason
 from storage.write import write
 from tests.ledgers import Books, bring
-from tests.web.support import ANN, Answer, Door, door, whole
+from tests.web.rooms import ended, rooms, text_of
+from tests.web.support import ANN, Door
 from tests.web.visitor import LOOKER, Visitor
 
 NOW = datetime(2026, 5, 4, 12, 30, 15, tzinfo=UTC)
@@ -26,13 +24,8 @@ BOB = "bob@customer.example"
 
 @pytest.fixture
 def web(ledger: Books, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
-    failed: list[BaseException] = []
-    monkeypatch.setattr(events, "failed", lambda _, error: failed.append(error))
-    with door(ledger, whole(ledger)) as opened:
+    with rooms(ledger, monkeypatch) as opened:
         yield opened
-    assert failed == []
-    with ledger.ledger.reading() as db:
-        verify(db, ledger.ledger.site_key)
 
 
 @pytest.fixture
@@ -55,23 +48,6 @@ def imported(web: Door) -> Books:
         suppressions.add(w, parse(BOB), ALL, Reason.OPT_OUT, "mail", {})
         suppressions.add(w, parse("cem@customer.example"), ALL, Reason.HARD_BOUNCE, "dsn", {"mailbox": "bounces"})
     return it
-
-
-def text_of(answer: Answer) -> str:
-    """What is to be read on a page."""
-    main = re.sub(r"<[^>]*>", " ", answer.body.partition('tabindex="-1">')[2].partition("</main>")[0])
-    return re.sub(r" (?=[,.:])", "", " ".join(html.unescape(main).split()))
-
-
-def ended(visitor: Visitor, answer: Answer) -> Answer:
-    """The page of what was begun, once it is over."""
-    assert answer.status == 303, text_of(answer)
-    for _ in range(200):
-        page = visitor.get(answer.headers["location"])
-        if "refresh" not in page.headers:
-            return page
-        time.sleep(0.05)
-    raise AssertionError("it does not end")
 
 
 def pulled(web: Door) -> list[str]:
