@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -20,7 +21,12 @@ from storage.engine import Unavailable, Unusable
 KEPT_SECONDS: Final = 1800.0  # after its end
 _MOST: Final = 100
 _AWAY: Final = "The database could not be asked. What was done by then stays done; try again in a minute."
+_STOPPED: Final = "The daemon was stopped meanwhile. What was done by then stays done; doing it again does the rest."
 _BUG: Final = "That went wrong, and it is our bug: the log of the daemon has it. What was done by then stays done."
+
+
+class BrokenOff(Exception):
+    """The door stops; the work is such that doing it again does the rest."""
 
 
 @dataclass
@@ -40,6 +46,7 @@ class Errand:
     came: Any = None
     trouble: str = ""
     ended: float | None = None
+    stopping: threading.Event = field(default_factory=threading.Event)  # of the door
 
     @property
     def is_over(self) -> bool:
@@ -47,12 +54,14 @@ class Errand:
         return self.ended is not None
 
     def step(self, *_: object) -> None:
-        """One more is done."""
-        self.done += 1
+        """One more is done. Raises BrokenOff."""
+        self.reached(self.done + 1)
 
     def reached(self, number: int) -> None:
-        """So many are done."""
+        """So many are done. Raises BrokenOff."""
         self.done = number
+        if self.stopping.is_set():
+            raise BrokenOff
 
 
 class Errands:
@@ -60,6 +69,11 @@ class Errands:
 
     def __init__(self) -> None:
         self._all: OrderedDict[str, Errand] = OrderedDict()
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """Break off what is under way, between two of its transactions."""
+        self._stopping.set()
 
     def begin(
         self, start: Callable[[Callable[[], None]], asyncio.Future[None]], errand: Errand, work: Callable[[Errand], Any]
@@ -67,6 +81,7 @@ class Errands:
         """Have it done in a thread. `start`: Workers.begin; `work` gets the errand, to tell how far it is."""
         self._forget()
         self._all[errand.number] = errand
+        errand.stopping = self._stopping
         start(lambda: _run(errand, work))
         return errand
 
@@ -88,6 +103,8 @@ def _run(errand: Errand, work: Callable[[Errand], Any]) -> None:
     errand.began = True
     try:
         errand.came = work(errand)
+    except BrokenOff:
+        errand.trouble = _STOPPED
     except (Unavailable, Unusable) as why:
         events.database_unavailable(why)
         errand.trouble = _AWAY

@@ -58,6 +58,7 @@ class Workers:
         return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(pool, work), seconds)
 
     def stop(self) -> None:
-        """Begin nothing more; wait for what is under way."""
+        """Begin nothing more; wait for what is under way. An operator's errand is broken off."""
+        self.errands.stop()
         for pool in (self._writer, self._readers, self._long):
             pool.shutdown(cancel_futures=True)

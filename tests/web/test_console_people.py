@@ -132,7 +132,9 @@ def test_the_ladder_shows_which_form_was_hit(web: Door, admin: Visitor) -> None:
     web.books.suppress("ann@gmail.com")
     page = asked(admin, "a.nn+news@googlemail.com")
     assert "found by another spelling of the same mailbox" in text_of(page)
-    rows = re.findall(r'<th scope="row">(\w+)</th>\s*<td class="mono">(?:<a [^>]*>)?([^<]+)<(.*?)</tr>', page.body, re.DOTALL)
+    rows = re.findall(
+        r'<th scope="row">(\w+)</th>\s*<td class="mono">(?:<a [^>]*>)?([^<]+)<(.*?)</tr>', page.body, re.DOTALL
+    )
     assert [(kind, form, "opt-out (all)" in rest) for kind, form, rest in rows] == [
         ("exact", "a.nn+news@googlemail.com", False),
         ("tag", "a.nn@googlemail.com", False),

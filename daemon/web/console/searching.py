@@ -64,6 +64,8 @@ def search(db: Connection, site_key: SiteKey, text: str) -> Found:
     """What does this mean? `text`: as it was typed, without space around it."""
     if len(text) > LONGEST:
         return Nothing("That is too long to be an address, a reference or a link.")
+    if "\0" in text:  # which PostgreSQL does not even compare
+        return Nothing("That has a character in it that nothing we know has.")
     if (key := _hex_key(text)) is not None:
         return _of_key(db, key)
     if ref := _REF.search(text):
