@@ -28,7 +28,7 @@ State = Literal["clear", "suppressed", "unknown", "malformed"]
 CHECKED: Final = ("address", "suppressed", "scope", "reason", "since", "matched", "lists", "error")
 scope_word = terms.scope_word
 _HISTORY: Final = (
-    "at", "event", "scope", "reason", "source", "mailbox", "uid", "message_id", "words", "rules", "actor", "because", "ref"
+    "at", "event", "source", "mailbox", "uid", "message_id", "words", "rules", "actor", "because", "ref", "scope", "reason"
 )  # fmt: skip
 
 
@@ -143,13 +143,13 @@ def _happened(fact: Fact, numbers: Numbers) -> Told:
     return {
         "at": when(fact.at),
         "event": fact.event,
-        "scope": None if fact.scope is None else scope_word(fact.scope, numbers),
-        "reason": reason_word(fact.reason),
         "source": fact.source,
         **told,
         "actor": fact.actor,
         "because": of_it.get("because") or of_it.get("note") or _list_of(of_it) or None,
         "ref": fact.evidence,
+        "scope": None if fact.scope is None else scope_word(fact.scope, numbers),
+        "reason": reason_word(fact.reason),
     }
 
 
