@@ -78,13 +78,14 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,
+        keep_trailing_newline=True,
     )
     made.filters |= {"shown": shown, "at": at, "number": number}
     made.globals |= {"version": __version__}
     return made
 
 
-def rendered(template: str, **facts: Any) -> str:
+def render(template: str, **facts: Any) -> str:
     """The template (a path below templates/) filled in."""
     return environment().get_template(template).render(**facts)
 

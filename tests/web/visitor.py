@@ -14,8 +14,10 @@ LOOKER: Final = ("kim", "only looking")  # may only look (support.inside)
 class Visitor:
     """Somebody who has logged in to the console; with `name=""` somebody who has not."""
 
-    def __init__(self, web: Door, name: str = ADMIN.name, password: str = ADMIN.secret):
-        self.web = web
+    def __init__(
+        self, web: Door, name: str = ADMIN.name, password: str = ADMIN.secret, host: str = "mail.quillpdf.example"
+    ):
+        self.web, self.host = web, host
         self.cookies: dict[str, str] = {}
         self.csrf_token = ""
         if name:
@@ -26,13 +28,13 @@ class Visitor:
 
     def get(self, path: str, *headers: str) -> Answer:
         """Look at a page."""
-        return self._heard(self.web.ask("GET", path, *self._cookie(), *headers))
+        return self._heard(self.web.ask("GET", path, *self._cookie(), *headers, host=self.host))
 
     def post(self, path: str, *headers: str, **fields: str) -> Answer:
         """Send a form of the page that was last looked at."""
         body = urlencode({"csrf_token": self.csrf_token, **fields}).encode()
         kind = f"Content-Type: {FORM}"
-        return self._heard(self.web.ask("POST", path, kind, *self._cookie(), *headers, body=body))
+        return self._heard(self.web.ask("POST", path, kind, *self._cookie(), *headers, body=body, host=self.host))
 
     def follow(self, answer: Answer) -> Answer:
         """Go where an answer sends one."""
