@@ -93,6 +93,7 @@ def _inside(loaded: Loaded, ledger: Ledger, numbers: dict[str, int], vitals: Cal
         max_upload=web.max_upload,
         user_header=web.user_header,
         hooks=config.webhook,
+        kept_days=config.retention.model_dump(),
     )
 
 

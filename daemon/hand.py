@@ -5,16 +5,17 @@ The same rules and the same words for the command line, the console and the API.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
 from daemon.config import House
-from storage import suppressions
+from storage import brake, people, suppressions
 from storage.address import PUBLIC_PROVIDERS, Address, NotAnAddress, keys_of, parse
 from storage.engine import Ledger
-from storage.suppressions import Added, RawRow
+from storage.people import Erased
+from storage.suppressions import Added, RawRow, Whom
 from storage.terms import ALL, REASONS, SOURCES, Reason, joined
 from storage.write import Write, write
 
@@ -39,10 +40,10 @@ class Hand:
     actor: str
     force: bool = False
 
-    def suppress(self, people: Sequence[Address], wish: Wish) -> list[Added]:
+    def suppress(self, persons: Sequence[Address], wish: Wish) -> list[Added]:
         """Put people onto the list, in one transaction. Raises Refused, Unavailable, Unusable."""
         with write(self.ledger, self.now, self.actor) as w:
-            return [self.add(w, person, wish) for person in people]
+            return [self.add(w, person, wish) for person in persons]
 
     def add(self, w: Write, person: Address, wish: Wish) -> Added:
         """The same for one, in a transaction that has begun."""
@@ -50,14 +51,23 @@ class Hand:
         detail = {"note": wish.note, **wish.detail}
         return suppressions.add(w, person, self.scope(w, wish.list_id), REASONS[wish.reason], wish.source, detail)
 
-    def lift(self, person: Address, list_id: str | None, because: str) -> list[RawRow]:
+    def brake(
+        self, pull: Collection[brake.What], release: Collection[brake.What], because: str
+    ) -> Collection[brake.What]:
+        """Let these wait for a person, and those act again. Returns what is changed by that. Raises as above."""
+        with write(self.ledger, self.now, self.actor) as w:
+            return brake.set_to(w, pull, release, because)
+
+    def erase(self, person: Address, progress: Callable[[], object] = lambda: None) -> Erased:
+        """Forget a person, who is never mailed all the same. Reads everything, so it takes its time. Raises as above."""
+        return people.erase_everywhere(self.ledger, person, self.now, self.actor, progress)
+
+    def lift(self, person: Whom, list_id: str | None, because: str) -> list[RawRow]:
         """End what stands for everything (or for this list). Returns the rows that went. Raises Refused and as above."""
         with write(self.ledger, self.now, self.actor) as w:
             return self.end(w, person, list_id, because)
 
-    def end(
-        self, w: Write, person: Address, list_id: str | None, because: str, source: str = "operator"
-    ) -> list[RawRow]:
+    def end(self, w: Write, person: Whom, list_id: str | None, because: str, source: str = "operator") -> list[RawRow]:
         """The same in a transaction that has begun."""
         numbers = suppressions.list_numbers(w.db)
         if list_id is not None and list_id not in numbers:
@@ -123,9 +133,9 @@ def no_such_list(list_id: str, known: set[str]) -> str:
     return f"no list {list_id!r}; known: {', '.join(sorted(known)) or 'none (see [[list]] in the config)'}"
 
 
-def left_standing(ledger: Ledger, of: Address) -> list[str]:
+def left_standing(ledger: Ledger, of: Whom) -> list[str]:
     """What still stands against somebody: `all`, `list:ID as part of a whole domain`. Raises Unavailable."""
-    kinds = dict(reversed(keys_of(ledger.site_key, of)))
+    kinds = {} if isinstance(of, bytes) else dict(reversed(keys_of(ledger.site_key, of)))
     with ledger.connect() as db:
         rows = suppressions.standing(db, ledger.site_key, of)
         ids = {number: list_id for list_id, number in suppressions.list_numbers(db).items()}

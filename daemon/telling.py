@@ -12,28 +12,24 @@ from typing import Any, Final, Literal
 from sqlalchemy import Connection
 
 from daemon.gate import Gate, Refused
-from storage import imports, refusals, suppressions
-from storage.address import Address, NotAnAddress, SiteKey, keys_of, parse
+from storage import brake, imports, refusals, suppressions, terms
+from storage.address import NotAnAddress, SiteKey, keys_of, parse
 from storage.engine import Unavailable, Unusable
 from storage.incoming import Item
 from storage.lookup import Row
 from storage.refusals import Outcome, Overview, Refusal
-from storage.suppressions import Fact, RawRow
-from storage.terms import ALL, Reason, joined, reason_word, when
+from storage.suppressions import Fact, RawRow, Whom
+from storage.terms import ALL, Reason, reason_word, when
 
 Told = dict[str, Any]
 Numbers = Mapping[str, int]  # list id -> list number
 State = Literal["clear", "suppressed", "unknown", "malformed"]
 
 CHECKED: Final = ("address", "suppressed", "scope", "reason", "since", "matched", "lists", "error")
+scope_word = terms.scope_word
 _HISTORY: Final = (
-    "at", "event", "source", "mailbox", "uid", "message_id", "words", "rules", "actor", "because", "ref"
+    "at", "event", "source", "mailbox", "uid", "message_id", "words", "rules", "actor", "because", "ref", "scope", "reason"
 )  # fmt: skip
-
-
-def scope_word(scope: int, numbers: Numbers) -> str:
-    """`all` or `list:ID`."""
-    return joined([scope], {number: list_id for list_id, number in numbers.items()})
 
 
 # ------------------------------------------------------------------ may they be mailed?
@@ -73,12 +69,15 @@ def unchecked(text: str, error: str | None) -> Told:
 # ------------------------------------------------------------------ a person's story
 
 
-def story(db: Connection, site_key: SiteKey, person: Address, numbers: Numbers) -> Told:
+def story(db: Connection, site_key: SiteKey, person: Whom, numbers: Numbers) -> Told:
     """What stands against a person, and all that ever happened: the fact of `show ADDR`."""
     rows = suppressions.standing(db, site_key, person)
-    facts = suppressions.history(db, site_key, person) + _imports(db, rows)
-    refused = refusals.of_key(db, [key for key, _ in keys_of(site_key, person)])
-    return _story(db, str(person), rows, facts, refused, numbers)
+    if isinstance(person, bytes):
+        name, keys, past = None, [person], suppressions.by_keys(db, [person])
+    else:
+        name, keys = str(person), [key for key, _ in keys_of(site_key, person)]
+        past = suppressions.history(db, site_key, person)
+    return _story(db, name, rows, past + _imports(db, rows), refusals.of_key(db, keys), numbers)
 
 
 def behind(db: Connection, site_key: SiteKey, ref: int, numbers: Numbers) -> Told | None:
@@ -104,7 +103,7 @@ def _story(
     numbers: Numbers,
 ) -> Told:
     details = suppressions.details(db, [r[4] for r in rows])
-    past = [*map(_happened, facts), *(_refusal(r, numbers) for r in refused)]
+    past = [*(_happened(f, numbers) for f in facts), *(_refusal(r, numbers) for r in refused)]
     return {
         "address": address,
         "suppressed": any(r[2] != Reason.WANTED for r in rows),
@@ -138,7 +137,7 @@ def _standing(row: RawRow, detail: Told | None, numbers: Numbers, facts: list[Fa
     }
 
 
-def _happened(fact: Fact) -> Told:
+def _happened(fact: Fact, numbers: Numbers) -> Told:
     of_it = fact.detail or {}
     told = {k: of_it.get(k) or None for k in ("mailbox", "uid", "message_id", "words", "rules")}
     return {
@@ -149,6 +148,8 @@ def _happened(fact: Fact) -> Told:
         "actor": fact.actor,
         "because": of_it.get("because") or of_it.get("note") or _list_of(of_it) or None,
         "ref": fact.evidence,
+        "scope": None if fact.scope is None else scope_word(fact.scope, numbers),
+        "reason": reason_word(fact.reason),
     }
 
 
@@ -241,6 +242,17 @@ def waiting(item: Item) -> Told:
         "rules": list(item.rules),
         "state": item.state,
     }
+
+
+def brakes(db: Connection) -> list[Told]:
+    """What waits for a person by itself, and what acts: the facts of `brake`, one each."""
+    pulled = brake.pulled(db)
+    return [_brake(what, pulled.get(what)) for what in brake.WHAT]
+
+
+def _brake(what: brake.What, it: brake.Pulled | None) -> Told:
+    told = {"since": when(it.since), "actor": it.actor, "because": it.because, "ref": it.evidence} if it else {}
+    return {"what": what, "pulled": it is not None, **dict.fromkeys(("since", "actor", "because", "ref")), **told}
 
 
 _ACCEPTING: Final = {

@@ -362,7 +362,8 @@ def _verify_suppressions(db: Connection, chain: Chain, last: Head, done: _Counti
 def _verify_small_tables(db: Connection, site_key: SiteKey) -> None:
     if not sealing.is_whole(db, site_key):
         raise ChainBroken(
-            "list_number", "the numbers of the lists (or `hashes`, `deferred` in meta) are not as we wrote them"
+            "list_number",
+            "the numbers of the lists (or `hashes`, `deferred`, `brake` in meta) are not as we wrote them",
         )
 
 

@@ -325,6 +325,12 @@ def reviews(db: Connection, state: str | None = "open", *, beyond: int = 0, most
     return [_item(r) for r in db.exec_driver_sql(query, (beyond, *values, most))]
 
 
+def waiting(db: Connection, most: int) -> list[tuple[int, list[str]]]:
+    """(number, whom it is about, the sender where it names nobody) of the newest open items."""
+    query = "SELECT id, sender, addresses FROM review WHERE state = 'open' ORDER BY id DESC LIMIT ?"
+    return [(row[0], json.loads(row[2]) or [row[1]]) for row in db.exec_driver_sql(query, (most,))]
+
+
 def review(db: Connection, number: int) -> Item | None:
     """One item by its number."""
     row = db.exec_driver_sql(f"{_ITEM} WHERE r.id = ?", (number,)).first()

@@ -219,15 +219,24 @@ def _line(row: Sequence[Any], outcomes: Sequence[Outcome]) -> Line:
     return Line(group, counts, {reason: int(n) for reason, n in why if n})
 
 
+_ONE: Final = "SELECT at, outcome, key, list, reason, credential, message_id, evidence, others FROM refusal"
+
+
 def of_key(db: Connection, keys: Sequence[bytes], most: int = 50) -> list[Refusal]:
     """The latest refusals of a person, oldest first."""
     marks = ",".join("?" * len(keys))
-    query = (
-        "SELECT at, outcome, key, list, reason, credential, message_id, evidence, others FROM refusal"
-        f" WHERE key IN ({marks}) ORDER BY at DESC, id DESC LIMIT ?"
-    )
-    found = db.exec_driver_sql(query, (*keys, most)).all()
-    return [Refusal(datetime.fromtimestamp(r[0], UTC), r[1], bytes(r[2]), *r[3:]) for r in reversed(found)]
+    found = db.exec_driver_sql(f"{_ONE} WHERE key IN ({marks}) ORDER BY at DESC, id DESC LIMIT ?", (*keys, most)).all()
+    return [_refusal(r) for r in reversed(found)]
+
+
+def of_message(db: Connection, message_id: str, most: int = 50) -> list[Refusal]:
+    """Who was refused in a message, by its Message-ID: the first ones, oldest first."""
+    asked = (message_id[:_LONGEST], most)
+    return [_refusal(r) for r in db.exec_driver_sql(f"{_ONE} WHERE message_id = ? ORDER BY at, id LIMIT ?", asked)]
+
+
+def _refusal(row: Any) -> Refusal:
+    return Refusal(datetime.fromtimestamp(row[0], UTC), row[1], bytes(row[2]), *row[3:])
 
 
 # ------------------------------------------------------------------ the ledger in numbers

@@ -1,9 +1,10 @@
 """A seal on the small tables that say what suppression rows mean.
 
 Which list a number stands for; which kinds of foreign hashes are asked for; whether all mail is deferred; which site key
-is the newest. Swapping the ids of two lists would change whom a campaign reaches without touching a suppression row. So
-`write` looks at these tables when a transaction begins and when it ends: what it changed itself is sealed anew; what was
-changed behind our back is not, and every later check finds it. The seal is a keyed digest in the meta row `sealed`.
+is the newest; what the brake holds up. Swapping the ids of two lists would change whom a campaign reaches without touching
+a suppression row. So `write` looks at these tables when a transaction begins and when it ends: what it changed itself is
+sealed anew; what was changed behind our back is not, and every later check finds it. The seal is a keyed digest in the
+meta row `sealed`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from storage.address import SiteKey
 
 # Not `check` and `needs`, which others write and the opening verifies, nor what bears a seal of its own.
-_META: Final = ("deferred", "hashes", "newest")
+_META: Final = ("brake", "deferred", "hashes", "newest")
 
 
 def seal(db: Connection, site_key: SiteKey) -> bytes:

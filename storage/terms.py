@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Final
@@ -40,6 +40,11 @@ def joined(scopes: Iterable[int], ids: dict[int, str]) -> str:
     """Scopes as the contract writes them: `all`, or `list:a;list:b`. `ids`: list number -> id."""
     words = {"all" if s == ALL else f"list:{ids.get(s, s)}" for s in scopes}
     return ";".join(sorted(words, key=lambda w: (w != "all", w)))
+
+
+def scope_word(scope: int, numbers: Mapping[str, int]) -> str:
+    """One scope as the contract writes it. `numbers`: list id -> number."""
+    return joined([scope], {number: list_id for list_id, number in numbers.items()})
 
 
 def reason_word(reason: int | None) -> str | None:

@@ -31,6 +31,7 @@ DESKS = {
     "daemon.register",
     "daemon.hand",
     "daemon.telling",
+    "daemon.papers",
     "daemon.webhooks",
     "daemon.witness",
 }
@@ -49,6 +50,7 @@ LEAVES = {
     "daemon.dialling",
     "daemon.upstream",
     "daemon.systemd",
+    "daemon.texts",
     "daemon.values",
     "daemon.vitals",
     "storage.address",

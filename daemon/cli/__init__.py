@@ -21,6 +21,7 @@ from daemon import __version__
 from daemon.cli import (
     auditing,
     backups,
+    braking,
     common,
     exchanging,
     hooks,
@@ -78,6 +79,7 @@ _GROUPS = (
     running,
     people,
     lifting,
+    braking,
     story,
     subjects,
     links,

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from storage.terms import joined
+from daemon import texts
+from storage import terms
 
 if TYPE_CHECKING:
     from daemon.config import Loaded
@@ -45,6 +46,7 @@ ListOption = Annotated[str | None, typer.Option("--list", metavar="ID", help="Of
 
 USUAL_GC: Final = gc.get_threshold()  # for commands that stay up: __main__ sets another for a quick start
 LISTS_GC: Final = (100_000, 20, 1_000_000)  # for those that have rows by the hundred thousand, which are in no circle
+harmless, one_line, scope_word = texts.harmless, texts.one_line, terms.scope_word
 chosen_config: str | None = None  # of -c; set once per invocation
 at_end: Final = ExitStack()  # what is to be closed when the command has ended
 
@@ -110,11 +112,6 @@ def scope_of(list_id: str | None, config: Loaded, numbers: dict[str, int]) -> in
         known = ", ".join(sorted({*numbers, *configured})) or "none (see [[list]] in the config)"
         raise Stop(f"no list {list_id!r}; known: {known}", USAGE)
     return numbers.get(list_id, NO_SUCH_LIST)
-
-
-def scope_word(scope: int, numbers: dict[str, int]) -> str:
-    """`all` or `list:ID`."""
-    return joined([scope], {number: list_id for list_id, number in numbers.items()})
 
 
 # ------------------------------------------------------------------ arguments
@@ -198,13 +195,3 @@ def forget_stdout() -> None:
     """What is still buffered goes nowhere: else Python complains of it at exit, with an exit code of its own."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def harmless(text: str) -> str:
-    """Hostile mail on a terminal: no control characters, so no escape sequences."""
-    return "".join(c if c.isprintable() or c in "\n\t" or "\udc80" <= c <= "\udcff" else "\ufffd" for c in text)
-
-
-def one_line(text: str) -> str:
-    """A text of somebody else's making inside a line of ours."""
-    return text if text.isprintable() else repr(text)

@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from daemon.cli import certificate, common, dossier
+from daemon.cli import common
 from daemon.cli.bars import steps
 from daemon.cli.common import NO, USAGE, AsJson, Stop, note, tell
-from storage.terms import reason_word
+from daemon.papers import certificate, dossier, erasing
 
 if TYPE_CHECKING:
-    from daemon.config import Loaded
+    from daemon.config import Config, Loaded
     from storage.address import Address
     from storage.engine import Ledger
     from storage.people import Erased
-    from storage.subject import Held
 
 _BACKUPS: Final = 48  # hourly ones are kept
 
@@ -52,8 +51,8 @@ def erase(
     with steps("looking for them") as step:
         done = people.erase_everywhere(ledger, person, common.now(), common.actor(), step)
         copies = _copies(config, ledger, done.spelled, step)
-    fact = _erased(done, person, common.list_numbers(ledger), copies)
-    tell(fact, as_json, _told(fact))
+    fact = erasing.facts(done, person, common.list_numbers(ledger), copies)
+    tell(fact, as_json, erasing.text(fact))
     _warn(done, copies, ledger)
 
 
@@ -100,55 +99,6 @@ def _holds(path: Path, needles: re.Pattern[bytes], piece: int = 1 << 20, longest
     return False
 
 
-_KINDS: Final = {
-    "address": "kept addresses",
-    "evidence": "particulars of requests, bounces and decisions (who, words, notes, messages)",
-    "message_id": "message ids",
-    "review": "items of the review queue (sender, addresses, words, excerpt, note)",
-    "notice": "notices to them",
-    "soft_bounce": "days on which mail to them bounced",
-    "digest": "entries under a digest that anybody could make of the address",
-}
-
-
-def _erased(done: Erased, person: Address, numbers: dict[str, int], copies: list[str]) -> dict[str, Any]:
-    rows = done.suppressions
-    return {
-        "address": str(person),
-        "known": done.known,
-        "removed": {kind: done.removed[kind] for kind in _KINDS},
-        "shared": list(done.shared),
-        "undecided": list(done.undecided),
-        "kept": {
-            "suppressions": [{"scope": common.scope_word(r[1], numbers), "reason": reason_word(r[2])} for r in rows],
-            "audit_rows": done.audit_rows,
-            "refusals": done.refusals,
-        },
-        "copies": copies,
-    }
-
-
-def _told(fact: dict[str, Any]) -> str:
-    shown = common.one_line(fact["address"])
-    if not fact["known"]:
-        return f"{shown}: nothing is known of them, and nothing was written down"
-    gone = [f"  {number:>6,}  {_KINDS[kind]}" for kind, number in fact["removed"].items() if number]
-    lines = [
-        f"{shown}: forgotten",
-        "",
-        "removed:",
-        *(gone or ["       nothing that named them"]),
-        "",
-        "kept, under a keyed digest:",
-    ]
-    rows = [f"{r['reason']} ({r['scope']})" for r in fact["kept"]["suppressions"]]
-    lines += [f"  {row}" for row in rows] or ["  no suppression: they may be mailed"]
-    lines.append(
-        f"  {fact['kept']['audit_rows']:,} audit rows and {fact['kept']['refusals']:,} refusals that name nobody"
-    )
-    return "\n".join(lines)
-
-
 def _warn(done: Erased, copies: list[str], ledger: Ledger) -> None:
     """What is to be known besides, and what we cannot reach."""
     from storage.terms import ALL, Reason
@@ -181,17 +131,11 @@ def _warn(done: Erased, copies: list[str], ledger: Ledger) -> None:
 
 # ------------------------------------------------------------------ the papers of `show`
 
-Paper = Callable[["Held", "Loaded", dict[str, int]], tuple[dict[str, Any], str, bool]]
-
 
 def for_subject(address: str, output: str | None, as_json: bool) -> None:
     """All we hold on a person, to be handed over."""
     config, ledger, person = _opened(address)
-    numbers = common.list_numbers(ledger)
-    with ledger.reading() as db:
-        from storage.subject import held
-
-        fact = dossier.facts(held(db, ledger.site_key, person), config, numbers, common.now())
+    fact = dossier.made(ledger, person, config.house.name, config.retention.model_dump(), common.now())
     written = dossier.text(fact)
     _deliver(fact, written, output, as_json)
     if not as_json:
@@ -201,32 +145,20 @@ def for_subject(address: str, output: str | None, as_json: bool) -> None:
 
 def certify(address: str, output: str | None, as_json: bool) -> None:
     """What can be proven of a person."""
-    from storage.audit import ChainBroken, verify
-    from storage.subject import held
-
     config, ledger, person = _opened(address)
-    numbers = common.list_numbers(ledger)
-    head = broken = None
-    with ledger.reading() as db:
-        rows = int(db.exec_driver_sql("SELECT count(*) FROM audit").scalar() or 0)
-        try:
-            head = str(verify(db, ledger.site_key))
-        except ChainBroken as why:
-            broken = str(why)
-        of = held(db, ledger.site_key, person)
-    if not of.traces.known and broken is None:
+    fact = certificate.made(ledger, person, config.house.name, common.now())
+    if fact is None:
         raise Stop(f"nothing is on record about {person}: there is nothing to certify", NO)
-    fact = certificate.facts(of, config, numbers, common.now(), head=head, broken=broken, rows=rows)
     _deliver(fact, certificate.text(fact), output, as_json)
-    if broken is not None:
-        note(f"optoutd: {broken}: keep a copy of this database, and compare it with your backups")
+    if not fact["chain"]["ok"]:
+        note(f"optoutd: {fact['chain']['error']}: keep a copy of this database, and compare it with your backups")
         raise typer.Exit(NO)
 
 
-def _opened(address: str) -> tuple[Loaded, Ledger, Address]:
-    config = common.loaded()
+def _opened(address: str) -> tuple[Config, Ledger, Address]:
+    loaded = common.loaded()
     person = _person(address)
-    return config, common.ledger(config), person
+    return loaded.config, common.ledger(loaded), person
 
 
 def _deliver(fact: dict[str, Any], written: str, output: str | None, as_json: bool) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Final, Literal
 
 from daemon import events
+from daemon.intake.allowing import BRAKE, UNPROVEN, Allowing
 from daemon.intake.deciding import close, concerned
 from daemon.intake.desk import Desk, Done, Envelope, Shelf, scope_numbers
 from daemon.intake.undoing import by_link
@@ -34,7 +35,7 @@ from storage.suppressions import Whom
 from storage.terms import ALL, Reason
 from storage.write import Write
 
-ONE_WRITER: Final = (3, 20)  # of 20 unproven requests an hour, at most 3 may come from one writer
+_PROVEN: Final = ("dmarc", "token")
 NOTICE_WITHIN: Final = timedelta(days=2)  # nobody is told of a request that is older
 
 
@@ -44,8 +45,10 @@ class Act:
     def __init__(self, desk: Desk, w: Write, envelope: Envelope):
         self._desk, self._w, self._envelope = desk, w, envelope
         self._refs: list[int] = []
+        self._held: list[str] = []  # full mailboxes that would be suppressed, were it not for the brake
         self._review: int | None = None
         self._number: tuple[int, bytes] | None = None
+        self._may = Allowing(desk, w, self._asked(), envelope.trusted_only)
 
     def do(self, reading: Reading) -> Done:
         match reading:
@@ -70,17 +73,21 @@ class Act:
         if reading.token is not None:
             return self._by_token(reading, reading.token)
         scopes = self._scopes(reading.scope)
-        own = [a for a in reading.addresses if a == reading.writer and self._is_believed(reading.proof)]
-        later = [a for a in reading.addresses if a not in own]
+        unproven = [a for a in reading.addresses if a != reading.writer or reading.proof not in _PROVEN]
+        held = self._may.is_held("unproven", unproven, scopes, Reason.OPT_OUT)
+        believed = not held and self._is_believed(reading.proof)
+        own = [a for a in reading.addresses if a not in unproven or (believed and a == reading.writer)]
+        later, why = [a for a in reading.addresses if a not in own], BRAKE if held else UNPROVEN
         at_once = self._desk.people(own)
-        if later and self._is_allowed(self._not_yet(later, scopes, Reason.OPT_OUT), reading.writer or ""):
+        news = self._may.not_yet(later, scopes, Reason.OPT_OUT)
+        if later and not held and self._may.is_within(news, reading.writer or ""):
             at_once, later = self._desk.people(reading.addresses), []
         if not at_once:
-            return self._doubt(reading, later or reading.addresses, unproven=bool(later))
+            return self._doubt(reading, later or reading.addresses, why if later else None)
         told = [p for p in at_once if self._suppress_all(p, scopes, reading) and str(p) == reading.writer]
         self._confirm(reading, told, scopes)
         if later:
-            return self._doubt(reading, later, unproven=True, target="processed")
+            return self._doubt(reading, later, why)
         return self._record("opt-out", target="" if reading.stays else "processed")
 
     def _suppress_all(self, whom: Whom, scopes: Sequence[int], reading: OptOut) -> bool:
@@ -101,33 +108,14 @@ class Act:
 
     def _is_believed(self, proof: Proof) -> bool:
         """May the writer's own address act at once? Where nobody can be proven it may, unless the mailbox says no."""
-        return proof in ("dmarc", "token") or (proof == "unchecked" and not self._envelope.trusted_only)
-
-    def _not_yet(self, written: Sequence[str], scopes: Sequence[int], reason: Reason) -> int:
-        """How many of these people are not suppressed yet: a copy of a message takes nothing from the allowance."""
-        w = self._w
-        standing = [
-            {(r[1], r[2]) for r in suppressions.standing(w.db, w.ledger.site_key, person)}
-            for person in self._desk.people(written)
-        ]
-        return sum(any((scope, reason) not in rows for scope in scopes) for rows in standing)
-
-    def _is_allowed(self, people: int, writer: str, *, machine: bool = False) -> bool:
-        """May so many people more be suppressed though nobody proved it? (DESIGN 7.5)"""
-        limit = self._desk.allowance.unproven_per_hour
-        if self._envelope.trusted_only or not limit:
-            return False
-        few, of = ONE_WRITER
-        one_writer = limit if machine else -(-limit * few // of)  # a provider's bounces all come from one address
-        key = self._w.ledger.site_key.address_key(writer.lower())
-        return not people or incoming.allow_unproven(self._w, key, self._asked(), people, limit, one_writer)
+        return proof in _PROVEN or (proof == "unchecked" and not self._envelope.trusted_only)
 
     # ---- what we write ourselves
 
     def _confirm(self, reading: OptOut, people: Sequence[Address], scopes: Sequence[int]) -> None:
         """Tell the writer that it is done. Not whom nobody proved too often, and never about an old request."""
         if self._desk.notices and people and self._is_fresh():
-            proven = reading.proof in ("dmarc", "token")
+            proven = reading.proof in _PROVEN
             outbox.owe(self._w, "confirm", people[0], self._language(reading), scopes, proven=proven)
 
     def _is_fresh(self) -> bool:
@@ -210,12 +198,17 @@ class Act:
         neither is worth a person's time.
         """
         gone = [f.recipient for f in reading.failed if f.hard and f.cause == "address"]
-        news = self._not_yet(gone, [ALL], Reason.HARD_BOUNCE)
-        if reading.proof != "token" and gone and not self._is_allowed(news, self._envelope.sender, machine=True):
-            return self._doubt(reading, gone, unproven=True)
+        if self._may.is_held("bounces", gone, [ALL], Reason.HARD_BOUNCE):
+            return self._doubt(reading, gone, BRAKE)
+        news = self._may.not_yet(gone, [ALL], Reason.HARD_BOUNCE)
+        if reading.proof != "token" and gone and not self._may.is_within(news, self._envelope.sender, machine=True):
+            return self._doubt(reading, gone, UNPROVEN)
         for failed in reading.failed:
             for person in self._desk.people([failed.recipient]):
                 self._failed(person, failed, reading)
+        if self._held:
+            full = tuple(f for f in reading.failed if f.recipient in self._held)
+            return self._doubt(replace(reading, each=full), self._held, BRAKE)
         return self._record("bounce", target="machine")
 
     def _failed(self, person: Address, failed: Failed, reading: Bounce) -> None:
@@ -223,26 +216,33 @@ class Act:
         if failed.hard and failed.cause == "address":
             suppressed = self._suppress(person, ALL, Reason.HARD_BOUNCE, "dsn", lambda: self._evidence(reading))
         elif failed.cause == "mailbox" and reading.proof == "token":
-            suppressed = self._soft(person, reading)
+            suppressed = self._soft(person, failed.recipient, reading)
         told = partial(events.bounce_recorded, hard=failed.hard, cause=failed.cause, suppressed=suppressed)
         self._say(told, person)
 
-    def _soft(self, person: Address, reading: Bounce) -> bool:
+    def _soft(self, person: Address, failed: str, reading: Bounce) -> bool:
+        """Counted in any case; the brake holds up only what the count comes to."""
         ledger, limits = self._desk.ledger, self._desk.limits
         key = ledger.site_key.address_key(suppressions.form_of(self._w, person))
         days = incoming.count_soft_bounce(self._w, key, self._asked(), limits.soft_window_days)
         if days < limits.soft_limit:
             return False
+        if self._may.is_held("bounces", [str(person)], [ALL], Reason.SOFT_BOUNCE):
+            self._held.append(failed)
+            return False
         return self._suppress(person, ALL, Reason.SOFT_BOUNCE, "dsn", lambda: self._evidence(reading))
 
     def _complaint(self, reading: Complaint) -> Done:
+        """The brake cannot hold up one that a token alone says of whom it is: the queue has room for addresses only."""
         people: list[Whom] = [*self._desk.people(reading.recipients)]
         if reading.token is not None and not people:
             people = [reading.token.address_key]
+        elif self._may.is_held("complaints", reading.recipients, [ALL], Reason.COMPLAINT):
+            return self._doubt(reading, reading.recipients, BRAKE)
         elif reading.proof != "token":
-            news = self._not_yet(reading.recipients, [ALL], Reason.COMPLAINT)
-            if not people or not self._is_allowed(news, self._envelope.sender, machine=True):
-                return self._doubt(reading, reading.recipients, unproven=bool(people))
+            news = self._may.not_yet(reading.recipients, [ALL], Reason.COMPLAINT)
+            if not people or not self._may.is_within(news, self._envelope.sender, machine=True):
+                return self._doubt(reading, reading.recipients, UNPROVEN if people else None)
         elif not people:
             return self._doubt(reading, reading.recipients)
         for person in people:
@@ -252,14 +252,12 @@ class Act:
 
     # ---- doubt
 
-    def _doubt(
-        self, reading: Reading, people: Sequence[str], *, unproven: bool = False, target: Shelf = "processed"
-    ) -> Done:
-        """Into the queue. `unproven`: the reading is clear, but who wrote it is not."""
-        rules = (*reading.rules, "7.5-unproven") if unproven else reading.rules
+    def _doubt(self, reading: Reading, people: Sequence[str], why: str | None = None) -> Done:
+        """Into the queue. `why`: the rule that sends a reading there that is clear in itself."""
+        rules = (*reading.rules, why) if why else reading.rules
         machine = isinstance(reading, Bounce | Complaint)
         stays = isinstance(reading, OptOut) and reading.stays
-        done = self._record(label(reading), state="done", target="machine" if machine else "" if stays else target)
+        done = self._record(label(reading), state="done", target="machine" if machine else "" if stays else "processed")
         twin = self._open_twin()
         if twin is not None and twin.addresses == tuple(people):  # some mailers give many messages one Message-ID
             return replace(done, review=twin.id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
-from daemon.config import House, MailingList, Webhook
+from daemon.config import House, MailingList, Retention, Webhook
 from daemon.gate import Gate
 from daemon.intake import Intake
 from daemon.values import Right
@@ -40,7 +40,7 @@ class Inside:
     """What the operators' rooms work with: console, API, metrics.
 
     `open_gate`: a gate of its own for each thread that asks. `settings`: (path of an option, its value in TOML), without
-    what is secret. `uploads`: the directory where a list is kept while it is imported.
+    what is secret. `uploads`: the directory where a list is kept while it is imported. `kept_days`: section retention.
     """
 
     open_gate: Callable[[], Gate]
@@ -53,6 +53,7 @@ class Inside:
     max_upload: int
     user_header: str = ""
     hooks: tuple[Webhook, ...] = ()
+    kept_days: Mapping[str, int] = field(default_factory=lambda: Retention().model_dump())
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from daemon.gate import Gate
+from daemon.web.errands import Errands
 
 COMMIT_SECONDS: Final = 6.0  # a writer waits up to 5 for another process' writer
 READ_SECONDS: Final = 30.0
@@ -28,6 +29,7 @@ class Workers:
         self._readers = ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="web-read")
         self._long = ThreadPoolExecutor(max_workers=1, thread_name_prefix="web-long")
         self._of_thread = threading.local()
+        self.errands = Errands()
 
     async def write(self, work: Callable[[], _T]) -> _T:
         """Have it written down: work whose turn does not come in time is not begun.
@@ -55,6 +57,7 @@ class Workers:
         return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(pool, work), seconds)
 
     def stop(self) -> None:
-        """Begin nothing more; wait for what is under way."""
+        """Begin nothing more; wait for what is under way. An operator's errand is broken off."""
+        self.errands.stop()
         for pool in (self._writer, self._readers, self._long):
             pool.shutdown(cancel_futures=True)

@@ -18,7 +18,21 @@ from tests.cli.desk import CONFIG, Desk, Said
 
 ZULU = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 CHECK = ["address", "suppressed", "scope", "reason", "since", "matched", "lists", "error"]
-HAPPENED = ["at", "event", "source", "mailbox", "uid", "message_id", "words", "rules", "actor", "because", "ref"]
+HAPPENED = [
+    "at",
+    "event",
+    "source",
+    "mailbox",
+    "uid",
+    "message_id",
+    "words",
+    "rules",
+    "actor",
+    "because",
+    "ref",
+    "scope",
+    "reason",
+]
 
 
 # ------------------------------------------------------------------ check

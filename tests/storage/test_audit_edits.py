@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from storage import audit
+from storage import audit, brake
 from storage.audit import ChainBroken
 from storage.engine import Ledger
 from storage.sqlite import File
@@ -24,7 +24,7 @@ from tests.ledgers import Books, books, bring
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 KEYS: Final = {"audit": 1, "evidence": 1, "suppression": 3, "list_number": 1, "meta": 1}  # columns of the primary key
-SEALED: Final = ("head", "sealed", "hashes", "deferred", "verified")  # rows of meta
+SEALED: Final = ("head", "sealed", "hashes", "deferred", "brake", "verified")  # rows of meta
 Row = tuple[Any, ...]
 
 
@@ -77,6 +77,7 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Edited:
         w.forget_evidence([1])
         w.audit("erased")
         w.db.exec_driver_sql("INSERT INTO meta (name, value) VALUES ('hashes', ?), ('deferred', ?)", (b"md5", b"{}"))
+        brake.set_to(w, ["complaints"], [], "test")
     with it.ledger.reading() as db:
         head = audit.verify(db, it.ledger.site_key)
     with write(it.ledger, NOW, "job") as w:

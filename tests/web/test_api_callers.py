@@ -238,7 +238,13 @@ def test_more_than_is_read_is_refused_in_pieces_too(ledger: Books) -> None:
 def test_a_body_that_does_not_come_is_not_waited_for(ledger: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guarding, "BODY_SECONDS", 0.3)
     with called(ledger) as program:
-        lines = ("Host: localhost", f"Authorization: Bearer {program.token}", JSON, "Content-Length: 100", "Connection: close")
+        lines = (
+            "Host: localhost",
+            f"Authorization: Bearer {program.token}",
+            JSON,
+            "Content-Length: 100",
+            "Connection: close",
+        )
         head = "\r\n".join([f"POST {API}/check HTTP/1.1", *lines, "", ""]).encode()
         assert b" 408 " in program.web.raw(head + b"{")[:20]
 

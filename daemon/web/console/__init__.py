@@ -9,7 +9,7 @@ from typing import Final
 
 from starlette.routing import Route
 
-from daemon.web.console import entrance, hooks, lists, overview, settings
+from daemon.web.console import begun, entrance, forgetting, hooks, lists, overview, people, settings, undoing
 
-_ROOMS: Final = (entrance, overview, lists, hooks, settings)
+_ROOMS: Final = (entrance, overview, people, forgetting, lists, undoing, begun, hooks, settings)
 ROUTES: Final[list[Route]] = [route for room in _ROOMS for route in room.ROUTES]

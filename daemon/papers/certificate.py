@@ -9,11 +9,12 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final
 
 from daemon import __version__
-from daemon.cli.common import one_line, scope_word
-from storage.terms import reason_word, when
+from daemon.texts import one_line
+from storage.terms import reason_word, scope_word, when
 
 if TYPE_CHECKING:
-    from daemon.config import Loaded
+    from storage.address import Address
+    from storage.engine import Ledger
     from storage.refusals import Refusal
     from storage.subject import Entry, Held, Message
 
@@ -25,15 +26,37 @@ _STOPPED: Final = ("refused", "stripped", "withdrawn")  # the rest of what is on
 # ------------------------------------------------------------------ facts
 
 
+def made(ledger: Ledger, person: Address, by: str, now: datetime) -> dict[str, Any] | None:
+    """The facts as the ledger has them; None: nothing is on record about this person. `by`: who certifies.
+
+    Verifies the whole record first, and what it finds is in `chain`. Raises Unavailable.
+    """
+    from storage.audit import ChainBroken, verify
+    from storage.subject import held
+    from storage.suppressions import list_numbers
+
+    head = broken = None
+    with ledger.reading() as db:
+        rows = int(db.exec_driver_sql("SELECT count(*) FROM audit").scalar() or 0)
+        try:
+            head = str(verify(db, ledger.site_key))
+        except ChainBroken as why:
+            broken = str(why)
+        of, numbers = held(db, ledger.site_key, person), list_numbers(db)
+    if not of.traces.known and broken is None:
+        return None
+    return facts(of, by, numbers, now, head=head, broken=broken, rows=rows)
+
+
 def facts(
-    of: Held, config: Loaded, numbers: dict[str, int], now: datetime, *, head: str | None, broken: str | None, rows: int
+    of: Held, by: str, numbers: dict[str, int], now: datetime, *, head: str | None, broken: str | None, rows: int
 ) -> dict[str, Any]:
     """Everything as one JSON object. `head`: SEQ:HASH of the chain as verified now; `broken`: why it is not whole."""
     entries = [e for e in of.entries if e.fact.event in _ASKED]
     return {
         "address": str(of.address),
         "made": when(now),
-        "by": config.config.house.name,
+        "by": by,
         "version": __version__,
         "chain": {"ok": broken is None, "rows": rows, "head": head, "error": broken},
         "suppressed": any(reason_word(r[2]) != "wanted" for r in of.suppressions),

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final
 
-from daemon.cli.common import one_line, scope_word
-from storage.terms import reason_word, when
+from daemon.texts import one_line
+from storage.terms import reason_word, scope_word, when
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from daemon.config import Loaded
+    from storage.address import Address
+    from storage.engine import Ledger
     from storage.refusals import Refusal
     from storage.subject import Entry, Held, Message, Notice, Review
     from storage.suppressions import RawRow
@@ -97,12 +98,24 @@ tools, backups. From those: {blank}
 # ------------------------------------------------------------------ facts
 
 
-def facts(of: Held, config: Loaded, numbers: dict[str, int], now: datetime) -> dict[str, Any]:
+def made(ledger: Ledger, person: Address, by: str, kept_days: Mapping[str, int], now: datetime) -> dict[str, Any]:
+    """The facts as the ledger has them. `by`: who is responsible; `kept_days`: section retention of the config.
+
+    Looks through the whole ledger. Raises Unavailable.
+    """
+    from storage.subject import held
+    from storage.suppressions import list_numbers
+
+    with ledger.reading() as db:
+        return facts(held(db, ledger.site_key, person), by, kept_days, list_numbers(db), now)
+
+
+def facts(of: Held, by: str, kept_days: Mapping[str, int], numbers: dict[str, int], now: datetime) -> dict[str, Any]:
     """Everything as one JSON object; keys always there."""
     return {
         "address": str(of.address),
         "made": when(now),
-        "controller": config.config.house.name,
+        "controller": by,
         "forgotten": of.forgotten,
         "addresses": list(of.addresses),
         "suppressions": [_row(of, r, numbers) for r in of.suppressions],
@@ -114,7 +127,7 @@ def facts(of: Held, config: Loaded, numbers: dict[str, int], now: datetime) -> d
         "notices": [_notice(n) for n in of.notices],
         "soft_bounces": [when(day) for day in of.soft_bounces],
         "unproven": [{"hour": when(hour), "requests": count} for hour, count in of.unproven],
-        "kept_days": config.config.retention.model_dump(),
+        "kept_days": dict(kept_days),
     }
 
 
