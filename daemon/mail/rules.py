@@ -73,3 +73,15 @@ RULES: Final[dict[str, str]] = {
     "5-address": "the list named by our +unsubscribe address",
     "5-token": "the list that the token names, or everything",
 }
+
+# What comes of a reading can add one of these.
+AFTERWARDS: Final[dict[str, str]] = {
+    "7.5-unproven": "the reading is clear, but not who wrote it, or the address is not the writer's own",
+    "attempts-did-not-end": "reading it failed twice; it was not tried a third time",
+    "moved-back-by-a-person": "it was honoured and filed, and somebody moved it back",
+}
+
+
+def explained(rule: str) -> str:
+    """What a rule says; "" for one that we do not know (any more)."""
+    return RULES.get(rule) or AFTERWARDS.get(rule, "")
