@@ -341,7 +341,9 @@ def queue(db: Connection, state: str | None, beyond: int | None = None, most: in
 
 def beside(db: Connection, number: int) -> tuple[int | None, int | None]:
     """The open items before and behind this one, by their numbers."""
-    query = "SELECT max(CASE WHEN id < ? THEN id END), min(CASE WHEN id > ? THEN id END) FROM review WHERE state = 'open'"
+    query = (
+        "SELECT max(CASE WHEN id < ? THEN id END), min(CASE WHEN id > ? THEN id END) FROM review WHERE state = 'open'"
+    )
     before, behind = db.exec_driver_sql(query, (number, number)).one()
     return before, behind
 

@@ -154,13 +154,9 @@ async def _decide(visit: Visit, number: int, accepted: bool) -> str:
         except AlreadyDecided:
             return f"Item {number}: somebody else was quicker; it is decided already."
         except NobodyNamed:
-            return (
-                f"Item {number} names nobody who could be suppressed, so it was not accepted. Suppress them by hand, then reject it."
-            )
+            return f"Item {number} names nobody who could be suppressed, so it was not accepted. Suppress them by hand, then reject it."
         except Outdated:
-            return (
-                f"Item {number}: they have opted out again after this message, and the later word counts. Nothing was lifted; reject it."
-            )
+            return f"Item {number}: they have opted out again after this message, and the later word counts. Nothing was lifted; reject it."
         return ""
 
     try:

@@ -32,6 +32,7 @@ function tick() {
 }
 
 function decide(key) {
+  if (performance.now() - shownAt < 500) return; // meant for the item before, which is decided already
   const button = document.querySelector(`button[data-key="${key}"]`);
   const ticked = items().length === 0 || document.querySelector("input[name=item]:checked") !== null;
   if (!button || button.disabled || !ticked) return;
@@ -61,6 +62,7 @@ function wanted() {
   }
 }
 
+const shownAt = performance.now();
 let on = wanted();
 const button = document.getElementById("keys-switch");
 
