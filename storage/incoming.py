@@ -317,7 +317,24 @@ def _item(row: Any) -> Item:
     when = datetime.fromtimestamp(row[2], UTC)
     people, rules = tuple(json.loads(row[8])), tuple(json.loads(row[10]))
     decided = None if row[17] is None else datetime.fromtimestamp(row[17], UTC)
-    return Item(row[0], row[1], when, place, row[7], people, row[9], rules, *row[11:17], decided)
+    words, language, excerpt, wish, state, note = row[11:17]
+    return Item(
+        row[0],
+        row[1],
+        when,
+        place,
+        row[7],
+        people,
+        row[9],
+        rules,
+        words,
+        language,
+        excerpt,
+        wish,
+        state,
+        note,
+        decided,
+    )
 
 
 def reviews(db: Connection, state: str | None = "open") -> list[Item]:

@@ -102,17 +102,18 @@ Room = Callable[[Visit], Awaitable[Response]]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def room(right: Right, within: Room, *, longest: int = MAX_FORM) -> Endpoint:
-    """The endpoint of a room. `longest`: octets of what a form may bring."""
+def room(right: Right, within: Room, *, longest: int | None = MAX_FORM) -> Endpoint:
+    """The endpoint of a room. `longest`: octets of what a form may bring; None: the room reads it itself, piece by piece, and
+    calls `refuse_forged` before it believes any of it."""
 
     async def endpoint(request: Request) -> Response:
         operator, session = access.who(request)
         if session is None or operator is None:
             return RedirectResponse(LOGIN, HTTPStatus.SEE_OTHER, SECURITY)
         visit = Visit(request, operator, session)
-        if request.method == "POST":
+        if request.method == "POST" and longest is not None:
             visit.form = await form_of(request, longest)
-            _refuse_forged(visit)
+            refuse_forged(visit)
         if right not in operator.rights:
             return visit.page("refused.html", HTTPStatus.FORBIDDEN, right=right)
         try:
@@ -136,7 +137,7 @@ async def form_of(request: Request, longest: int) -> FormData:
     return await request.form(max_files=1, max_fields=2_000)
 
 
-def _refuse_forged(visit: Visit) -> None:
+def refuse_forged(visit: Visit) -> None:
     """Raises HTTPException (403) for a form that is not of a page of this session."""
     brought = visit.form.get("csrf_token", "")
     if not isinstance(brought, str) or not secrets.compare_digest(
