@@ -23,6 +23,7 @@ from daemon.web.console.sessions import Sessions
 from daemon.web.context import Context, context_of
 from daemon.web.pages import SECURITY, Page, stylesheet
 from daemon.web.rendering import static_files
+from daemon.web.uploads import Uploads
 from daemon.web.workers import Workers
 
 INSIDE: Final = frozenset(("console", "api", "metrics", "readyz"))  # first words of paths that are for operators
@@ -82,7 +83,12 @@ class Outermost:
 
     def __init__(self, app: Starlette):
         self._app = app
-        self._of_console = {"sessions": Sessions(), "guesses": Guesses()}
+        self._uploads = Uploads(app.state.workers)
+        self._of_console = {"sessions": Sessions(), "guesses": Guesses(), "uploads": self._uploads}
+
+    def close(self) -> None:
+        """Nothing is answered any more, and nothing is being worked at."""
+        self._uploads.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context, workers = self._app.state.context, self._app.state.workers

@@ -9,6 +9,6 @@ from typing import Final
 
 from starlette.routing import Route
 
-from daemon.web.console import entrance, overview, review
+from daemon.web.console import entrance, imports, overview, review
 
-ROUTES: Final[list[Route]] = [*entrance.ROUTES, *overview.ROUTES, *review.ROUTES]
+ROUTES: Final[list[Route]] = [*entrance.ROUTES, *overview.ROUTES, *review.ROUTES, *imports.ROUTES]

@@ -113,7 +113,7 @@ def room(right: Right, within: Room, *, longest: int | None = MAX_FORM) -> Endpo
         visit = Visit(request, operator, session)
         if request.method == "POST" and longest is not None:
             visit.form = await form_of(request, longest)
-            refuse_forged(visit)
+            refuse_forged(visit, visit.form.get("csrf_token", ""))
         if right not in operator.rights:
             return visit.page("refused.html", HTTPStatus.FORBIDDEN, right=right)
         try:
@@ -137,9 +137,8 @@ async def form_of(request: Request, longest: int) -> FormData:
     return await request.form(max_files=1, max_fields=2_000)
 
 
-def refuse_forged(visit: Visit) -> None:
-    """Raises HTTPException (403) for a form that is not of a page of this session."""
-    brought = visit.form.get("csrf_token", "")
+def refuse_forged(visit: Visit, brought: object) -> None:
+    """Raises HTTPException (403) for a form that is not of a page of this session. `brought`: its csrf_token."""
     if not isinstance(brought, str) or not secrets.compare_digest(
         brought.encode("utf-8", "replace"), visit.session.csrf_token.encode()
     ):

@@ -1,0 +1,444 @@
+"""Lists that come in by HTTP: kept in a file without a name, counted first, then put into the ledger, for console and API.
+
+A file without a name is for nobody else's eyes, and gone when the daemon is, however it ends. What was imported until then
+stays: the same list with the same choices goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from http import HTTPStatus
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, Final, Literal
+
+from starlette.requests import Request
+
+from daemon import events
+from daemon.exchange.asking import Asked, moment
+from daemon.exchange.formats import FORMATS, ForeignList, open_list
+from daemon.exchange.importing import Import
+from daemon.exchange.portions import Tally
+from daemon.exchange.rejects import Rejects
+from daemon.exchange.rows import Bad, Found, NotUnderstood
+from daemon.web.context import Context
+from daemon.web.workers import Stopping, Workers
+from storage.engine import Unavailable, Unusable
+from storage.terms import REASONS
+
+Stage = Literal["counting", "counted", "importing", "done", "failed", "cancelled"]
+
+MOST_AT_ONCE: Final = 4  # lists that are here, or on their way
+KEPT_SECONDS: Final = 3600.0  # a list that nobody says yes to; what is known of one that has ended: as long again
+_MOST_KNOWN: Final = 50
+_BUFFER: Final = 1 << 18  # octets that are written at once
+_FIRST: Final = 5  # rows that are shown
+_BAD: Final = 20
+_CHUNK: Final = 30_000  # rows that are sorted together: some 30 MB
+_REMEMBERED: Final = 200_000  # keys of a dry run: some 15 MB
+_BREATH: Final = 200  # rows between two breaths of the other threads
+_PIECE: Final = 1 << 16
+_OPTION: Final = re.compile(r"--(format|column)")  # as the command line says it
+
+
+class Refused(Exception):
+    """It is not done; the message is a sentence for whoever asked. `status`: of the answer."""
+
+    def __init__(self, status: HTTPStatus, sentence: str):
+        super().__init__(sentence)
+        self.status = status
+
+
+class _Cancelled(Exception):
+    """Somebody does not want it any more."""
+
+
+def wish(context: Context, *, format: str, column: str, list_id: str, reason: str, as_of: str) -> Asked:
+    """What is asked of a list, as a form or a query has it: "" for what is not said. Raises Refused (422)."""
+    known = context.numbers
+
+    def wrong(sentence: str) -> Refused:
+        return Refused(HTTPStatus.UNPROCESSABLE_ENTITY, sentence)
+
+    if (format or "auto") not in FORMATS:
+        raise wrong(f"format: {format!r} must be one of {', '.join(FORMATS)}")
+    if (reason or "opt-out") not in REASONS:
+        raise wrong(f"reason: {reason!r} must be one of {', '.join(REASONS)}")
+    if list_id and list_id not in known:
+        raise wrong(f"list: there is no list {list_id!r}; known: {', '.join(sorted(known)) or 'none'}")
+    if reason == "wanted" and not list_id:
+        raise wrong("reason: `wanted` exempts one list: name the list")
+    try:
+        moment(as_of or "2000-01-01")
+    except ValueError:
+        raise wrong(f"as of: {as_of!r} is no date; write 2026-01-31 or 2026-01-31T12:00:00Z") from None
+    return Asked(format or "auto", column or None, list_id or None, reason or "opt-out", as_of or None)
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """What a list was taken for, before a row of it is used. `first`: (line, what it says) of its first rows."""
+
+    format: str
+    encoding: str
+    delimiter: str
+    header: bool
+    column: str
+    description: str
+    first: tuple[tuple[int, str], ...]
+
+
+@dataclass
+class Upload:
+    """A list that was brought. Workers change it, the event loop reads it: each value for itself.
+
+    `actor`: who brought it. `rows`: how many were read in the present stage, `octets`: how far into the file that is.
+    `tally`: of the dry run, then of the import. `run`: the number of the import, `again`: it had been done before.
+    """
+
+    id: str
+    actor: str
+    name: str
+    size: int
+    asked: Asked
+    understood: Understood
+    began: datetime
+    file: BinaryIO | None
+    rejects: Rejects
+    stage: Stage = "counting"
+    rows: int = 0
+    octets: int = 0
+    tally: Tally | None = None
+    bad: list[Bad] = field(default_factory=list)
+    run: int | None = None
+    again: bool = False
+    trouble: str = ""
+    cancelled: bool = False
+    touched: float = 0.0
+
+    @property
+    def under_way(self) -> bool:
+        """Will it change by itself?"""
+        return self.stage in ("counting", "importing")
+
+    def shut(self) -> None:
+        """Let go of the list."""
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+    def forget(self) -> None:
+        """Let go of all that is on disk."""
+        self.shut()
+        self.rejects.close()
+
+
+class Spool:
+    """Where a list is kept that is on its way: a file without a name (0600) in `directory`, of at most `most` octets."""
+
+    def __init__(self, directory: Path, most: int):
+        self.file: BinaryIO = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115 - kept until the import ends
+        self.size = 0
+        self._most = most
+        self._held = bytearray()
+
+    async def put(self, octets: bytes) -> None:
+        """Some more. Raises Refused (413, and 507 where the disk is full)."""
+        self.size += len(octets)
+        if self.size > self._most:
+            raise too_large(self._most)
+        self._held += octets
+        if len(self._held) >= _BUFFER:
+            await self._write()
+
+    async def end(self) -> BinaryIO:
+        """That was all of it."""
+        await self._write()
+        return self.file
+
+    async def _write(self) -> None:
+        held, self._held = self._held, bytearray()
+        try:
+            await asyncio.to_thread(_write_all, self.file, held)
+        except OSError as why:
+            raise no_room(why) from None
+
+
+def _write_all(file: BinaryIO, octets: bytearray) -> None:
+    left = memoryview(octets)
+    while left:
+        left = left[file.write(left) :]
+
+
+def too_large(most: int) -> Refused:
+    """A list that is longer than web.max_upload."""
+    sentence = f"The list is larger than {most:,} octets (web.max_upload). Split it, or use `optoutd import`."
+    return Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, sentence)
+
+
+def no_room(why: OSError) -> Refused:
+    """The disk does not take it."""
+    return Refused(
+        HTTPStatus.INSUFFICIENT_STORAGE, f"The list could not be kept: {why.strerror}. Nothing was imported."
+    )
+
+
+class Uploads:
+    """The lists that were brought to one door. For one event loop."""
+
+    def __init__(self, workers: Workers):
+        self._workers = workers
+        self._all: dict[str, Upload] = {}
+        self._arriving = 0
+
+    def __iter__(self) -> Iterator[Upload]:
+        """Newest first."""
+        return reversed(self._all.values())
+
+    @contextmanager
+    def arriving(self, context: Context) -> Iterator[Spool]:
+        """Room for one more. What was put into it is gone at the end, unless `begin` took it over.
+
+        Raises Refused: 429 if too many are here, 507 if it cannot be kept.
+        """
+        self._tidy()
+        if self._arriving + sum(upload.file is not None for upload in self) >= MOST_AT_ONCE:
+            sentence = f"{MOST_AT_ONCE} lists are here already. Import or cancel one of them first."
+            raise Refused(HTTPStatus.TOO_MANY_REQUESTS, sentence)
+        inside = context.inside
+        assert inside is not None
+        try:
+            spool = Spool(inside.uploads, inside.max_upload)
+        except OSError as why:
+            raise no_room(why) from None
+        self._arriving += 1
+        try:
+            yield spool
+        finally:
+            self._arriving -= 1
+            if not any(upload.file is spool.file for upload in self):
+                spool.file.close()
+
+    async def begin(
+        self, context: Context, spool: Spool, actor: str, name: str, asked: Asked, *, at_once: bool = False
+    ) -> Upload:
+        """Find out what a list is, and begin to count what it would change, or to import it (`at_once`).
+
+        Raises Refused (422), TimeoutError.
+        """
+        file = await spool.end()
+        try:
+            understood = await self._workers.read(lambda: _understood(file, asked))
+        except NotUnderstood as why:
+            sentence = f"This list was not understood: {_OPTION.sub(r'`\1`', str(why))}."
+            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, sentence) from None
+        inside = context.inside
+        assert inside is not None
+        upload = Upload(
+            secrets.token_urlsafe(12),
+            actor,
+            base_name(name),
+            spool.size,
+            asked,
+            understood,
+            context.now(),
+            file,
+            Rejects(inside.uploads),
+        )
+        self._all[upload.id] = upload
+        if at_once:
+            upload.stage = "counted"
+            self.go_on(context, upload, actor)
+        else:
+            self._begin(upload, lambda: self._count(context, upload))
+        return upload
+
+    def find(self, number: str, actor: str | None = None) -> Upload:
+        """One by its id; `actor`: whose it must be. Raises Refused (404)."""
+        self._tidy()
+        upload = self._all.get(number)
+        if upload is None or actor not in (None, upload.actor):
+            raise Refused(HTTPStatus.NOT_FOUND, "There is no such upload, or it is too long ago.")
+        return upload
+
+    def go_on(self, context: Context, upload: Upload, actor: str) -> None:
+        """Put it into the ledger, now that it was counted (or after it failed). Raises Refused (409)."""
+        if upload.stage not in ("counted", "failed") or upload.file is None:
+            raise Refused(HTTPStatus.CONFLICT, f"This list cannot be imported now: it is {upload.stage}.")
+        upload.stage = "importing"
+        self._begin(upload, lambda: self._import(context, upload, actor))
+
+    def cancel(self, upload: Upload) -> None:
+        """Let go of it. Of one that is being imported, what is in stays in."""
+        upload.cancelled = True
+        if upload.stage in ("counted", "failed"):
+            upload.stage = "cancelled"
+            upload.shut()
+
+    def close(self) -> None:
+        """The door is closed."""
+        for upload in self._all.values():
+            upload.forget()
+        self._all.clear()
+
+    # -------------------------------------------------------------- in the long thread
+
+    def _begin(self, upload: Upload, work: Callable[[], None]) -> None:
+        """Have it done, and see to it that it does not stay under way for ever."""
+        upload.rows = upload.octets = 0
+        upload.trouble = ""
+
+        def ended(future: asyncio.Future[None]) -> None:
+            loop = asyncio.get_running_loop()
+            upload.touched = loop.time()
+            loop.call_later(KEPT_SECONDS + 1, self._tidy)
+            if future.cancelled():
+                upload.stage, upload.trouble = "failed", "the daemon was stopped"
+            elif (bug := future.exception()) is not None:
+                events.failed("web", bug)
+                upload.stage, upload.trouble = "failed", "an error of ours; the log of the daemon has it"
+            if upload.stage in ("done", "cancelled"):
+                upload.shut()
+
+        self._workers.begin(work).add_done_callback(ended)
+
+    def _count(self, context: Context, upload: Upload) -> None:
+        with self._told(upload):
+            it, found = self._opened(context, upload, upload.actor)
+            upload.tally = it.rehearse(found)
+            upload.stage = "counted"
+
+    def _import(self, context: Context, upload: Upload, actor: str) -> None:
+        with self._told(upload):
+            assert upload.file is not None
+            it, found = self._opened(context, upload, actor)
+            run = it.begin(upload.asked.digest(upload.file), upload.name)
+            upload.run, upload.again = run.id, run.again
+            upload.tally = it.run(run, found)
+            upload.stage = "done"
+            events.list_imported(
+                run.id, upload.tally.added, upload.tally.already, upload.tally.skipped, upload.tally.bad
+            )
+
+    def _opened(self, context: Context, upload: Upload, actor: str) -> tuple[Import, Iterator[Found]]:
+        """The machinery, and the rows. The list is read from its beginning."""
+        file, inside = upload.file, context.inside
+        assert file is not None
+        assert inside is not None
+        if upload.cancelled:  # before its turn came
+            raise _Cancelled
+        file.seek(0)
+        opened = open_list(file, format=upload.asked.format, column=upload.asked.column)
+        upload.rejects.begin()
+        upload.bad.clear()
+
+        def bad(row: Bad) -> None:
+            upload.rejects(row)
+            if len(upload.bad) < _BAD:
+                upload.bad.append(row)
+
+        def done() -> None:
+            upload.octets = file.tell()
+
+        it = Import(
+            context.ledger,
+            context.house,
+            context.numbers,
+            upload.asked.terms(opened.format, context.numbers, inside.intake.limits.soft_days),
+            {"file": upload.name, "format": opened.format},
+            actor,
+            context.now,
+            bad=bad,
+            done=done,
+            chunk=_CHUNK,
+            remembered=_REMEMBERED,
+        )
+        return it, self._breathing(upload, opened.found())
+
+    def _breathing(self, upload: Upload, found: Iterator[Found]) -> Iterator[Found]:
+        """The rows, with a moment for everybody else now and then. Raises _Cancelled, Stopping."""
+        for number, row in enumerate(found, 1):
+            if number % _BREATH == 0:
+                upload.rows = number
+                self._workers.give_way()
+                if upload.cancelled:
+                    raise _Cancelled
+            yield row
+
+    @contextmanager
+    def _told(self, upload: Upload) -> Iterator[None]:
+        """What goes wrong is said of the upload."""
+        try:
+            yield
+        except _Cancelled:
+            upload.stage = "cancelled"
+        except Stopping:
+            upload.stage, upload.trouble = "failed", "the daemon was stopped"
+        except (Unavailable, Unusable) as why:
+            events.database_unavailable(why)
+            upload.stage, upload.trouble = "failed", "the database could not be asked"
+        except (NotUnderstood, OSError) as why:
+            upload.stage, upload.trouble = "failed", str(why)
+
+    def _tidy(self) -> None:
+        """Forget what nobody has said yes to, and what ended long ago."""
+        now = asyncio.get_running_loop().time()
+        idle = [u for u in self._all.values() if not u.under_way]
+        too_many = idle[: max(0, len(self._all) - _MOST_KNOWN)]
+        for upload in idle:
+            if upload in too_many or now - upload.touched > KEPT_SECONDS:
+                upload.forget()
+                del self._all[upload.id]
+
+
+def uploads_of(request: Request) -> Uploads:
+    """Those of this door."""
+    uploads: Uploads = request.state.uploads
+    return uploads
+
+
+def _understood(file: BinaryIO, asked: Asked) -> Understood:
+    """Raises NotUnderstood."""
+    file.seek(0)
+    opened: ForeignList = open_list(file, format=asked.format, column=asked.column)
+    first = tuple((row.line, _said(row)) for row in islice(opened.found(), _FIRST))
+    return Understood(
+        opened.format, opened.encoding, opened.delimiter, opened.header, opened.column, opened.description, first
+    )
+
+
+def _said(row: Found) -> str:
+    """What a row was read as, in a line."""
+    if isinstance(row, Bad):
+        return f"bad: {row.why}"
+    why = getattr(row, "why", None)
+    if why is not None:
+        return f"skipped: {why}"
+    parts: Mapping[str, object] = {
+        "": row.address or (row.hashed[1].hex() if row.hashed else ""),
+        "reason ": row.reason,
+        "of ": ", ".join(row.scopes),
+        "since ": row.since and row.since.date().isoformat(),
+    }
+    return ", ".join(f"{word}{value}" for word, value in parts.items() if value)
+
+
+def base_name(name: str) -> str:
+    """What is kept of a file's name: no directory of somebody's, no controls."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    kept = "".join(c for c in last if c.isprintable()).strip()
+    return kept[:200].encode("utf-8", "backslashreplace").decode() or "list"
+
+
+async def rejected(upload: Upload) -> AsyncIterator[bytes]:
+    """The reject file, in pieces: CSV with the line, the reason and the row."""
+    with upload.rejects.reading() as read:
+        while piece := await asyncio.to_thread(read, _PIECE):
+            yield piece
