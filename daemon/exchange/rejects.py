@@ -45,6 +45,14 @@ class Rejects:
         row = escaped((str(bad.line), cell(bad.why), cell(bad.text)))
         self._file.write(row.encode("utf-8", "surrogateescape"))
 
+    @property
+    def octets(self) -> int:
+        """How long the file is."""
+        if self._file is None:
+            return 0
+        self._file.flush()
+        return os.fstat(self._file.fileno()).st_size
+
     @contextmanager
     def reading(self) -> Iterator[Callable[[int], bytes]]:
         """What reads it on, so many octets at most; nothing if there is none. It may be closed meanwhile."""

@@ -9,26 +9,28 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
-from itertools import islice
-from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
 from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
 
 from daemon import events
+from daemon.exchange import preview
 from daemon.exchange.asking import Asked, moment
-from daemon.exchange.formats import FORMATS, ForeignList, open_list
+from daemon.exchange.formats import FORMATS, open_list
 from daemon.exchange.importing import Import
 from daemon.exchange.portions import Tally
+from daemon.exchange.preview import Understood
 from daemon.exchange.rejects import Rejects
 from daemon.exchange.rows import Bad, Found, NotUnderstood
 from daemon.web.context import Context
+from daemon.web.rendering import SECURITY
+from daemon.web.spool import Refused, Spool, no_room
 from daemon.web.workers import Stopping, Workers
 from storage.engine import Unavailable, Unusable
 from storage.terms import REASONS
@@ -38,22 +40,12 @@ Stage = Literal["counting", "counted", "importing", "done", "failed", "cancelled
 MOST_AT_ONCE: Final = 4  # lists that are here, or on their way
 KEPT_SECONDS: Final = 3600.0  # a list that nobody says yes to; what is known of one that has ended: as long again
 _MOST_KNOWN: Final = 50
-_BUFFER: Final = 1 << 18  # octets that are written at once
-_FIRST: Final = 5  # rows that are shown
 _BAD: Final = 20
 _CHUNK: Final = 30_000  # rows that are sorted together: some 30 MB
 _REMEMBERED: Final = 200_000  # keys of a dry run: some 15 MB
 _BREATH: Final = 200  # rows between two breaths of the other threads
 _PIECE: Final = 1 << 16
 _OPTION: Final = re.compile(r"--(format|column)")  # as the command line says it
-
-
-class Refused(Exception):
-    """It is not done; the message is a sentence for whoever asked. `status`: of the answer."""
-
-    def __init__(self, status: HTTPStatus, sentence: str):
-        super().__init__(sentence)
-        self.status = status
 
 
 class _Cancelled(Exception):
@@ -80,19 +72,6 @@ def wish(context: Context, *, format: str, column: str, list_id: str, reason: st
     except ValueError:
         raise wrong(f"as of: {as_of!r} is no date; write 2026-01-31 or 2026-01-31T12:00:00Z") from None
     return Asked(format or "auto", column or None, list_id or None, reason or "opt-out", as_of or None)
-
-
-@dataclass(frozen=True, slots=True)
-class Understood:
-    """What a list was taken for, before a row of it is used. `first`: (line, what it says) of its first rows."""
-
-    format: str
-    encoding: str
-    delimiter: str
-    header: bool
-    column: str
-    description: str
-    first: tuple[tuple[int, str], ...]
 
 
 @dataclass
@@ -140,56 +119,6 @@ class Upload:
         self.rejects.close()
 
 
-class Spool:
-    """Where a list is kept that is on its way: a file without a name (0600) in `directory`, of at most `most` octets."""
-
-    def __init__(self, directory: Path, most: int):
-        self.file: BinaryIO = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115 - kept until the import ends
-        self.size = 0
-        self._most = most
-        self._held = bytearray()
-
-    async def put(self, octets: bytes) -> None:
-        """Some more. Raises Refused (413, and 507 where the disk is full)."""
-        self.size += len(octets)
-        if self.size > self._most:
-            raise too_large(self._most)
-        self._held += octets
-        if len(self._held) >= _BUFFER:
-            await self._write()
-
-    async def end(self) -> BinaryIO:
-        """That was all of it."""
-        await self._write()
-        return self.file
-
-    async def _write(self) -> None:
-        held, self._held = self._held, bytearray()
-        try:
-            await asyncio.to_thread(_write_all, self.file, held)
-        except OSError as why:
-            raise no_room(why) from None
-
-
-def _write_all(file: BinaryIO, octets: bytearray) -> None:
-    left = memoryview(octets)
-    while left:
-        left = left[file.write(left) :]
-
-
-def too_large(most: int) -> Refused:
-    """A list that is longer than web.max_upload."""
-    sentence = f"The list is larger than {most:,} octets (web.max_upload). Split it, or use `optoutd import`."
-    return Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, sentence)
-
-
-def no_room(why: OSError) -> Refused:
-    """The disk does not take it."""
-    return Refused(
-        HTTPStatus.INSUFFICIENT_STORAGE, f"The list could not be kept: {why.strerror}. Nothing was imported."
-    )
-
-
 class Uploads:
     """The lists that were brought to one door. For one event loop."""
 
@@ -235,10 +164,10 @@ class Uploads:
         """
         file = await spool.end()
         try:
-            understood = await self._workers.read(lambda: _understood(file, asked))
+            understood = await self._workers.read(lambda: preview.look(file, asked))
         except NotUnderstood as why:
-            sentence = f"This list was not understood: {_OPTION.sub(r'`\1`', str(why))}."
-            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, sentence) from None
+            sentence = _OPTION.sub(r"`\1`", str(why))
+            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, f"This list was not understood: {sentence}.") from None
         inside = context.inside
         assert inside is not None
         upload = Upload(
@@ -404,32 +333,6 @@ def uploads_of(request: Request) -> Uploads:
     return uploads
 
 
-def _understood(file: BinaryIO, asked: Asked) -> Understood:
-    """Raises NotUnderstood."""
-    file.seek(0)
-    opened: ForeignList = open_list(file, format=asked.format, column=asked.column)
-    first = tuple((row.line, _said(row)) for row in islice(opened.found(), _FIRST))
-    return Understood(
-        opened.format, opened.encoding, opened.delimiter, opened.header, opened.column, opened.description, first
-    )
-
-
-def _said(row: Found) -> str:
-    """What a row was read as, in a line."""
-    if isinstance(row, Bad):
-        return f"bad: {row.why}"
-    why = getattr(row, "why", None)
-    if why is not None:
-        return f"skipped: {why}"
-    parts: Mapping[str, object] = {
-        "": row.address or (row.hashed[1].hex() if row.hashed else ""),
-        "reason ": row.reason,
-        "of ": ", ".join(row.scopes),
-        "since ": row.since and row.since.date().isoformat(),
-    }
-    return ", ".join(f"{word}{value}" for word, value in parts.items() if value)
-
-
 def base_name(name: str) -> str:
     """What is kept of a file's name: no directory of somebody's, no controls."""
     last = name.replace("\\", "/").rpartition("/")[2]
@@ -437,8 +340,21 @@ def base_name(name: str) -> str:
     return kept[:200].encode("utf-8", "backslashreplace").decode() or "list"
 
 
-async def rejected(upload: Upload) -> AsyncIterator[bytes]:
-    """The reject file, in pieces: CSV with the line, the reason and the row."""
+def rejects_of(upload: Upload) -> Response:
+    """The rows that could not go in, as a file to be kept. Raises Refused: 409 while it is not complete, 404 for none."""
+    if upload.under_way:
+        raise Refused(HTTPStatus.CONFLICT, f"This list is {upload.stage}: ask again when that is over.")
+    if not upload.rejects.octets:
+        raise Refused(HTTPStatus.NOT_FOUND, "No row of it was bad.")
+    headers = {
+        **SECURITY,
+        "Content-Disposition": 'attachment; filename="rejects.csv"',
+        "Content-Length": str(upload.rejects.octets),
+    }
+    return StreamingResponse(_rejected(upload), headers=headers, media_type="text/csv")
+
+
+async def _rejected(upload: Upload) -> AsyncIterator[bytes]:
     with upload.rejects.reading() as read:
         while piece := await asyncio.to_thread(read, _PIECE):
             yield piece

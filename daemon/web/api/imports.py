@@ -1,6 +1,6 @@
 """Imports for programs: a list is the body of a request, and goes in without a question.
 
-Plain coroutines, for whoever has checked the token and its right (`import`). They raise uploads.Refused, whose `status` and
+Plain coroutines, for whoever has checked the token and its right (`import`). They raise spool.Refused, whose `status` and
 sentence are the answer.
 """
 
@@ -10,14 +10,14 @@ from dataclasses import asdict
 from http import HTTPStatus
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from daemon.exchange.asking import Asked
 from daemon.telling import Told
 from daemon.web.context import context_of, inside_of
 from daemon.web.multipart import pieces
-from daemon.web.rendering import SECURITY
-from daemon.web.uploads import Refused, Upload, rejected, too_large, uploads_of, wish
+from daemon.web.spool import Refused, too_large
+from daemon.web.uploads import Upload, rejects_of, uploads_of, wish
 from storage.terms import when
 
 
@@ -51,11 +51,7 @@ async def get(request: Request, actor: str, number: str) -> Told:
 
 async def rejects(request: Request, actor: str, number: str) -> Response:
     """GET /api/v1/imports/ID/rejects: the bad rows as CSV. Raises Refused: 404, 409 while it is under way."""
-    upload = uploads_of(request).find(number, actor)
-    if upload.under_way:
-        raise Refused(HTTPStatus.CONFLICT, f"This list is {upload.stage}: ask again when that is over.")
-    headers = {**SECURITY, "Content-Disposition": 'attachment; filename="rejects.csv"'}
-    return StreamingResponse(rejected(upload), headers=headers, media_type="text/csv")
+    return rejects_of(uploads_of(request).find(number, actor))
 
 
 def told(upload: Upload) -> Told:

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Final
 
 from starlette.exceptions import HTTPException
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from daemon.exchange.asking import Asked
@@ -15,8 +15,8 @@ from daemon.exchange.formats import FORMATS
 from daemon.web.console.visit import Visit, refuse_forged, room
 from daemon.web.context import workers_of
 from daemon.web.multipart import read_form
-from daemon.web.rendering import SECURITY
-from daemon.web.uploads import Refused, Upload, Uploads, rejected, too_large, uploads_of, wish
+from daemon.web.spool import Refused, too_large
+from daemon.web.uploads import Upload, Uploads, rejects_of, uploads_of, wish
 from storage import imports
 from storage.imports import Run
 from storage.terms import REASONS
@@ -97,8 +97,8 @@ async def _taken_in(visit: Visit, given: dict[str, str]) -> Upload:
 
 
 def _wish(visit: Visit, given: Mapping[str, str]) -> Asked:
-    format, column, list_id, reason, as_of = (given[name] for name in _FIELDS)
-    return wish(visit.context, format=format, column=column, list_id=list_id, reason=reason, as_of=as_of)
+    kind, column, list_id, reason, as_of = (given[name] for name in _FIELDS)
+    return wish(visit.context, format=kind, column=column, list_id=list_id, reason=reason, as_of=as_of)
 
 
 # ------------------------------------------------------------------ one list
@@ -137,11 +137,10 @@ def _decided(visit: Visit, uploads: Uploads, upload: Upload) -> Response:
 
 async def rejects(visit: Visit) -> Response:
     """The rows that could not go in, as a file."""
-    upload = _found(visit)
-    if upload.under_way or not upload.rejects.rows:
-        raise HTTPException(HTTPStatus.NOT_FOUND)
-    headers = {**SECURITY, "Content-Disposition": 'attachment; filename="rejects.csv"'}
-    return StreamingResponse(rejected(upload), headers=headers, media_type="text/csv")
+    try:
+        return rejects_of(_found(visit))
+    except Refused as why:
+        raise HTTPException(why.status) from None
 
 
 ROUTES: Final = [
