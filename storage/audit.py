@@ -16,7 +16,7 @@ import hmac
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -177,6 +177,9 @@ Noted = tuple[int, str]  # a head noted earlier: sequence, hex mac in small lett
 Progress = Callable[[int], object]  # told how many rows are done, now and then
 
 
+EVENTS: Final = get_args(Event)
+
+
 class ChainBroken(Exception):
     """The record was changed. `table` and `row` say where (row None: not one row, but the whole), `seq` which audit row shows it (or 0)."""
 
@@ -237,6 +240,12 @@ def remember_verified(db: Connection, site_key: SiteKey, head: Head) -> None:
         "INSERT INTO meta (name, value) VALUES ('verified', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         (Chain(site_key).checkpoint(head),),
     )
+
+
+def last_verified(db: Connection, site_key: SiteKey) -> Head | None:
+    """How far the chain was found whole by the last check; None if there was none, or its note is not ours."""
+    record = db.exec_driver_sql("SELECT value FROM meta WHERE name = 'verified'").scalar()
+    return Chain(site_key).read_checkpoint(record)
 
 
 def rows_to_verify(db: Connection) -> int:

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from daemon import events
 from daemon.web import console, oneclick
+from daemon.web.checks import Checks
 from daemon.web.console.access import Guesses
 from daemon.web.console.sessions import Sessions
 from daemon.web.context import Context, context_of
@@ -84,7 +85,13 @@ class Outermost:
     def __init__(self, app: Starlette):
         self._app = app
         self._uploads = Uploads(app.state.workers)
-        self._of_console = {"sessions": Sessions(), "guesses": Guesses(), "uploads": self._uploads}
+        checks = Checks(app.state.workers)
+        self._of_console = {
+            "sessions": Sessions(),
+            "guesses": Guesses(),
+            "uploads": self._uploads,
+            "checks": checks,
+        }
 
     def close(self) -> None:
         """Nothing is answered any more, and nothing is being worked at."""

@@ -9,6 +9,6 @@ from typing import Final
 
 from starlette.routing import Route
 
-from daemon.web.console import entrance, imports, overview, review
+from daemon.web.console import audit, entrance, imports, overview, review
 
-ROUTES: Final[list[Route]] = [*entrance.ROUTES, *overview.ROUTES, *review.ROUTES, *imports.ROUTES]
+ROUTES: Final[list[Route]] = [*entrance.ROUTES, *overview.ROUTES, *review.ROUTES, *imports.ROUTES, *audit.ROUTES]
