@@ -248,6 +248,12 @@ def last_verified(db: Connection, site_key: SiteKey) -> Head | None:
     return Chain(site_key).read_checkpoint(record)
 
 
+def last_run(db: Connection, job: str) -> int | None:
+    """When a job of the clock last ended well, in seconds since 1970: `verify_audit` (of everything), `note_head`."""
+    found = db.exec_driver_sql("SELECT at FROM job_run WHERE name = ?", (job,)).scalar()
+    return None if found is None else int(found)
+
+
 def rows_to_verify(db: Connection) -> int:
     """How many rows `verify` goes through."""
     tables = ("audit", "evidence", "suppression")

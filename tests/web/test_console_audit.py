@@ -6,12 +6,15 @@ import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from urllib.parse import quote
 
 import pytest
 
 from daemon.web.console.audit import PAGE
+from daemon.web.context import Holder
 from storage import audit, suppressions
 from storage.address import parse
+from storage.terms import Reason
 from storage.write import write
 from tests.ledgers import Books
 from tests.web.hostile import PAYLOADS
@@ -49,8 +52,6 @@ def shown_rows(page: Answer) -> list[int]:
 
 
 def test_without_the_right_nobody_sees_the_record(ledger: Books) -> None:
-    from tests.web.support import Holder
-
     nobody = Holder("sam", "may do nothing here", frozenset({"import"}))
     with door(ledger, whole(ledger, operators={"sam": nobody})) as web:
         sam = Visitor(web, "sam", nobody.secret)
@@ -100,7 +101,7 @@ def test_filters_show_what_fits_and_nothing_else(ledger: Books, kim: Visitor) ->
     ledger.suppress(ANN)
     ledger.lift(ANN)
     with write(ledger.ledger, datetime.now(UTC), "console kim") as w:
-        suppressions.add(w, parse(ANN), 0, suppressions.Reason.OPT_OUT, "operator", {})
+        suppressions.add(w, parse(ANN), 0, Reason.OPT_OUT, "operator", {})
     assert shown_rows(kim.get("/console/audit?event=lifted")) == [2]
     assert shown_rows(kim.get("/console/audit?actor=console+")) == [3]
     assert shown_rows(kim.get("/console/audit?actor=test&event=suppressed")) == [1]
@@ -243,6 +244,4 @@ def test_whatever_stands_in_the_record_is_shown_as_text(one_door: tuple[Books, V
         detail = {"address": payload, "words": payload, payload[:100]: [payload], "note": {payload: payload}}
         w.audit("lifted", source=payload, evidence=w.evidence(**detail))
     holds(kim.get("/console/audit").body)
-    from urllib.parse import quote
-
     holds(kim.get(f"/console/audit?actor={quote('console ' + payload)[:3000]}").body)

@@ -71,11 +71,12 @@ async def trail(visit: Visit) -> Response:
     def look() -> tuple[Stretch, dict[str, Any]]:
         with ledger.reading() as db:
             found = suppressions.trail(db, above, event=event, actor=actor, most=PAGE)
-            runs = dict(
-                db.exec_driver_sql("SELECT name, at FROM job_run WHERE name IN ('note_head', 'verify_audit')").all()
-            )
-            head = audit.Chain(ledger.site_key).head(db)
-            return found, {"runs": runs, "head": head, "verified": audit.last_verified(db, ledger.site_key)}
+            return found, {
+                "all_checked": audit.last_run(db, "verify_audit"),
+                "new_checked": audit.last_run(db, "note_head"),
+                "verified": audit.last_verified(db, ledger.site_key),
+                "head": audit.Chain(ledger.site_key).head(db),
+            }
 
     found, state = await workers_of(visit.request).read(look)
     check = checks_of(visit.request).last
