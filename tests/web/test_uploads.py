@@ -97,7 +97,7 @@ def serving(books: Books, monkeypatch: pytest.MonkeyPatch, **other: Any) -> Iter
         def beside(self: Outermost, app: Any) -> None:
             real(self, app)
             self._app = _Beside(app)  # type: ignore[assignment]  # an application like the one it was
-            self._app.state = app.state  # type: ignore[attr-defined]
+            self._app.state = app.state
 
         patched.setattr(Outermost, "__init__", beside)
         with door(books, whole(books, **other)) as opened:
