@@ -219,12 +219,12 @@ class Uploads:
 
     # -------------------------------------------------------------- in the long thread
 
-    def _begin(self, upload: Upload, work: Callable[[], None]) -> None:
-        """Have it done, and see to it that it does not stay under way for ever."""
+    def _begin(self, upload: Upload, work: Callable[[], Stage]) -> None:
+        """Have it done. What stage comes of it is said here, on the event loop, when all that belongs to it is there."""
         upload.rows = upload.octets = 0
         upload.trouble = ""
 
-        def ended(future: asyncio.Future[None]) -> None:
+        def ended(future: asyncio.Future[Stage]) -> None:
             loop = asyncio.get_running_loop()
             upload.touched = loop.time()
             loop.call_later(KEPT_SECONDS + 1, self._tidy)
@@ -233,28 +233,26 @@ class Uploads:
             elif (bug := future.exception()) is not None:
                 events.failed("web", bug)
                 upload.stage, upload.trouble = "failed", "an error of ours; the log of the daemon has it"
+            else:
+                upload.stage = future.result()
             if upload.stage in ("done", "cancelled"):
                 upload.shut()
 
-        self._workers.begin(work).add_done_callback(ended)
+        self._workers.begin(lambda: _ended(upload, work)).add_done_callback(ended)
 
-    def _count(self, context: Context, upload: Upload) -> None:
-        with self._told(upload):
-            it, found = self._opened(context, upload, upload.actor)
-            upload.tally = it.rehearse(found)
-            upload.stage = "counted"
+    def _count(self, context: Context, upload: Upload) -> Stage:
+        it, found = self._opened(context, upload, upload.actor)
+        upload.tally = it.rehearse(found)
+        return "counted"
 
-    def _import(self, context: Context, upload: Upload, actor: str) -> None:
-        with self._told(upload):
-            assert upload.file is not None
-            it, found = self._opened(context, upload, actor)
-            run = it.begin(upload.asked.digest(upload.file), upload.name)
-            upload.run, upload.again = run.id, run.again
-            upload.tally = it.run(run, found)
-            upload.stage = "done"
-            events.list_imported(
-                run.id, upload.tally.added, upload.tally.already, upload.tally.skipped, upload.tally.bad
-            )
+    def _import(self, context: Context, upload: Upload, actor: str) -> Stage:
+        it, found = self._opened(context, upload, actor)
+        assert upload.file is not None
+        run = it.begin(upload.asked.digest(upload.file), upload.name)
+        upload.run, upload.again = run.id, run.again
+        tally = upload.tally = it.run(run, found)
+        events.list_imported(run.id, tally.added, tally.already, tally.skipped, tally.bad)
+        return "done"
 
     def _opened(self, context: Context, upload: Upload, actor: str) -> tuple[Import, Iterator[Found]]:
         """The machinery, and the rows. The list is read from its beginning."""
@@ -301,21 +299,6 @@ class Uploads:
                     raise _Cancelled
             yield row
 
-    @contextmanager
-    def _told(self, upload: Upload) -> Iterator[None]:
-        """What goes wrong is said of the upload."""
-        try:
-            yield
-        except _Cancelled:
-            upload.stage = "cancelled"
-        except Stopping:
-            upload.stage, upload.trouble = "failed", "the daemon was stopped"
-        except (Unavailable, Unusable) as why:
-            events.database_unavailable(why)
-            upload.stage, upload.trouble = "failed", "the database could not be asked"
-        except (NotUnderstood, OSError) as why:
-            upload.stage, upload.trouble = "failed", str(why)
-
     def _tidy(self) -> None:
         """Forget what nobody has said yes to, and what ended long ago."""
         now = asyncio.get_running_loop().time()
@@ -325,6 +308,22 @@ class Uploads:
             if upload in too_many or now - upload.touched > KEPT_SECONDS:
                 upload.forget()
                 del self._all[upload.id]
+
+
+def _ended(upload: Upload, work: Callable[[], Stage]) -> Stage:
+    """How the work on an upload ended; what went wrong is said of it."""
+    try:
+        return work()
+    except _Cancelled:
+        return "cancelled"
+    except Stopping:
+        upload.trouble = "the daemon was stopped"
+    except (Unavailable, Unusable) as why:
+        events.database_unavailable(why)
+        upload.trouble = "the database could not be asked"
+    except (NotUnderstood, OSError) as why:
+        upload.trouble = str(why)
+    return "failed"
 
 
 def uploads_of(request: Request) -> Uploads:

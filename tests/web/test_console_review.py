@@ -133,9 +133,9 @@ def test_decided_items_are_seen_when_asked_for(ledger: Books, admin: Visitor) ->
         assert re.findall(r'/console/review/(\d+)" data-item', page) == [str(number)]
         assert 'name="decision"' not in page
     assert len(re.findall("data-item", admin.get("/console/review?state=all").body)) == 2
-    page = admin.get(f"/console/review/{yes}")
-    assert "clear enough" in page.body
-    assert 'name="decision"' not in page.body
+    decided = admin.get(f"/console/review/{yes}").body
+    assert "clear enough" in decided
+    assert 'name="decision"' not in decided
     assert admin.get("/console/review?state=other").status == 404
 
 
