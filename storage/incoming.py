@@ -365,7 +365,7 @@ def beside(db: Connection, number: int) -> tuple[int | None, int | None]:
     return before, behind
 
 
-def waiting(db: Connection) -> int:
+def open_items(db: Connection) -> int:
     """How many items are open."""
     return int(db.exec_driver_sql("SELECT count(*) FROM review WHERE state = 'open'").scalar_one())
 

@@ -1,6 +1,7 @@
 """Every rule that may decide a reading: its slug, as `rules` of a reading reports it, and what it says.
 
-The numbers are those of docs/triage.md. "First rule that fits wins" within 0; 1 to 5 then refine what was asked.
+The numbers are those of docs/triage.md. "First rule that fits wins" within 0; 1 to 5 then refine what was asked; the last ones are
+added by what came of a reading.
 """
 
 from __future__ import annotations
@@ -72,16 +73,7 @@ RULES: Final[dict[str, str]] = {
     "5-all-but": "everything but the lists named",
     "5-address": "the list named by our +unsubscribe address",
     "5-token": "the list that the token names, or everything",
-}
-
-# What comes of a reading can add one of these.
-AFTERWARDS: Final[dict[str, str]] = {
     "7.5-unproven": "the reading is clear, but not who wrote it, or the address is not the writer's own",
     "attempts-did-not-end": "reading it failed twice; it was not tried a third time",
     "moved-back-by-a-person": "it was honoured and filed, and somebody moved it back",
 }
-
-
-def explained(rule: str) -> str:
-    """What a rule says; "" for one that we do not know (any more)."""
-    return RULES.get(rule) or AFTERWARDS.get(rule, "")

@@ -96,8 +96,8 @@ PAYLOADS: Final[dict[str, str]] = {
 }  # fmt: skip
 
 UNSEEN: Final = (
-    *map(chr, [*range(9), 11, 12, *range(14, 32), *range(0x7F, 0xA0), 0xAD, 0x61C]),
-    *map(chr, [0x200B, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2060, 0x2070), 0xFEFF]),
+    *map(chr, [*range(9), 11, 12, *range(14, 32), *range(0x7F, 0xA0), 0x61C]),
+    *map(chr, [0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), *range(0xFFF9, 0xFFFC)]),
     *map(chr, range(0xE0000, 0xE0080)),
     *map(chr, range(0xD800, 0xE000)),
 )

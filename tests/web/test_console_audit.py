@@ -84,7 +84,7 @@ def test_the_trail_is_newest_first_with_its_evidence_and_its_person(ledger: Book
     text = parsed(page.body).text
     assert re.search(r"suppressed\s*list:offers\s*opt-out\s*by operator", text)
     assert re.search(r"because\s*test", text)
-    assert 'href="/console/suppressions?address=ann%40customer.example"' in page.body
+    assert 'href="/console/suppressions?q=ann%40customer.example"' in page.body
 
 
 def test_of_a_forgotten_evidence_that_is_said(ledger: Books, kim: Visitor) -> None:

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from daemon import telling
 from daemon.intake import AlreadyDecided, NobodyNamed, Outdated
 from daemon.intake.deciding import concerned
-from daemon.mail.rules import explained
+from daemon.mail.rules import RULES
 from daemon.web.console.visit import Visit, room
 from daemon.web.context import workers_of
 from storage import incoming
@@ -56,7 +56,7 @@ def line(item: Item, now: datetime) -> Line:
     """What is said of an item wherever it is shown."""
     due = item.at + DUE
     late = item.state == "open" and due < now
-    rules = tuple((rule, explained(rule)) for rule in item.rules)
+    rules = tuple((rule, RULES.get(rule, "")) for rule in item.rules)
     return Line(item, _WISHES.get(item.wish, item.wish), _accepting(item), due, late, rules)
 
 
@@ -96,7 +96,7 @@ async def queue(visit: Visit) -> Response:
     def look() -> tuple[list[Item], int]:
         with ledger.connect() as db:
             found = incoming.queue(db, None if state == "all" else state, beyond, PAGE + 1)
-            return found, incoming.waiting(db)
+            return found, incoming.open_items(db)
 
     found, open_items = await workers_of(visit.request).read(look)
     now, page = visit.context.now(), found[:PAGE]
