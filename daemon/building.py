@@ -89,7 +89,7 @@ def _inside(loaded: Loaded, ledger: Ledger, numbers: dict[str, int], vitals: Cal
         operators={holder.name: holder for holder in _operators(loaded)},
         programs=tuple(Holder(t.name, loaded.secret(t.token_file), frozenset(t.rights)) for t in web.token),
         settings=tuple(_settings(config.model_dump(exclude_unset=True))),
-        uploads=loaded.key_file.parent,
+        uploads=loaded.scratch,
         max_upload=web.max_upload,
         user_header=web.user_header,
         hooks=config.webhook,

@@ -117,6 +117,11 @@ class Loaded:
         state = self._state_directory()
         return state / named if named == "optoutd.db" and state else self.base / named
 
+    @property
+    def scratch(self) -> Path:
+        """A directory of ours to keep things in for a while: that of the ledger. (The site key's may be read-only.)"""
+        return self._state_directory() or self.base if self.in_postgres else self.database.parent
+
     def with_url(self, url: str) -> Loaded:
         """The same with the ledger elsewhere. Raises ConfigError for a `storage.url` that cannot be one."""
         try:

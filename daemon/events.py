@@ -350,6 +350,11 @@ def one_click_recorded(who: Who, scope: str, ref: int, repeated: bool) -> None:
     log.bound.info("one_click_recorded", who=shown(who), scope=scope, ref=ref, repeated=repeated)
 
 
+def list_imported(number: int, added: int, already: int, skipped: int, bad: int) -> None:
+    """A list that came by HTTP was put into the ledger: which import it is, and what became of its rows."""
+    log.bound.info("list_imported", number=number, added=added, already=already, skipped=skipped, bad=bad)
+
+
 def console_entered(operator: str, peer: str) -> None:
     """An operator has logged in to the console, from this IP address."""
     log.bound.info("console_entered", operator=operator, peer=peer)

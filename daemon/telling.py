@@ -80,6 +80,13 @@ def story(db: Connection, site_key: SiteKey, person: Whom, numbers: Numbers) -> 
     return _story(db, name, rows, past + _imports(db, rows), refusals.of_key(db, keys), numbers)
 
 
+def against(db: Connection, site_key: SiteKey, person: Whom, numbers: Numbers) -> list[Told]:
+    """What stands against a person, without the story of it: `suppressions` of `show ADDR`."""
+    rows = suppressions.standing(db, site_key, person)
+    details = suppressions.details(db, [r[4] for r in rows])
+    return [_standing(r, details.get(r[4]), numbers, []) for r in rows]
+
+
 def behind(db: Connection, site_key: SiteKey, ref: int, numbers: Numbers) -> Told | None:
     """What stands behind a reference, the (ref N) of a refusal: the fact of `show --ref`. None: there is no such one."""
     facts = suppressions.by_evidence(db, ref)

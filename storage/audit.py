@@ -16,7 +16,7 @@ import hmac
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -179,6 +179,9 @@ Noted = tuple[int, str]  # a head noted earlier: sequence, hex mac in small lett
 Progress = Callable[[int], object]  # told how many rows are done, now and then
 
 
+EVENTS: Final = get_args(Event)
+
+
 class ChainBroken(Exception):
     """The record was changed. `table` and `row` say where (row None: not one row, but the whole), `seq` which audit row shows it (or 0)."""
 
@@ -239,6 +242,18 @@ def remember_verified(db: Connection, site_key: SiteKey, head: Head) -> None:
         "INSERT INTO meta (name, value) VALUES ('verified', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         (Chain(site_key).checkpoint(head),),
     )
+
+
+def last_verified(db: Connection, site_key: SiteKey) -> Head | None:
+    """How far the chain was found whole by the last check; None if there was none, or its note is not ours."""
+    record = db.exec_driver_sql("SELECT value FROM meta WHERE name = 'verified'").scalar()
+    return Chain(site_key).read_checkpoint(record)
+
+
+def last_run(db: Connection, job: str) -> int | None:
+    """When a job of the clock last ended well, in seconds since 1970: `verify_audit` (of everything), `note_head`."""
+    found = db.exec_driver_sql("SELECT at FROM job_run WHERE name = ?", (job,)).scalar()
+    return None if found is None else int(found)
 
 
 def rows_to_verify(db: Connection) -> int:

@@ -97,6 +97,16 @@ def finish(w: Write, run: Run) -> None:
         raise OutOfStep
 
 
+def runs(db: Connection, before: int | None = None, most: int = 50) -> list[tuple[Run, bool]]:
+    """Imports, newest first, each beside whether it came to its end. `before`: the number of the last of the page before."""
+    query = (
+        "SELECT id, file, at, position, added, already, skipped, bad, finished FROM import_run WHERE id < ?"
+        " ORDER BY id DESC LIMIT ?"
+    )
+    rows = db.exec_driver_sql(query, (2**62 if before is None else before, most))
+    return [(Run(r[0], r[1], datetime.fromtimestamp(r[2], UTC), *r[3:8]), bool(r[8])) for r in rows]
+
+
 @dataclass(frozen=True, slots=True)
 class Brought:
     """What stands behind the evidence of an import. `first`, `last`: lines of the file.

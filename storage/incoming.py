@@ -256,6 +256,7 @@ class Item:
     wish: str
     state: Literal["open", "accepted", "rejected"]
     note: str
+    decided: datetime | None = None
 
 
 def open_review(
@@ -307,7 +308,7 @@ def was_queued(db: Connection, received: datetime | None, sender: str, words: st
 
 _ITEM = (
     "SELECT r.id, r.incoming, r.at, i.mailbox, i.folder, i.uidvalidity, i.uid, r.sender, r.addresses, r.scope, r.rules, r.words, r.language,"
-    " r.excerpt, r.wish, r.state, r.note FROM review r LEFT JOIN incoming i ON i.id = r.incoming"
+    " r.excerpt, r.wish, r.state, r.note, r.decided FROM review r LEFT JOIN incoming i ON i.id = r.incoming"
 )
 
 
@@ -315,7 +316,25 @@ def _item(row: Any) -> Item:
     place = Place(*row[3:7]) if row[3] is not None else None
     when = datetime.fromtimestamp(row[2], UTC)
     people, rules = tuple(json.loads(row[8])), tuple(json.loads(row[10]))
-    return Item(row[0], row[1], when, place, row[7], people, row[9], rules, *row[11:17])
+    decided = None if row[17] is None else datetime.fromtimestamp(row[17], UTC)
+    words, language, excerpt, wish, state, note = row[11:17]
+    return Item(
+        row[0],
+        row[1],
+        when,
+        place,
+        row[7],
+        people,
+        row[9],
+        rules,
+        words,
+        language,
+        excerpt,
+        wish,
+        state,
+        note,
+        decided,
+    )
 
 
 def reviews(db: Connection, state: str | None = "open", *, beyond: int = 0, most: int = 2**63 - 1) -> list[Item]:
@@ -329,6 +348,33 @@ def waiting(db: Connection, most: int) -> list[tuple[int, list[str]]]:
     """(number, whom it is about, the sender where it names nobody) of the newest open items."""
     query = "SELECT id, sender, addresses FROM review WHERE state = 'open' ORDER BY id DESC LIMIT ?"
     return [(row[0], json.loads(row[2]) or [row[1]]) for row in db.exec_driver_sql(query, (most,))]
+
+
+def queue(db: Connection, state: str | None, beyond: int | None = None, most: int = 50) -> list[Item]:
+    """A page of the queue. Open items: oldest first; others (None: of any state): newest first.
+
+    `beyond`: the number of the last item of the page before.
+    """
+    way, order = (">", "ASC") if state == "open" else ("<", "DESC")
+    terms: dict[str, int | str | None] = {"r.state = ?": state, f"r.id {way} ?": beyond}
+    given = {term: value for term, value in terms.items() if value is not None}
+    where = f"WHERE {' AND '.join(given)}" if given else ""
+    query = f"{_ITEM} {where} ORDER BY r.id {order} LIMIT ?"
+    return [_item(r) for r in db.exec_driver_sql(query, (*given.values(), most))]
+
+
+def beside(db: Connection, number: int) -> tuple[int | None, int | None]:
+    """The open items before and behind this one, by their numbers."""
+    query = (
+        "SELECT max(CASE WHEN id < ? THEN id END), min(CASE WHEN id > ? THEN id END) FROM review WHERE state = 'open'"
+    )
+    before, behind = db.exec_driver_sql(query, (number, number)).one()
+    return before, behind
+
+
+def open_items(db: Connection) -> int:
+    """How many items are open."""
+    return int(db.exec_driver_sql("SELECT count(*) FROM review WHERE state = 'open'").scalar_one())
 
 
 def review(db: Connection, number: int) -> Item | None:

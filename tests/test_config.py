@@ -275,6 +275,11 @@ def test_a_credential_comes_before_a_file_beside_the_config(tmp_path: Path, monk
     assert it.secret("imap-password") == "credential"
     assert it.key_file == credentials / "site.key"
     assert it.secret("./imap-password") == "beside"
+    assert it.scratch == tmp_path / "state"  # credentials are read-only
+    in_postgres = loaded(tmp_path, f'{HOUSE}[storage]\nurl = "postgresql:///optoutd"\n')
+    assert in_postgres.scratch == tmp_path / "state"
+    monkeypatch.delenv("STATE_DIRECTORY")
+    assert in_postgres.scratch == tmp_path
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,9 @@ def brake(
     because: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; kept in the record.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Keep bounces, complaints or unproven requests from suppressing anybody; they wait in the review queue instead.
+    """Let bounces, complaints or unproven requests wait.
 
-    At once for a running daemon. A request with a link of ours, or that is proven to come from the address it is about,
+    They suppress nobody then, and wait in the review queue for a person. At once for a running daemon. A request with a link of ours, or that is proven to come from the address it is about,
     is never held up, and neither is a click. Without --pull and --release: say what is pulled now.
     """
     pulls, releases = tuple(pull or ()), tuple(release or ())

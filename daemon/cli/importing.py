@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, BinaryIO, Final
@@ -22,6 +21,7 @@ from storage.terms import when
 
 if TYPE_CHECKING:
     from daemon.config import Loaded
+    from daemon.exchange.asking import Asked
     from daemon.exchange.formats import ForeignList
     from daemon.exchange.importing import Import
     from daemon.exchange.portions import Tally, Terms
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 _LONG: Final = 1 << 20  # octets from which on a list is read in a process of its own
 _SHOWN: Final = 20  # bad rows that are told on stderr
 _FORMATS: Final = "auto csv tsv text json ndjson ses sendgrid mailgun postmark mailchimp sparkpost listmonk mautic postfix hashes optoutd"
-
-_EXPLICIT: Final = frozenset(("csv", "tsv", "text", "json", "ndjson", "optoutd"))  # whose rows may mean a whole domain
 
 
 def register(app: typer.Typer) -> None:
@@ -70,7 +68,7 @@ def import_(
     from daemon.exchange.formats import FORMATS
 
     _check(format_, FORMATS, reason, list_id)
-    day = _day(as_of)
+    asked = _asked(format_, column, list_id, reason, as_of)
     gc.set_threshold(*common.LISTS_GC)
     config = common.loaded()
     ledger = common.ledger(config, writes=not dry_run)
@@ -83,10 +81,9 @@ def import_(
             _Rejects(file, None if dry_run else _beside(file, rejects)) as bad,
             bar("import", size, octets=True) as shown,
         ):
-            terms = _terms(config, numbers, opened.format, list_id, reason, day)
+            terms = asked.terms(opened.format, numbers, config.config.bounce.soft_days)
             detail = {"file": _base(file), "format": opened.format}
             it = _import(config, ledger, numbers, terms, detail, size, bad, lambda: shown(octets.tell()))
-            asked = {"format": format_, "column": column, "list": list_id, "reason": reason, "as_of": as_of}
             tally = it.rehearse(found) if dry_run else _run(it, octets, found, asked)
     _sum_up(tally, as_json, dry_run=dry_run)
     raise typer.Exit(DATAERR if tally.bad else 0)
@@ -101,12 +98,13 @@ def _check(format_: str, formats: tuple[str, ...], reason: str, list_id: str | N
         raise Stop("`wanted` exempts one list: name it with --list", USAGE)
 
 
-def _day(text: str | None) -> datetime | None:
-    if text is None:
-        return None
+def _asked(format_: str, column: str | None, list_id: str | None, reason: str, as_of: str | None) -> Asked:
     from daemon.cli.people import moment
+    from daemon.exchange.asking import Asked
 
-    return moment(text, "--as-of")
+    if as_of is not None:
+        moment(as_of, "--as-of")
+    return Asked(format_, column, list_id, reason, as_of)
 
 
 def _numbers(config: Loaded, ledger: Ledger, list_id: str | None, *, writes: bool) -> dict[str, int]:
@@ -206,13 +204,15 @@ class _Rejects:
 
     def __call__(self, bad: Bad) -> None:
         """Tell of one."""
+        from daemon.exchange.asking import cell
+
         self._count += 1
         if self._count <= _SHOWN:
             note(f"{self._name}:{bad.line}: {bad.why}")
         if self._out is None:
             self._open()
         if self._out is not None:
-            self._out.write(f"{bad.line}\t{_cell(bad.why)}\t{_cell(bad.text)}\n")
+            self._out.write(f"{bad.line}\t{cell(bad.why)}\t{cell(bad.text)}\n")
 
     def _open(self) -> None:
         if self._new is None:
@@ -253,13 +253,6 @@ def _created(path: Path) -> IO[str]:
     return os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape")
 
 
-def _cell(text: str) -> str:
-    """As one cell of a line."""
-    return "".join(
-        c if c.isprintable() or "\udc80" <= c <= "\udcff" else c.encode("unicode_escape").decode() for c in text
-    )
-
-
 def _beside(name: str, rejects: str | None) -> Path | None:
     if rejects is not None:
         return Path(rejects)
@@ -267,17 +260,6 @@ def _beside(name: str, rejects: str | None) -> Path | None:
 
 
 # ------------------------------------------------------------------ importing
-
-
-def _terms(
-    config: Loaded, numbers: dict[str, int], format_: str, list_id: str | None, reason: str, as_of: datetime | None
-) -> Terms:
-    from daemon.exchange.portions import Terms
-    from storage.terms import ALL
-    from storage.terms import REASONS as BY_WORD
-
-    scope = ALL if list_id is None else numbers[list_id]
-    return Terms(scope, BY_WORD[reason], as_of, format_ in _EXPLICIT, config.config.bounce.soft_days)
 
 
 def _import(
@@ -308,15 +290,9 @@ def _import(
     )
 
 
-def _run(it: Import, octets: BinaryIO, found: Iterator[Found], asked: dict[str, str | None]) -> Tally:
+def _run(it: Import, octets: BinaryIO, found: Iterator[Found], asked: Asked) -> Tally:
     """Do it, or the rest of it."""
-    from daemon.exchange.importing import digest
-
-    read_to = octets.tell()
-    octets.seek(0)
-    named = digest(octets, asked)
-    octets.seek(read_to)
-    run = it.begin(named, it.detail["file"])
+    run = it.begin(asked.digest(octets), it.detail["file"])
     if run.position:
         note(f"going on behind row {run.position} of an import that was begun at {when(run.at)}")
     if run.again:

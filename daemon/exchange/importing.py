@@ -26,7 +26,6 @@ from storage.lifts import Lifted, elsewhere
 from storage.terms import seconds
 from storage.write import write
 
-_SEEN: Final = 1_000_000  # keys that a dry run remembers, to count nobody twice: some 80 MB
 _PIECE: Final = 1 << 20
 
 
@@ -47,7 +46,8 @@ class Import:
     `numbers`: list id -> number. `detail`: what the evidence says beside numbers (`file`, `format`). `clock`: now, aware.
     `alone`: is no daemon running on this ledger (asked before each transaction)? `bad`: told of each row that cannot go in,
     those of an earlier, broken-off run included. `done`: told after each transaction. `wait`: time.sleep. `ahead`: read it in
-    another process, which pays from some ten thousand rows on.
+    another process, which pays from some ten thousand rows on. `chunk`, `remembered`: rows that are sorted together, and keys
+    that a dry run remembers, to count nobody twice; fewer of them take less memory.
     """
 
     ledger: Ledger
@@ -62,6 +62,8 @@ class Import:
     done: Callable[[], object] = lambda: None
     wait: Callable[[float], object] = time.sleep
     ahead: bool = False
+    chunk: int | None = None
+    remembered: int = 1_000_000  # some 80 MB
     _announced: set[HashKind] = field(default_factory=set, init=False)
     _lifted: Lifted = field(default_factory=Lifted, init=False)
 
@@ -75,7 +77,7 @@ class Import:
 
         Raises Unavailable; what was committed until then stays, and the next `begin` knows it.
         """
-        chunks = self._reader(run.at).chunks(found, run.position)
+        chunks = self._reader(run.at).chunks(found, run.position, self.chunk)
         pace = Pace(self.alone, self.wait, queues=self.ledger.store.queues)
         try:
             with read_ahead(chunks) if self.ahead else nullcontext(chunks) as chunks:
@@ -135,10 +137,10 @@ class Import:
         self.done()
 
     def rehearse(self, found: Iterator[Found]) -> Tally:
-        """What `run` would do, without doing it. Beyond a million new rows, who is in the list twice may count twice."""
+        """What `run` would do, without doing it. Beyond `remembered` new rows, who is in the list twice may count twice."""
         now = self.clock()
         reader, tally, seen = self._reader(now), Tally(), set[int]()
-        for chunk in reader.chunks(found):
+        for chunk in reader.chunks(found, 0, self.chunk):
             with self.ledger.reading() as db:
                 fates = bulk.plan(db, chunk.batch, seconds(now), lifted=self._lifted).fates
             for n, (row, fate) in enumerate(zip(chunk.batch.rows, fates, strict=True)):
@@ -146,7 +148,7 @@ class Import:
                     mark = hash(row[:3])
                     if mark in seen:
                         fates[n] = "already"
-                    elif len(seen) < _SEEN:
+                    elif len(seen) < self.remembered:
                         seen.add(mark)
             tally = tally.plus(chunk.tally(fates)[0])
             self._tell(chunk)

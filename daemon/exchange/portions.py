@@ -199,8 +199,8 @@ class Reader:
         self._plain = PlainDomains(ledger.site_key, self._our_domains)
         self._usual = (terms.scope,), int(terms.reason), self._as_of
 
-    def chunks(self, found: Iterator[Found], past: int = 0) -> Iterator[Portion]:
-        """Read it all, as portions of which each is sorted in itself.
+    def chunks(self, found: Iterator[Found], past: int = 0, size: int | None = None) -> Iterator[Portion]:
+        """Read it all, as portions of which each is sorted in itself; `size`: of how many rows (None: CHUNK).
 
         Of the first `past` rows, which are in already, only what is bad about them (`rows` is 0).
         """
@@ -208,7 +208,7 @@ class Reader:
             past -= portion.rows
             yield Portion(Batch([]), bad=portion.bad)
         while True:
-            parts, left = list[Portion](), CHUNK
+            parts, left = list[Portion](), size or CHUNK
             while left > 0 and (portion := self.portion(islice(found, min(left, _PORTION)))).rows:
                 parts.append(portion)
                 left -= portion.rows

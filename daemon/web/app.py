@@ -21,6 +21,7 @@ from daemon import events
 from daemon.metrics import http_requests
 from daemon.web import console, health, metrics, public
 from daemon.web.api.app import PATH, api
+from daemon.web.checks import Checks
 from daemon.web.console.access import is_misdirected
 from daemon.web.console.guesses import Guesses
 from daemon.web.console.sessions import Sessions
@@ -30,6 +31,7 @@ from daemon.web.guessing import Guesses as BadLinks
 from daemon.web.pages import Page
 from daemon.web.remembering import Remembering
 from daemon.web.rendering import SECURITY, static_files
+from daemon.web.uploads import Uploads
 from daemon.web.workers import Workers
 
 INSIDE: Final = frozenset(("console", "api", "metrics", "readyz"))  # first words of paths that are for operators
@@ -101,6 +103,7 @@ class Outermost:
 
     def __init__(self, app: Starlette):
         self._app = app
+        self._uploads = Uploads(app.state.workers)
         self._kept: dict[str, object] = {
             "bad_links": BadLinks(),
             "sessions": Sessions(),
@@ -108,7 +111,13 @@ class Outermost:
             "remembering": Remembering(),
             "pulse": health.Pulse(),
             "figures": metrics.Figures(),
+            "uploads": self._uploads,
+            "checks": Checks(app.state.workers),
         }
+
+    def close(self) -> None:
+        """Nothing is answered any more, and nothing is being worked at."""
+        self._uploads.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context, workers = self._app.state.context, self._app.state.workers

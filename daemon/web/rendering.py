@@ -27,9 +27,10 @@ SECURITY: Final[Mapping[str, str]] = {
     "X-Robots-Tag": "noindex",
 }
 # Control characters but tab and newline; marks that turn the direction of a text around (Unicode UAX 9); line breaks that
-# only some programs know; surrogates, which are no text; tags and annotations, which nobody sees.
+# only some programs know; surrogates, which are no text; tags, annotations and what has no width, which nobody sees.
 _DECEIVING: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufff9-\ufffb\U000e0000-\U000e007f]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff"
+    "\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 
 

@@ -57,11 +57,12 @@ class Server:
         self._listen = listen
         self._workers = Workers()
         self._app = application(context, self._workers)
+        self._door = Outermost(self._app)
         self._sockets: list[socket.socket] = []
         self._running: asyncio.Task[None] | None = None
         self._uvicorn = uvicorn.Server(
             uvicorn.Config(
-                Outermost(self._app),
+                self._door,
                 http=_Patient,
                 ws="none",
                 lifespan="off",
@@ -102,6 +103,7 @@ class Server:
             await self._uvicorn.shutdown(sockets=self._sockets)
         self._close()
         await asyncio.to_thread(self._workers.stop)
+        self._door.close()
 
     def take_over(self, fresh: Context) -> None:
         """Answer by other settings from the next request on; listener and connections stay."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
@@ -21,6 +22,10 @@ _READERS: Final = 4
 _T = TypeVar("_T")
 
 
+class Stopping(Exception):
+    """The door stops, and what takes long ends here."""
+
+
 class Workers:
     """Where a handler has its work done."""
 
@@ -29,6 +34,7 @@ class Workers:
         self._readers = ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="web-read")
         self._long = ThreadPoolExecutor(max_workers=1, thread_name_prefix="web-long")
         self._of_thread = threading.local()
+        self._stopping = threading.Event()
         self.errands = Errands()
 
     async def write(self, work: Callable[[], _T]) -> _T:
@@ -46,6 +52,13 @@ class Workers:
         """Begin what takes long, behind what was begun before."""
         return asyncio.get_running_loop().run_in_executor(self._long, work)
 
+    def give_way(self, _: object = None) -> None:
+        """Between two pieces of work that takes long: a thread that computes all the time keeps the relay waiting 5 ms for
+        each of its turns. Raises Stopping."""
+        if self._stopping.is_set():
+            raise Stopping
+        time.sleep(0.001)
+
     def gate(self, opened: Callable[[], Gate], of: object) -> Gate:
         """The gate of the reading thread that asks. `of`: what it was opened for; another one gets another gate."""
         if getattr(self._of_thread, "of", None) is not of:
@@ -57,7 +70,8 @@ class Workers:
         return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(pool, work), seconds)
 
     def stop(self) -> None:
-        """Begin nothing more; wait for what is under way. An operator's errand is broken off."""
+        """Begin nothing more; wait for what is under way, which ends early if it takes long."""
+        self._stopping.set()
         self.errands.stop()
         for pool in (self._writer, self._readers, self._long):
             pool.shutdown(cancel_futures=True)

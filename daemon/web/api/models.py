@@ -320,6 +320,50 @@ class Waiting(_Out):
     state: State
 
 
+class Importing(_Query):
+    """How the list is to be taken. What is not said is found in the list itself."""
+
+    name: Annotated[
+        str, Field(max_length=200, description="of the file, for the record"), AfterValidator(_storable)
+    ] = ""
+    format: Annotated[str, Field(max_length=20, pattern=r"^[a-z]*$", examples=["auto", "csv", "ses"])] = ""
+    column: Annotated[str, Field(max_length=200, description="of the addresses"), AfterValidator(_storable)] = ""
+    in_list: InList = None
+    reason: Annotated[str, Field(max_length=20, description="of rows that do not say theirs; `opt-out`")] = ""
+    as_of: Annotated[str, Field(max_length=40, description="when those asked whose row has no date")] = ""
+    dry_run: bool = False
+
+
+class Counts(_Out):
+    """What became of the rows."""
+
+    rows: int
+    added: int
+    already: int
+    skipped: int
+    bad: int
+
+
+class Import(_Out):
+    """A list that was brought. `import`: by which number it can be undone; `again`: it had been imported before."""
+
+    id: str
+    state: str
+    file: str
+    began: When
+    size: Annotated[int, Field(description="octets")]
+    read: Annotated[int, Field(description="octets that are dealt with")]
+    format: str
+    encoding: str
+    delimiter: str | None
+    column: str | None
+    description: str
+    counts: Counts | None
+    run: Annotated[int | None, Field(alias="import")]
+    again: bool
+    error: str | None
+
+
 class Queue(_Out):
     """Oldest first."""
 

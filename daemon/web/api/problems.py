@@ -36,6 +36,7 @@ _WHAT_HAPPENED: Final = {
     415: "The body is not of the media type that is read here.",
     422: "Something in the request is not as it must be.",
     429: "Too many requests of this program at once.",
+    507: "There is no room on the disk for the list.",
     503: "The database cannot be asked just now: nothing is known, and nothing has happened.",
 }
 

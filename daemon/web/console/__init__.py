@@ -9,7 +9,33 @@ from typing import Final
 
 from starlette.routing import Route
 
-from daemon.web.console import begun, entrance, forgetting, hooks, lists, overview, people, settings, undoing
+from daemon.web.console import (
+    audit,
+    begun,
+    entrance,
+    forgetting,
+    hooks,
+    imports,
+    lists,
+    overview,
+    people,
+    review,
+    settings,
+    undoing,
+)
 
-_ROOMS: Final = (entrance, overview, people, forgetting, lists, undoing, begun, hooks, settings)
+_ROOMS: Final = (
+    entrance,
+    overview,
+    people,
+    forgetting,
+    review,
+    imports,
+    lists,
+    undoing,
+    begun,
+    audit,
+    hooks,
+    settings,
+)
 ROUTES: Final[list[Route]] = [route for room in _ROOMS for route in room.ROUTES]

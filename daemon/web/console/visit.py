@@ -106,8 +106,9 @@ Room = Callable[[Visit], Awaitable[Response]]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def room(right: Right | None, within: Room, *, longest: int = MAX_FORM) -> Endpoint:
-    """The endpoint of a room. `right`: None, if it is open to every operator. `longest`: octets of what a form may bring."""
+def room(right: Right | None, within: Room, *, longest: int | None = MAX_FORM) -> Endpoint:
+    """The endpoint of a room. `right`: None, if it is open to every operator. `longest`: octets of what a form may bring;
+    None: the room reads it itself, piece by piece, and calls `refuse_forged` before it believes any of it."""
 
     async def endpoint(request: Request) -> Response:
         try:
@@ -121,14 +122,16 @@ def room(right: Right | None, within: Room, *, longest: int = MAX_FORM) -> Endpo
     return endpoint
 
 
-async def _answer(visit: Visit, right: Right | None, within: Room, longest: int) -> Response:
+async def _answer(visit: Visit, right: Right | None, within: Room, longest: int | None) -> Response:
     """What is said in the room. Raises HTTPException."""
     if right is not None and not visit.may(right):
         return visit.page("refused.html", HTTPStatus.FORBIDDEN, right=right)
-    if visit.request.method == "POST":
+    reads = visit.request.method == "POST"
+    if reads and longest is not None:
         visit.form = await form_of(visit.request, longest)
     try:
-        _refuse_forged(visit)
+        if reads and longest is not None:
+            refuse_forged(visit, visit.form.get("csrf_token"))
         return await within(visit)
     except (Unavailable, Unusable, TimeoutError) as why:
         events.database_unavailable(why if str(why) else "the console had no answer in time")
@@ -137,9 +140,9 @@ async def _answer(visit: Visit, right: Right | None, within: Room, longest: int)
         await visit.form.close()
 
 
-def _refuse_forged(visit: Visit) -> None:
-    """Raises HTTPException (403) for a form that is not of a page of this session."""
-    if visit.request.method == "POST" and not is_same(visit.form.get("csrf_token"), visit.session.csrf_token):
+def refuse_forged(visit: Visit, brought: object) -> None:
+    """Raises HTTPException (403) for a form that is not of a page of this session. `brought`: its csrf_token."""
+    if not is_same(brought, visit.session.csrf_token):
         sentence = "This form is of a page from before you logged in, or not of ours. Nothing was changed: load the page again."
         raise HTTPException(HTTPStatus.FORBIDDEN, sentence)
 
