@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from daemon import building
-from daemon.config import Config, House
+from daemon.config import Config, House, Loaded
 from daemon.mail import tokens
 from daemon.options import Web
 from daemon.upstream import Endpoint, Pool
@@ -35,5 +35,5 @@ def test_a_notice_leads_to_a_page_where_there_is_one_and_else_to_a_mail(
 
 def test_the_pages_know_the_colour_and_the_proxies(ledger: Books) -> None:
     config = Config(house=House(name="Quill"), web=Web(colour="#aa0022", trusted_proxies=("10.0.0.0/8",)))
-    made = building.web_context(config, ledger.ledger, ledger.numbers)
+    made = building.web_context(Loaded(config, Path("/etc/optoutd/config.toml")), ledger.ledger, ledger.numbers, None)
     assert (made.colour, made.trusted_proxies) == ("#aa0022", ("10.0.0.0/8",))

@@ -31,8 +31,9 @@ def brake(
 ) -> None:
     """Let bounces, complaints or unproven requests wait.
 
-    They suppress nobody then, and wait in the review queue for a person. At once for a running daemon. A request with a link of ours, or that is proven to come from the address it is about,
-    is never held up, and neither is a click. Without --pull and --release: say what is pulled now.
+    They suppress nobody then, and wait in the review queue for a person. At once for a running daemon. A request with
+    a link of ours, or that is proven to come from the address it is about, is never held up, and neither is a click.
+    Without --pull and --release: say what is pulled now.
     """
     pulls, releases = tuple(pull or ()), tuple(release or ())
     for option, words in (("--pull", pulls), ("--release", releases)):

@@ -18,7 +18,7 @@ from tests.web.support import Door, door, whole
 PICTURES = os.environ.get("OPTOUTD_PICTURES", "")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it lives, an event loop runs in this thread: no test of another module may
 def chromium() -> Iterator[Browser]:
     """The browser."""
     with sync_playwright() as playwright:

@@ -287,13 +287,13 @@ def test_not_under_a_daemon_nor_without_the_key(kept: Desk) -> None:
 
 
 def test_no_room_for_what_is_restored(kept: Desk) -> None:
-    with mounted(kept.directory / "small", "-o", "size=420k") as small:
+    with mounted(kept.directory / "small", "-o", "size=480k") as small:
         kept.configure(CONFIG + '[storage]\nurl = "sqlite:///small/optoutd.db"\n')
         kept("suppress", "ann@example.com")
         kept("backup", "a.db")
         kept("suppress", "bob@example.com")
         ballast = small / "ballast"
-        ballast.write_bytes(b"x" * 100_000)
+        ballast.write_bytes(b"x" * 120_000)
         before = there(small)
         said = kept("restore", "a.db", "--force")
         assert (said.code, said.sentence) == (75, f"restoring into {small}: database or disk is full: nothing done")
