@@ -13,7 +13,7 @@ BIN   := .venv/bin
 STAMP := .venv/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check bench train install
+.PHONY: help setup demo run test check bench pictures train install
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -42,8 +42,11 @@ check: $(STAMP) ## style, types, and who may import whom
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_layers.py
 
-bench: $(STAMP) ## measure lookups, enforcement, the relay, reading, memory and lists on this machine
-	@for script in lookup enforcement relay read soak storage; do $(BIN)/python bench/$$script.py $(ARGS) || exit; done
+bench: $(STAMP) ## measure lookups, enforcement, the relay, reading, memory, lists and pages on this machine
+	@for script in lookup enforcement relay read soak storage web; do $(BIN)/python bench/$$script.py $(ARGS) || exit; done
+
+pictures: $(STAMP) ## take the pictures of docs/ anew
+	@OPTOUTD_PICTURES=docs/images $(BIN)/python -m pytest -q tests/browser/test_pictures.py -k 'not docs_show'
 
 train: $(STAMP) ## train the model that helps to read mail anew (training/README.md)
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt -e '.[training]'

@@ -19,7 +19,7 @@ from functools import partial
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from daemon import building, events, jobs, postfix, relaying, reloading, systemd
+from daemon import building, events, jobs, metrics, postfix, relaying, reloading, systemd
 from daemon.config import Config, ConfigError, Loaded, Mailbox, host_port, is_loopback, load
 from daemon.gate import Gate
 from daemon.mailbox.watcher import Watcher
@@ -217,6 +217,8 @@ class Service:
             tuple(self._mailbox_vitals(settings.name) for settings in self.loaded.config.mailbox),
             None if self.relay is None else self.relay.pool.trouble,
             tuple(role for role in (JOBS, NOTICES, HOOKS) if self.duties.ours(role)),
+            metrics.audit_broken.on,
+            metrics.promise_broken.of().value,
         )
 
     def _mailbox_vitals(self, name: str) -> MailboxVitals:

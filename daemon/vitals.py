@@ -24,10 +24,13 @@ class MailboxVitals:
 @dataclass(frozen=True, slots=True)
 class Vitals:
     """`bound`: door (`relay web public policy`) -> the addresses it listens on. `upstream`: "" if it answered last, else
-    why not; None: there is none. `duties`: what of `jobs` and `notices` this node does."""
+    why not; None: there is none. `duties`: what of `jobs`, `notices` and `hooks` this node does. `record_broken`: the last check
+    of the record found it so; `promise_broken`: how many were mailed who had opted out, as far as the witness has seen."""
 
     started: datetime
     bound: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     mailboxes: tuple[MailboxVitals, ...] = ()
     upstream: str | None = None
     duties: tuple[str, ...] = ()
+    record_broken: bool = False
+    promise_broken: int = 0

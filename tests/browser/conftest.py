@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from tests.browser.stage import play, vitals
 from tests.browser.surfing import Surfer
 from tests.ledgers import books
 from tests.web.support import Door, door, whole
@@ -35,7 +37,8 @@ def chromium() -> Iterator[Browser]:
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     """A door with the operators' rooms, before a ledger with a story."""
     it = books(tmp_path_factory.mktemp("browser") / "ledger")
-    with door(it, whole(it)) as opened:
+    play(it)
+    with door(it, whole(it, vitals=lambda: vitals(datetime.now(UTC)))) as opened:
         yield opened
     it.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from daemon.vitals import MailboxVitals, Vitals
 from storage import incoming, refusals, suppressions
 from storage.address import parse, person
 from storage.incoming import Place
@@ -29,11 +30,24 @@ def play(books: Books, now: datetime | None = None) -> None:
     with write(books.ledger, today - timedelta(days=9), "mailbox support") as w:
         _asked_by_mail(w, books, GRETA, 7001)
     _campaigns(books, today)
+    with write(books.ledger, today - timedelta(minutes=25), "job note_head") as w:
+        w.job_ran("note_head")
     with write(books.ledger, today - timedelta(hours=50), "mailbox support") as w:
         _doubtful(w, today - timedelta(hours=50), "chef@bistro.example", "Nous ne voulons plus rien", 1)
     with write(books.ledger, today - timedelta(hours=3), "mailbox support") as w:
         _doubtful(w, today - timedelta(hours=3), "mallory@evil.example", HOSTILE, 2)
         _doubtful(w, today - timedelta(hours=2), "kim@kiosk.example", "Could my colleague be left out?", 3)
+
+
+def vitals(now: datetime) -> Vitals:
+    """A daemon that does what it should."""
+    return Vitals(
+        now - timedelta(days=12, hours=3),
+        {"relay": ("127.0.0.1:2525",), "web": ("127.0.0.1:8025",)},
+        (MailboxVitals("support", ours=True, connected=True, last_success=now - timedelta(seconds=20)),),
+        upstream="",
+        duties=("jobs", "notices"),
+    )
 
 
 def _asked_by_mail(w: Write, books: Books, address: str, uid: int) -> None:

@@ -84,10 +84,12 @@ class Surfer:
         too_wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert too_wide <= 0, page.url
 
-    def shoot(self, page: Page, picture: str) -> None:
-        """A picture of all of it."""
+    def shoot(self, page: Page, picture: str, *, high: int = 0) -> None:
+        """A picture of all of it, or of the upper part, so many pixels high."""
         self.pictures.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=self.pictures / f"{picture}.png", full_page=True)
+        wide = WIDTHS["desktop"][0]
+        part: Any = {"clip": {"x": 0, "y": 0, "width": wide, "height": high}} if high else {"full_page": True}
+        page.screenshot(path=self.pictures / f"{picture}.png", **part)
 
     def leave(self) -> None:
         """Nothing was asked of another host, and the browser had nothing to complain of."""

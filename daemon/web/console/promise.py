@@ -96,6 +96,8 @@ def _requests(sight: Sight, now: datetime) -> Iterator[Finding]:
 
 
 def _record(sight: Sight, vitals: Vitals, now: datetime) -> Iterator[Finding]:
+    if vitals.record_broken:
+        yield Finding("bad", "The record was changed behind our back: run `optoutd audit verify`, which names the row.")
     if not sight.record.as_left:
         yield Finding("bad", "The end of the audit log is not as we left it: run `optoutd audit verify`.")
     checked = max(filter(None, (last_check(sight), vitals.started)))
@@ -112,6 +114,9 @@ def last_check(sight: Sight) -> datetime | None:
 
 def _passing(sight: Sight, vitals: Vitals, settings: Mapping[str, str]) -> Iterator[Finding]:
     """What stands between a campaign and the people it may reach."""
+    if vitals.promise_broken:
+        many = f"{vitals.promise_broken} were mailed who had opted out before"
+        yield Finding("bad", f"The promise was broken: {many}. Stop the campaign; promise_broken in the log says whom.")
     if sight.deferring_since is not None:
         since = f"{sight.deferring_since:%Y-%m-%d %H:%M} UTC"
         sentence = f"The list has a gap since {since}, so all mail is deferred: run `optoutd restore --status`."
