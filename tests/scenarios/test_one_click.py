@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from email import message_from_bytes, policy
@@ -58,20 +60,35 @@ def port_of(daemon: Daemon, door: str) -> int:
     return int(daemon.events("ready")[-1][door][0].rpartition(":")[2])
 
 
-def curl(port: int, path: str, body: str = "List-Unsubscribe=One-Click") -> str:
+def curl(port: int, path: str, body: str = "List-Unsubscribe=One-Click", *options: str) -> str:
     """What `curl -d BODY https://...` says behind the proxy, or a GET without a body; the whole response."""
-    request = (
-        f"{'POST' if body else 'GET'} {path} HTTP/1.1\r\nHost: mail.quillpdf.example\r\nUser-Agent: curl/7.88.1\r\n"
-    )
-    request += "Accept: */*\r\nConnection: close\r\n"
-    if body:
-        request += f"Content-Length: {len(body)}\r\nContent-Type: application/x-www-form-urlencoded\r\n"
-    with socket.create_connection((HOST, port), timeout=PATIENCE) as client:
-        client.sendall(f"{request}\r\n{body}".encode())
-        heard = b""
-        while piece := client.recv(65536):
-            heard += piece
-    return heard.decode()
+    program = shutil.which("curl")
+    if program is None:
+        pytest.skip("curl is not installed")
+    command = [program, "--silent", "--show-error", "--include", "--max-time", str(PATIENCE), *options]
+    command += ["--data", body] if body else []
+    command += ["--header", "Host: mail.quillpdf.example", f"http://{HOST}:{port}{path}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        # as Gmail and Yahoo post it (RFC 8058 3.2), as Apple Mail does, and as a mail gateway may hand it on
+        ("--form", "List-Unsubscribe=One-Click", "--user-agent", "Mozilla/5.0 (compatible; Gmail)"),
+        ("--data-urlencode", "List-Unsubscribe=One-Click", "--http1.0"),
+        ("--data", "List-Unsubscribe=One-Click", "--header", "Expect: 100-continue"),
+        ("--data", "List-Unsubscribe=One-Click", "--header", "Transfer-Encoding: chunked"),
+    ],
+)
+def test_what_mail_programs_post_opts_out(upstream: Sink, home: Path, options: tuple[str, ...]) -> None:
+    daemon = Daemon(home, with_web(upstream))
+    with daemon.running():
+        daemon.send([ANN], OFFER)
+        said = curl(port_of(daemon, "public"), stamped(upstream), "", *options)
+        assert re.search(r"^HTTP/1\.[01] 200", said, re.MULTILINE), said
+        assert "\nset-cookie" not in said.lower()
+        assert daemon.rcpt(ANN).startswith("550")
 
 
 def test_one_click_and_no_more_mail(upstream: Sink, home: Path) -> None:
