@@ -312,6 +312,7 @@ _SENTENCES: Final = {
     "string_type": "must be a string in quotes",
     "tuple_type": "must be a list in [brackets]",
     "string_too_short": "must not be empty",
+    "too_short": "needs at least one valid entry",
 }
 
 

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Iterable
 from typing import Any
 
-from daemon import metrics, options, postfix
+from daemon import building, metrics, options, postfix
 from daemon.config import Config, ConfigError, Listener, Loaded, Problem, host_port, is_loopback
 from daemon.dialling import Endpoint, client_context
 from daemon.gate import Gate
@@ -51,9 +51,10 @@ def context(
 
 
 def check(loaded: Loaded) -> None:
-    """What only the files can tell: certificates, keys, passwords. Raises ConfigError with all that is wrong."""
+    """What only the files can tell: certificates, keys, passwords, secrets of webhooks. Raises ConfigError with all that is wrong."""
     problems: list[Problem] = []
-    for build in (listening, pool) if loaded.config.upstream is not None else ():
+    relay = (listening, pool) if loaded.config.upstream is not None else ()
+    for build in (building.hooks, *relay):
         try:
             build(loaded)
         except ConfigError as error:

@@ -178,6 +178,30 @@ def test_a_config_whose_certificate_or_password_is_none_is_not_ok(desk: Desk) ->
     assert "cert.pem: has no certificate" in desk("check-config").err
 
 
+def test_a_webhook_whose_secret_the_daemon_would_stop_at_is_not_ok(desk: Desk) -> None:
+    (desk.directory / "hook").write_text("short")
+    (desk.directory / "crm").write_text("")
+    desk.configure(
+        CONFIG
+        + '[relay]\n[[relay.credential]]\nusername = "crm"\npassword_file = "crm"\n[upstream]\n'
+        + '[[webhook]]\nname = "crm"\nurl = "https://crm.example/"\nsecret_file = "hook"\n'
+    )
+    said = desk("check-config")
+    assert (said.code, said.out) == (78, "")
+    assert "webhook[0].secret_file: must be 24 characters or more" in said.err
+    assert "relay.credential[0].password_file: the password is empty" in said.err  # all at once
+
+
+def test_a_list_of_words_in_which_none_is_right_says_so_in_our_words(desk: Desk) -> None:
+    desk.configure(
+        CONFIG + '[[webhook]]\nname = "crm"\nurl = "https://crm.example/"\nsecret_file = "hook"\nevents = ["optout"]\n'
+    )
+    (desk.directory / "hook").write_text("s" * 24)
+    said = desk("check-config").err.splitlines()
+    assert said[0] == "webhook[0].events: needs at least one valid entry"
+    assert said[1].startswith("webhook[0].events[0]: must be ")
+
+
 def test_check_config(desk: Desk) -> None:
     assert desk("check-config").out == "ok\n"
     desk.configure(CONFIG + '[relay]\nmode = "eat"\n[[mailbox]]\nname = "x"\n')

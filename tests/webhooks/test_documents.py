@@ -19,6 +19,13 @@ from tests.webhooks.receiver import SECRET, until
 
 TEXT = (Path(__file__).parents[2] / "docs/webhooks.md").read_text()
 BODY = b'{"address":"ann@customer.example","key":"00","scope":"all","suppressed":true}'
+_NOW = str(int(datetime.now(UTC).timestamp()))
+_STRANGERS: tuple[dict[str, str], ...] = (
+    {},
+    {"webhook-timestamp": "soon", "webhook-signature": "v1,x"},
+    {"webhook-timestamp": _NOW},
+    {"webhook-id": "crm-1", "webhook-timestamp": _NOW, "webhook-signature": "v1,x v1,"},
+)
 
 
 @pytest.mark.parametrize(("language", "command"), [("python", sys.executable), ("js", "node")])
@@ -37,6 +44,8 @@ def test_the_receiver_takes_what_is_ours_and_nothing_else(tmp_path: Path, langua
         assert _status(line, f"{SECRET}\nanother one, which is as long as that") == 204
         assert _status(line, "another one, which is as long as that") == 401
         assert _status(line, SECRET, minutes=-6) == 401
+        for stranger in _STRANGERS:  # whatever they send, the receiver lives on
+            assert line.post(BODY, stranger).status == 401
         line.close()
         assert receiver.stdout is not None
         assert receiver.stdout.readline().split() in (

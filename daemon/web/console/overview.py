@@ -87,7 +87,7 @@ def opt_outs_plot(asked: OptOuts, today: date) -> Plot:
         counts[at] = counts.get(at, 0) + number
     series = [Series(way, [counts.get((day, way), 0) for day in days]) for way, _ in _WAYS]
     total = sum(counts.values())
-    about = f"{total:,} opt-outs from {days[0]} to {days[-1]}, a bar for each day (UTC)."
+    about = f"{total:,} opt-out{'s' if total != 1 else ''} from {days[0]} to {days[-1]}, a bar for each day (UTC)."
     if not asked.whole:
         about += " There were so many that the first days are not counted in full."
     return Plot("opt-outs", f"Opt-outs a day, the last {DAYS} days", about, [f"{d:%m-%d}" for d in days], series)
@@ -105,7 +105,7 @@ def relayed_plot(relayed: Relayed, now: datetime) -> Plot:
     others = [series("would have been refused (observed)", "would-refuse"), series("passed as service mail", "service")]
     shown = [stopped, *(other for other in others if any(other.numbers))]
     kept, sent = sum(stopped.numbers), sum(passed.numbers)
-    about = f"{kept:,} recipients refused and {sent:,} passed since {hours[0]:%Y-%m-%d %H:%M} UTC, a bar for each hour."
+    about = f"{kept:,} recipient{'s' if kept != 1 else ''} refused and {sent:,} passed since {hours[0]:%Y-%m-%d %H:%M} UTC, a bar for each hour."
     title = f"Recipients refused an hour, the last {HOURS} hours"
     return Plot("relayed", title, about, [f"{hour:%m-%d %H:00}" for hour in hours], shown, beside=[passed])
 
