@@ -7,13 +7,13 @@ million): whoever shows it keeps the answer for a while. Nothing here decides an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from sqlalchemy import Connection
 
-from storage import leases
+from storage import brake, hooks, leases
 from storage.audit import Chain
 from storage.deferral import deferred
 from storage.engine import Ledger
@@ -41,6 +41,7 @@ class Sight:
     `reviews`: how many wait for a person, and since when the oldest. `begun`, `to_be_filed`: messages whose reading has
     not ended, and those that are owed their folder. `jobs`: when each last ended well. `deferring_since`: from when on
     the list has a gap, so that nobody is told that they may be mailed. `holders`: role -> node, of leases that hold.
+    `pulled`: what the brake holds up, and since when. `hooks`: by name, those of which there is something to tell.
     """
 
     reviews: int
@@ -51,6 +52,16 @@ class Sight:
     jobs: Mapping[str, datetime]
     deferring_since: datetime | None
     holders: Mapping[str, str]
+    pulled: Mapping[str, datetime] = field(default_factory=dict)
+    hooks: Mapping[str, HookSight] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class HookSight:
+    """Of a program that is told of changes: why the last try failed ("": it did not), and how many changes were given up."""
+
+    trouble: str
+    undelivered: int
 
 
 def sight(ledger: Ledger, mailboxes: Iterable[str]) -> Sight:
@@ -68,7 +79,16 @@ def sight(ledger: Ledger, mailboxes: Iterable[str]) -> Sight:
             jobs={name: _utc(at) for name, at in db.exec_driver_sql("SELECT name, at FROM job_run")},
             deferring_since=gap.since if gap else None,
             holders=leases.held(db),
+            pulled={what: of.since for what, of in brake.pulled(db).items()},
+            hooks=_hooks(db),
         )
+
+
+def _hooks(db: Connection) -> dict[str, HookSight]:
+    places, counts = hooks.places(db), hooks.counts(db)
+    names = [name for name in {*places, *counts} if name in counts or places[name].failures]
+    none = hooks.Counts()
+    return {n: HookSight(places[n].trouble if n in places else "", counts.get(n, none).undelivered) for n in names}
 
 
 def _states(db: Connection, mailbox: str) -> dict[str, int]:

@@ -7,11 +7,11 @@ from datetime import UTC, date, datetime, timedelta
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage import deferral, incoming, leases, refusals, sights, suppressions
+from storage import brake, deferral, hooks, incoming, leases, refusals, sights, suppressions
 from storage.address import parse
 from storage.incoming import Place
 from storage.refusals import Tally
-from storage.sights import OptOuts
+from storage.sights import HookSight, OptOuts
 from storage.terms import ALL, Reason, seconds
 from storage.write import write
 from tests.ledgers import IN_A_FILE, Books
@@ -157,3 +157,17 @@ def test_suppressions_are_counted_by_scope_and_reason(ledger: Books) -> None:
             (offers, Reason.OPT_OUT): 1,
             (offers, Reason.COMPLAINT): 1,
         }
+
+
+def test_a_pulled_brake_and_a_webhook_in_trouble_are_seen(ledger: Books) -> None:
+    with write(ledger.ledger, NOW, "test") as w:
+        brake.set_to(w, ["complaints"], [], "a forged reporter")
+        hooks.begin(w, "crm")
+        hooks.begin(w, "shop")
+        w.db.exec_driver_sql("UPDATE hook SET failures = 3, trouble = 'connect: refused' WHERE name = 'crm'")
+        w.db.exec_driver_sql(
+            "INSERT INTO undelivered (hook, seq, at, trouble) VALUES ('gone', 1, ?, 'x')", (seconds(NOW),)
+        )
+    found = sights.sight(ledger.ledger, [])
+    assert dict(found.pulled) == {"complaints": NOW}
+    assert dict(found.hooks) == {"crm": HookSight("connect: refused", 0), "gone": HookSight("", 1)}

@@ -11,7 +11,7 @@ import pytest
 
 from daemon.vitals import MailboxVitals, Vitals
 from daemon.web.console.promise import judged, lasted
-from storage.sights import Record, Sight
+from storage.sights import HookSight, Record, Sight
 
 NOW = datetime(2026, 11, 27, 12, 30, tzinfo=UTC)
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
@@ -53,6 +53,13 @@ def test_when_all_is_well_it_says_so() -> None:
         ({"deferring_since": NOW - HOUR}, {}, {}, "doubt", "2026-11-27 11:30"),
         ({}, {"upstream": "connect: refused"}, {}, "doubt", "connect: refused"),
         ({}, {"upstream": None}, {}, "good", ""),
+        ({}, {"record_broken": True}, {}, "bad", "changed behind our back"),
+        ({}, {"promise_broken": 2}, {}, "bad", "2 were mailed who had opted out"),
+        ({"pulled": {"bounces": NOW - 3 * HOUR}}, {}, {}, "doubt", "the brake has been pulled for 3 hours"),
+        ({"pulled": {"complaints": NOW - 3 * HOUR}}, {}, {}, "doubt", "who complained is mailed meanwhile"),
+        ({"hooks": {"crm": HookSight("connect: refused", 0)}}, {}, {}, "doubt", "connect: refused"),
+        ({"hooks": {"crm": HookSight("", 7)}}, {}, {}, "doubt", "never told of 7 changes"),
+        ({"hooks": {"crm": HookSight("", 0)}}, {}, {}, "good", ""),
         ({}, {}, {"relay.mode": '"observe"'}, "doubt", "only observes"),
         ({}, {}, {"relay.credential[3].mode": '"observe"'}, "doubt", "relay.credential[3].mode"),
         ({}, {}, {"relay.mode": '"strip"'}, "good", ""),

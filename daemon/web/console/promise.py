@@ -53,6 +53,7 @@ def judged(sight: Sight, vitals: Vitals, settings: Mapping[str, str], now: datet
         *_requests(sight, now),
         *_record(sight, vitals, now),
         *_passing(sight, vitals, settings),
+        *_held_up(sight, now),
         *_backups(sight, vitals, settings, now),
     ]
     found.sort(key=lambda finding: -_LEVELS.index(finding.level))
@@ -133,6 +134,24 @@ def _passing(sight: Sight, vitals: Vitals, settings: Mapping[str, str]) -> Itera
             yield Finding(
                 "doubt", f"A mailbox is only observed ({path}): nobody who writes there is taken off the list."
             )
+
+
+_PULLED: Final[Mapping[str, str]] = {
+    "bounces": "Bounces wait for a person",
+    "complaints": "Complaints wait for a person, and who complained is mailed meanwhile",
+    "unproven": "Requests that nobody proved wait for a person, and who wrote them is mailed meanwhile",
+}
+
+
+def _held_up(sight: Sight, now: datetime) -> Iterator[Finding]:
+    """What the brake keeps from acting, and what other programs have not heard."""
+    for what, since in sight.pulled.items():
+        yield Finding("doubt", f"{_PULLED[what]}: the brake has been pulled for {lasted(now - since)}.")
+    for name, hook in sight.hooks.items():
+        if hook.trouble:
+            yield Finding("doubt", f"The webhook {name} does not take what it is told ({hook.trouble}).")
+        if hook.undelivered:
+            yield Finding("doubt", f"The webhook {name} was never told of {hook.undelivered} changes: see Webhooks.")
 
 
 def _backups(sight: Sight, vitals: Vitals, settings: Mapping[str, str], now: datetime) -> Iterator[Finding]:
