@@ -72,13 +72,17 @@ _PLACE: Final = "SELECT name, reached, failures, due, trouble, coalesce((SELECT 
 def place(db: Connection, name: str) -> Place | None:
     """Where a hook stands; None: it is new. Three look-ups by a primary key: cheap enough for every second."""
     row = db.exec_driver_sql(f"{_PLACE} WHERE name = ?", (name,)).first()
-    return Place(*row, journal.epoch_of(db)) if row else None
+    return Place(*_with(row, journal.epoch_of(db))) if row else None
 
 
 def places(db: Connection) -> dict[str, Place]:
     """All of them, also of hooks that are not in the config any more."""
     epoch = journal.epoch_of(db)
-    return {row[0]: Place(*row, epoch) for row in db.exec_driver_sql(f"{_PLACE} ORDER BY name")}
+    return {row[0]: Place(*_with(row, epoch)) for row in db.exec_driver_sql(f"{_PLACE} ORDER BY name")}
+
+
+def _with(row: Sequence[Any], epoch: int) -> Sequence[Any]:
+    return *row, epoch
 
 
 def window(db: Connection, after: int, head: int) -> tuple[list[Fact], int]:
