@@ -12,7 +12,7 @@ import pytest
 
 from daemon import events
 from daemon.web.api import models
-from storage import audit, incoming, pages, refusals
+from storage import audit, deferral, incoming, pages, refusals
 from storage.refusals import Refusal
 from storage.terms import REASONS, SOURCES, Reason
 from storage.write import write
@@ -380,6 +380,15 @@ def test_without_a_database_nothing_is_said_of_anybody(ledger: Books, program: P
         assert (told.status, told.is_problem, told.headers["retry-after"]) == (503, True, "5")
         assert "away" not in told.fact["detail"]
     away.rename(there)
+    assert program.post("/suppressions", {"address": ANN}).status == 201
+
+
+def test_while_a_restore_has_left_a_gap_nobody_is_said_to_be_clear(ledger: Books, program: Program) -> None:
+    with write(ledger.ledger, datetime.now(UTC), "test") as w:
+        deferral.begin(w, 1)
+    for told in (program.post("/check", {"addresses": [ANN]}), program.show(ANN), program.get("/suppressions")):
+        assert (told.status, told.is_problem) == (503, True)
+    assert program.get("/changes").status == 200
     assert program.post("/suppressions", {"address": ANN}).status == 201
 
 

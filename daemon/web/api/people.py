@@ -211,7 +211,7 @@ async def show(request: Request, address: str) -> Response:
     """What stands against this address, and all that ever happened. Of somebody unknown both are empty."""
     person = person_of(_as_sent(request, address), parameter="address")
     site_key = context_of(request).ledger.site_key
-    return await looked_up(request, lambda db, numbers: telling.story(db, site_key, person, numbers))
+    return await looked_up(request, lambda db, numbers: telling.story(db, site_key, person, numbers), of_people=True)
 
 
 def _as_sent(request: Request, address: str) -> str:
