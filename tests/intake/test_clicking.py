@@ -187,11 +187,12 @@ def test_an_exemption_that_the_click_ended_is_back(desk: Intake, ledger: Books, 
         verify(db, ledger.ledger.site_key)
 
 
+@pytest.mark.parametrize("later", [timedelta(), MINUTE])
 @pytest.mark.parametrize("scope", ["all", "list:offers"])
-def test_but_not_if_it_was_asked_for_again_since(desk: Intake, ledger: Books, scope: str) -> None:
+def test_but_not_if_it_was_asked_for_again_since(desk: Intake, ledger: Books, scope: str, later: timedelta) -> None:
     exempted(desk)
     token, _ = click(ledger, ledger.numbers["offers"])
-    desk.act(opt_out(scope=(scope,)), envelope(3, date=NOW + MINUTE), NOW + MINUTE)
+    desk.act(opt_out(scope=(scope,)), envelope(3, date=NOW + later), NOW + later)
     regret(ledger, token, NOW + 2 * MINUTE)
     assert (ledger.numbers["offers"], Reason.WANTED) not in standing(ledger)
 
