@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Final, Literal
 
 from sqlalchemy import Connection
@@ -198,9 +197,14 @@ def _stands(db: Connection, ledger: Ledger, person: suppressions.Whom, scope: in
 # ------------------------------------------------------------------ applying
 
 
-def apply(found: list[Found], intake: Intake, now: datetime, actor: str, *, reviews: bool = False) -> list[Found]:
-    """Record what is missing, with the date at which it was asked; `reviews`: and queue what is doubtful."""
-    return [_applied(f, partial(intake.honour, now=now, actor=actor), reviews) for f in found]
+def apply(
+    found: list[Found], intake: Intake, clock: Callable[[], datetime], actor: str, *, reviews: bool = False
+) -> list[Found]:
+    """Record what is missing, with the date at which it was asked; `reviews`: and queue what is doubtful.
+
+    `clock`: now, aware; each is written down at its own time, for it may take long, and the record is in the order of time.
+    """
+    return [_applied(f, lambda r, e: intake.honour(r, e, now=clock(), actor=actor), reviews) for f in found]
 
 
 def _applied(found: Found, honour: Callable[[OptOut | Review, Envelope], object], reviews: bool) -> Found:

@@ -82,6 +82,7 @@ def _put(w: Write, state: Mapping[What, Mapping[str, Any]]) -> None:
     if not state:
         w.db.exec_driver_sql("DELETE FROM meta WHERE name = ?", (_NAME,))
         return
+    w.keep_out_older_than("0005")
     w.db.exec_driver_sql(
         "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         (_NAME, json.dumps(state, sort_keys=True).encode()),

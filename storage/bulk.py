@@ -29,6 +29,7 @@ UNDATED: Final = 0  # the list says no date: the row counts from the import on, 
 _AT_ONCE: Final = 500  # keys a statement: below every limit, and no faster beyond it
 _IN_AN_ARRAY: Final = 5_000  # keys a statement of PostgreSQL
 _A_STATEMENT: Final = 100  # rows an INSERT: half the time of one row each
+_CLICKED_WITHIN: Final = 3_600  # s for which a click on a page of ours can be undone (daemon.intake.clicking)
 _BOUNCES: Final = (int(Reason.HARD_BOUNCE), int(Reason.SOFT_BOUNCE))
 # SQLite keeps every page as it was before a statement in memory, so that the statement can be undone: 4 KB a row in a large
 # table (50,000 rows a statement: 214 MB at 10 M rows, where 98 at 1 M).
@@ -145,10 +146,15 @@ class _Planner:
     def _repeated(self, row: Row, stood: RawRow, mine: dict[tuple[int, int], RawRow]) -> None:
         """It stands: but was it asked for again since? A link to take the older wish back must not take this one back."""
         since = row[3]
-        if since > stood[3]:
+        if since > stood[3] or self._may_be_undone(stood):
             identity = stood[:3]
             self._made.again[identity] = max(since, self._made.again.get(identity, 0))
         self._end_wanted(row, mine)
+
+    def _may_be_undone(self, stood: RawRow) -> bool:
+        """Does it stand by a click alone, on a page whose button undoes it? Then an older wish, too, must be known of."""
+        is_new = stood[2] == Reason.OPT_OUT and stood[3] >= self._at - _CLICKED_WITHIN
+        return is_new and stood[4] >= 0 and self._ours.is_click(stood[4])
 
     def _end_wanted(self, row: Row, mine: dict[tuple[int, int], RawRow]) -> None:
         """Whoever says no to everything, or to this list, no longer wants it."""
@@ -228,16 +234,23 @@ def _of_all(db: Connection, query: str, keys: Sequence[bytes]) -> Iterator[Any]:
 
 
 class _Of:
-    """Does an evidence belong to this import?"""
+    """Does an evidence belong to this import, or is it of a click?"""
 
     def __init__(self, db: Connection, run: int):
         self._db, self._run = db, run
-        self._known: dict[int, bool] = {}
+        self._known: dict[int, tuple[bool, bool]] = {}
 
     def __call__(self, evidence: int) -> bool:
+        return self._look(evidence)[0]
+
+    def is_click(self, evidence: int) -> bool:
+        return self._look(evidence)[1]
+
+    def _look(self, evidence: int) -> tuple[bool, bool]:
         if evidence not in self._known:
-            detail = self._db.exec_driver_sql("SELECT detail FROM evidence WHERE id = ?", (evidence,)).scalar()
-            self._known[evidence] = bool(detail and self._run and json.loads(str(detail)).get("import") == self._run)
+            text = self._db.exec_driver_sql("SELECT detail FROM evidence WHERE id = ?", (evidence,)).scalar()
+            detail = json.loads(str(text)) if text else {}
+            self._known[evidence] = (bool(self._run) and detail.get("import") == self._run, "click" in detail)
         return self._known[evidence]
 
 

@@ -19,7 +19,7 @@ _INSTEAD: Final = "erased:"  # no Message-ID that we store begins like this: the
 AT_ONCE: Final = 500  # keys a statement
 # What of an evidence is of our own making. The rest is the person's: address, words, and what leads to the message.
 _OURS: Final = frozenset(
-    "source rules proof because note wish review list asked rows decision reason file format digest removed click exempt".split()
+    "source rules proof because note wish review list asked rows decision reason file format digest removed click exempt everything".split()
 )
 _SILENT: Final = _OURS - {"because", "note", "reason", "file"}  # and of that, what cannot have a name in it
 

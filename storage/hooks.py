@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from storage import deferral, forgotten, hashes, suppressions
+from storage import deferral, forgotten, hashes, journal, suppressions
 from storage.address import Address, FormKind, NotAnAddress, SiteKey, keys_of, parse
 from storage.audit import Event
 from storage.lookup import Row, verdict
@@ -33,6 +33,7 @@ class Place:
     """Where a hook stands. `head`: the last audit row there is; `reached`: the last one that is dealt with.
 
     `due`: seconds since 1970 before which it is not tried again; 0: now, and what somebody wants sent again as well.
+    `epoch`: which restore the ledger is of (storage.journal): each gives audit numbers a second time.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Place:
     due: int
     trouble: str
     head: int
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +70,19 @@ _PLACE: Final = "SELECT name, reached, failures, due, trouble, coalesce((SELECT 
 
 
 def place(db: Connection, name: str) -> Place | None:
-    """Where a hook stands; None: it is new. Two look-ups by a primary key: cheap enough for every second."""
+    """Where a hook stands; None: it is new. Three look-ups by a primary key: cheap enough for every second."""
     row = db.exec_driver_sql(f"{_PLACE} WHERE name = ?", (name,)).first()
-    return Place(*row) if row else None
+    return Place(*_with(row, journal.epoch_of(db))) if row else None
 
 
 def places(db: Connection) -> dict[str, Place]:
     """All of them, also of hooks that are not in the config any more."""
-    return {row[0]: Place(*row) for row in db.exec_driver_sql(f"{_PLACE} ORDER BY name")}
+    epoch = journal.epoch_of(db)
+    return {row[0]: Place(*_with(row, epoch)) for row in db.exec_driver_sql(f"{_PLACE} ORDER BY name")}
+
+
+def _with(row: Sequence[Any], epoch: int) -> Sequence[Any]:
+    return *row, epoch
 
 
 def window(db: Connection, after: int, head: int) -> tuple[list[Fact], int]:

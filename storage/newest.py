@@ -70,7 +70,9 @@ _QUERY: Final = """
     ORDER BY a.seq DESC LIMIT ?
 """
 _OF_ANY: Final = "(s.key IS NOT NULL OR (a.event = 'imported' AND a.evidence IS NOT NULL))"
-_OF_ONE: Final = "s.key IS NOT NULL"  # an import may have brought any reason, for any list
+# An import may have brought any reason, for any list. What stands is not asked for by `IS NOT NULL`: PostgreSQL would take
+# that for an inner join of which nothing comes, and walk over all suppressions instead of looking some of them up.
+_OF_ONE: Final = "a.event = 'suppressed' AND coalesce(s.reason, -1) >= 0"
 
 
 def newest(db: Connection, wanted: Wanted, before: int | None = None, most: int = MOST) -> Page:
@@ -80,7 +82,7 @@ def newest(db: Connection, wanted: Wanted, before: int | None = None, most: int 
         before = int(db.exec_driver_sql("SELECT coalesce(max(seq), 0) FROM audit").scalar_one()) + 1
     bottom = max(before - STRETCH, 1)
     terms = {"a.at >= ?": seconds(wanted.since) if wanted.since else None, "a.source = ?": wanted.source}
-    terms |= {"s.scope = ?": wanted.scope, "s.reason = ?": None if wanted.reason is None else int(wanted.reason)}
+    terms |= {"a.scope = ?": wanted.scope, "a.reason = ?": None if wanted.reason is None else int(wanted.reason)}
     given = {term: value for term, value in terms.items() if value is not None}
     which = _OF_ANY if wanted.scope is None and wanted.reason is None else _OF_ONE
     query = _QUERY.format(terms=" AND ".join([which, *given]))

@@ -43,9 +43,10 @@ class Wanted(NamedTuple):
         )
 
 
+# That `person` begins where the page does goes without saying, but not for PostgreSQL, which would go through all before it.
 _LISTED: Final = """
     SELECT s.key, p.address, s.scope, s.reason, s.since, s.evidence, e.detail FROM suppression s
-    LEFT JOIN person p ON p.key = s.key LEFT JOIN evidence e ON e.id = s.evidence
+    LEFT JOIN person p ON p.key = s.key AND p.key >= ? LEFT JOIN evidence e ON e.id = s.evidence
     WHERE (s.key, s.scope, s.reason) > (?, ?, ?) ORDER BY s.key, s.scope, s.reason LIMIT ?
 """
 
@@ -59,7 +60,7 @@ def listing(
     """
     found: list[Any] = []
     seen, place = 0, beyond
-    for row in in_pieces(db, _LISTED, (*beyond, look)):
+    for row in in_pieces(db, _LISTED, (beyond[0], *beyond, look)):
         seen, place = seen + 1, (bytes(row[0]), row[2], row[3])
         of_it = json.loads(row[6]).get("source") if row[6] else None
         if wanted.fits(row, of_it):

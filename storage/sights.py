@@ -135,12 +135,16 @@ def opt_outs(ledger: Ledger, now: datetime, days: int, most: int = MOST_ROWS) ->
     return OptOuts({(_day(day), source or "operator"): int(number) for day, source, number in rows}, start == first)
 
 
+# Each in a SELECT of its own: SQLite answers min and max from an index, but not two of them at once.
+_ENDS: Final = "SELECT coalesce((SELECT min(seq) FROM audit), 1), coalesce((SELECT max(seq) FROM audit), 0) + 1"
+
+
 def first_since(db: Connection, moment: int) -> int:
     """The sequence number of the first audit row of this time (seconds) or later; one more than the last, if there is none.
 
     `at` has no index: the rows are in the order of time (but for a clock that was set back), so we look in the middle.
     """
-    low, high = db.exec_driver_sql("SELECT coalesce(min(seq), 1), coalesce(max(seq), 0) + 1 FROM audit").one()
+    low, high = db.exec_driver_sql(_ENDS).one()
     while low < high:
         query = "SELECT seq, at FROM audit WHERE seq >= ? ORDER BY seq LIMIT 1"
         seq, at = db.exec_driver_sql(query, ((low + high) // 2,)).one()

@@ -13,12 +13,16 @@ from unittest import mock
 import pytest
 import structlog
 
-from daemon import events, metrics
+from daemon import events, metrics, replay
+from daemon.config import House
+from daemon.intake import Envelope, Intake
+from daemon.mail.reading import OptOut
 from daemon.opening import lookup_of
 from daemon.witness import Witness
 from storage import suppressions
 from storage.address import parse
 from storage.engine import Unavailable
+from storage.incoming import Place
 from storage.lookup import Lookup
 from storage.terms import ALL, Reason
 from storage.write import write
@@ -151,3 +155,20 @@ def test_it_runs_beside_and_lives_through_an_outage_and_a_bug(ledger: Books, tol
         it._thread.join(5)
     assert not it._thread.is_alive()
     assert [line["event"] for line in told()][:2] == ["failed", "promise_broken"]
+
+
+def test_old_requests_that_are_recorded_for_minutes_each_bear_their_own_time(ledger: Books, told: Any) -> None:
+    """Those that a long `replay --apply` records last were on no list when it began."""
+    house = House(name="Quill", addresses=("support@quillpdf.example",))
+    intake, times = Intake(ledger.ledger, house, ledger.numbers), iter((LONG_AGO, JUST_NOW))
+    asked = LONG_AGO - timedelta(days=90)
+    old = [_old_request(who, asked) for who in ("bob@customer.example", str(ANN))]
+    replay.apply(old, intake, lambda: next(times), "test")
+    look(ledger)
+    assert [line["event"] for line in told()] == ["opt_out_recorded"] * 2
+
+
+def _old_request(who: str, asked: datetime) -> replay.Found:
+    reading = OptOut((who,), ("all",), (), who, "none", False, "en", ("4-opt-out",), "please unsubscribe me")
+    envelope = Envelope(Place("archive", who, 0, 0), b"", 1, "", asked, who, "")
+    return replay.Found("archive", asked, who, reading, envelope, "missing")

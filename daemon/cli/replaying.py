@@ -64,7 +64,7 @@ def replay(
     intake = Intake(ledger, loaded.config.house, numbers, loaded.config.bounce)
     found = _search(loaded, source, folder, day, ledger, intake)
     if apply:
-        found = old_mail.apply(found, intake, common.now(), common.actor(), reviews=reviews)
+        found = old_mail.apply(found, intake, common.now, common.actor(), reviews=reviews)
     for request in found:
         tell(_fact(request), as_json, _line(request))
     _sum_up(found, applied=apply)

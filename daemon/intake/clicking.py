@@ -61,8 +61,8 @@ def regret(w: Write, token: Token) -> None:
         # `asked`: an older wish that is read later still counts
         suppressions.end(w, gone, w.evidence(address="", source="page", because=_BECAUSE, asked=0), "page")
     others = [r for r in rows if r[2] == Reason.OPT_OUT and r not in gone]
-    for scope, since in _ended_exemptions(w, key, click):
-        if not any(_is_against(w, r, scope, _when(click)) for r in others):
+    for scope, since, clicked in _ended_exemptions(w, key, click):
+        if not any(_is_against(w, r, scope, clicked) for r in others):
             was = suppressions.utc(since)
             suppressions.add(w, key, scope, Reason.WANTED, "page", {"because": _BECAUSE}, since=was)
     if gone:
@@ -80,18 +80,21 @@ def _end_exemptions(w: Write, key: bytes, scopes: Sequence[int], source: str, cl
     if ended:
         exempt = {str(r[1]): r[3] for r in ended}
         because = "asked again to be left alone"
-        number = w.evidence(address="", source=source, because=because, exempt=exempt, click=click.hex())
+        every, name = ALL in scopes, click.hex()
+        number = w.evidence(address="", source=source, because=because, exempt=exempt, click=name, everything=every)
         suppressions.end(w, ended, number, source)
 
 
-def _ended_exemptions(w: Write, key: bytes, click: bytes) -> Iterator[tuple[int, int]]:
-    """(scope, since when) of the exemptions that this click ended."""
+def _ended_exemptions(w: Write, key: bytes, click: bytes) -> Iterator[tuple[int, int, int]]:
+    """(scope, since when, up to when an opt-out of everything may be the one before it) of the exemptions that this click ended."""
     for fact in suppressions.by_keys(w.db, [key]):
         detail = fact.detail or {}
         if fact.event == "lifted" and fact.reason == Reason.WANTED and detail.get("click") == click.hex():
-            yield int(fact.scope or 0), int(detail["exempt"][str(fact.scope)])
+            # A click on everything has itself asked again for what stood; one on a list has not, within the same second either.
+            before = _when(click) - (not detail.get("everything"))
+            yield int(fact.scope or 0), int(detail["exempt"][str(fact.scope)]), before
 
 
 def _is_against(w: Write, row: RawRow, scope: int, clicked: int) -> bool:
-    """Does this opt-out speak against exempting a list again? That of everything only if asked for since the click."""
+    """Does this opt-out speak against exempting a list again? That of everything only if asked for since then."""
     return row[1] == scope or (row[1] == ALL and suppressions.last_asked(w.db, row) > clicked)

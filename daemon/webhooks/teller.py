@@ -81,6 +81,7 @@ class Teller(threading.Thread):
         self._actor = f"hook {hook.name}"
         self._stopping = threading.Event()
         self._reached = 0  # the last audit row that is dealt with, though it may not be written down yet
+        self._epoch = 0  # in which that was its number
 
     def ask_to_stop(self) -> None:
         """Begin no other post."""
@@ -119,6 +120,8 @@ class Teller(threading.Thread):
     # ---- what is new
 
     def _tell_new(self, place: Place) -> bool:
+        if place.epoch != self._epoch or place.head < self._reached:  # restored: numbers are given a second time
+            self._epoch, self._reached = place.epoch, place.reached
         self._reached = max(self._reached, place.reached)
         if place.head <= self._reached:
             return False

@@ -9,14 +9,14 @@ import pytest
 
 from daemon.intake import Intake, clicking
 from daemon.mail.tokens import CLICK_OCTETS, Token
-from storage import people, suppressions
+from storage import bulk, people, suppressions
 from storage.address import parse
 from storage.audit import verify
 from storage.suppressions import Added
 from storage.terms import ALL, Reason
 from storage.write import write
 from tests.intake.support import ANN, HOUSE, NOW, comeback, count, envelope, opt_out, queue, rows
-from tests.ledgers import Books, books
+from tests.ledgers import Books, books, bring
 
 MINUTE = timedelta(minutes=1)
 
@@ -132,6 +132,17 @@ def test_a_request_by_mail_before_the_click_stays(desk: Intake, ledger: Books) -
     assert rows(desk) == [(ALL, Reason.OPT_OUT)]
 
 
+@pytest.mark.parametrize("since", [bulk.UNDATED, 1_700_000_000])
+def test_a_list_that_is_imported_between_click_and_regret_counts_however_old_its_wish(
+    ledger: Books, since: int
+) -> None:
+    token, _ = click(ledger)
+    with write(ledger.ledger, NOW + MINUTE, "cli root") as w:
+        assert bring(w, [(key(ledger), ALL, int(Reason.OPT_OUT), since)], "import", {}).fates == ["already"]
+    regret(ledger, token, NOW + 2 * MINUTE)
+    assert standing(ledger) == [(ALL, Reason.OPT_OUT)]
+
+
 @pytest.mark.parametrize("minutes", [-30, 0, 1])
 def test_a_request_by_mail_that_is_read_between_click_and_regret_stays(
     desk: Intake, ledger: Books, minutes: int
@@ -176,11 +187,12 @@ def test_an_exemption_that_the_click_ended_is_back(desk: Intake, ledger: Books, 
         verify(db, ledger.ledger.site_key)
 
 
+@pytest.mark.parametrize("later", [timedelta(), MINUTE])
 @pytest.mark.parametrize("scope", ["all", "list:offers"])
-def test_but_not_if_it_was_asked_for_again_since(desk: Intake, ledger: Books, scope: str) -> None:
+def test_but_not_if_it_was_asked_for_again_since(desk: Intake, ledger: Books, scope: str, later: timedelta) -> None:
     exempted(desk)
     token, _ = click(ledger, ledger.numbers["offers"])
-    desk.act(opt_out(scope=(scope,)), envelope(3, date=NOW + MINUTE), NOW + MINUTE)
+    desk.act(opt_out(scope=(scope,)), envelope(3, date=NOW + later), NOW + later)
     regret(ledger, token, NOW + 2 * MINUTE)
     assert (ledger.numbers["offers"], Reason.WANTED) not in standing(ledger)
 

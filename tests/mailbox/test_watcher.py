@@ -406,7 +406,7 @@ def test_old_mail_of_a_live_folder_is_found_and_left_as_it_is(support: Support, 
         source = replay.folder(loaded, settings, settings.folders, None)
         (found,) = replay.search(source, support.books.ledger, intake, mailbox="support")
         assert (found.state, found.received, source.total) == (expected, long_ago, 2)
-        replay.apply([found], intake, datetime.now(UTC), "test")
+        replay.apply([found], intake, lambda: datetime.now(UTC), "test")
     assert support.messages() == before
     with support.books.ledger.connect() as db:
         (row,) = suppressions.standing(db, support.books.ledger.site_key, parse("old@example.com"))

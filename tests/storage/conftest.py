@@ -44,6 +44,7 @@ def on_server(_server: Ledger) -> Iterator[Books]:
     with psycopg.connect(_server.store.url) as db, db.cursor() as cursor:  # whatever site key the last test left there
         cursor.execute(f"TRUNCATE {', '.join(_EMPTIED)} RESTART IDENTITY".encode())
         cursor.execute("DELETE FROM meta WHERE name <> 'needs'")
+        cursor.execute("UPDATE meta SET value = '0004'")
         cursor.executemany("INSERT INTO meta (name, value) VALUES (%s, %s)", first_facts(_server.site_key))
     it = opened(Ledger(_server.store, _server.site_key))
     yield it

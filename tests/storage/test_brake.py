@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from storage import audit, brake, suppressions
+from storage import audit, brake, engine, suppressions
 from storage.audit import ChainBroken
 from storage.brake import Pulled, What
+from storage.engine import Unusable
 from storage.write import write
 from tests.ledgers import Books
 
@@ -89,3 +90,18 @@ def test_what_is_changed_behind_our_back_is_found(ledger: Books, edit: str) -> N
         db.exec_driver_sql(edit)
     with pytest.raises(ChainBroken, match="meta"):
         now_pulled(ledger)
+
+
+def test_code_that_does_not_know_the_brake_is_kept_out_once_it_was_pulled(
+    ledger: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would act all the same, and take the seal for broken, or break it."""
+    with monkeypatch.context() as older:
+        older.setattr(engine, "REVISION", "0004")
+        with ledger.ledger.connect() as db:
+            engine.verify_identity(lambda sql: db.exec_driver_sql(sql).scalar(), ledger.ledger.site_key)
+    with write(ledger.ledger, NOW, "test") as w:
+        brake.set_to(w, ["bounces"], [], "a storm")
+    monkeypatch.setattr(engine, "REVISION", "0004")
+    with pytest.raises(Unusable, match="newer version"), ledger.ledger.connect() as db:
+        engine.verify_identity(lambda sql: db.exec_driver_sql(sql).scalar(), ledger.ledger.site_key)

@@ -171,3 +171,18 @@ def test_a_pulled_brake_and_a_webhook_in_trouble_are_seen(ledger: Books) -> None
     found = sights.sight(ledger.ledger, [])
     assert dict(found.pulled) == {"complaints": NOW}
     assert dict(found.hooks) == {"crm": HookSight("connect: refused", 0), "gone": HookSight("", 1)}
+
+
+@IN_A_FILE
+def test_where_a_day_begins_is_found_without_walking_over_the_record(ledger: Books) -> None:
+    opted_out(ledger, "ann@example.com", NOW)
+    asked: list[str] = []
+    with ledger.ledger.reading() as db:
+        raw = db.connection.driver_connection
+        assert raw is not None
+        raw.set_trace_callback(asked.append)
+        assert sights.first_since(db, seconds(NOW)) == 1
+        raw.set_trace_callback(None)
+        plans = [row[3] for query in asked for row in db.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}")]
+    assert len(asked) > 1
+    assert not any(plan.startswith("SCAN audit") for plan in plans), plans

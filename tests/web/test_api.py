@@ -7,12 +7,14 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
+from unittest.mock import Mock
 
 import pytest
 
-from daemon import events
+from daemon import events, hand
 from daemon.web.api import models
-from storage import audit, incoming, pages, refusals
+from storage import audit, deferral, incoming, pages, refusals
+from storage.engine import Unavailable
 from storage.refusals import Refusal
 from storage.terms import REASONS, SOURCES, Reason
 from storage.write import write
@@ -380,6 +382,28 @@ def test_without_a_database_nothing_is_said_of_anybody(ledger: Books, program: P
         assert (told.status, told.is_problem, told.headers["retry-after"]) == (503, True, "5")
         assert "away" not in told.fact["detail"]
     away.rename(there)
+    assert program.post("/suppressions", {"address": ANN}).status == 201
+
+
+def test_of_a_change_that_was_carried_out_it_is_not_said_that_nothing_has_happened(
+    ledger: Books, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database went away between the commit and what the answer has to say of it."""
+    ledger.suppress(ANN)
+    with monkeypatch.context() as away:
+        away.setattr(hand, "left_standing", Mock(side_effect=Unavailable("away")))
+        told = program.post("/lift", {"address": ANN, "because": "x"}, "Idempotency-Key: one")
+    assert (told.status, "nor whether a change was carried out" in told.fact["detail"]) == (503, True)
+    again = program.post("/lift", {"address": ANN, "because": "x"}, "Idempotency-Key: one")
+    assert (again.status, again.fact["lifted"]) == (200, ["opt-out"])
+
+
+def test_while_a_restore_has_left_a_gap_nobody_is_said_to_be_clear(ledger: Books, program: Program) -> None:
+    with write(ledger.ledger, datetime.now(UTC), "test") as w:
+        deferral.begin(w, 1)
+    for told in (program.post("/check", {"addresses": [ANN]}), program.show(ANN), program.get("/suppressions")):
+        assert (told.status, told.is_problem) == (503, True)
+    assert program.get("/changes").status == 200
     assert program.post("/suppressions", {"address": ANN}).status == 201
 
 

@@ -40,6 +40,7 @@ OPERATIONS: Final[dict[str, tuple[str, str, Any, Right]]] = {
     "showRejects": ("GET", "/imports/1/rejects", None, "import"),
     "stats": ("GET", "/stats", None, "check"),
 }
+RIGHTS: Final[dict[str, set[Right]]] = {"shop": {"suppress"}, "desk": {"suppress", "lift"}}
 PUBLIC: Final = {"health"}
 JSON: Final = "Content-Type: application/json"
 
@@ -72,6 +73,20 @@ def test_each_operation_takes_its_right_and_no_other(ledger: Books) -> None:
                 assert f"'{right}'" in told.fact["detail"]
                 assert told.headers["www-authenticate"].endswith(f'error="insufficient_scope", scope="{right}"')
                 assert program.web.audit_rows() == before
+
+
+def test_who_may_only_suppress_gives_nothing_back(ledger: Books) -> None:
+    ledger.suppress(ANN)
+    only, both = (Holder(n, f"token-of-{n}-{n}-{n}", frozenset(r)) for n, r in RIGHTS.items())
+    wish = {"address": ANN, "list": "offers", "reason": "wanted"}
+    with called(ledger, only, both) as program:
+        before = program.web.audit_rows()
+        told = Program(program.web, only.secret).post("/suppressions", wish)
+        assert (told.status, told.is_problem, "'lift'" in told.fact["detail"]) == (403, True, True)
+        assert program.web.audit_rows() == before
+        assert program.check(ANN, list_id="offers")[0]["suppressed"] is True
+        assert Program(program.web, both.secret).post("/suppressions", wish).status == 201
+        assert program.check(ANN, list_id="offers")[0]["suppressed"] is False
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

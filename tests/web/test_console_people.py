@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
+from daemon.web.context import Holder
 from storage import deferral, incoming, newest, refusals, suppressions
 from storage.address import parse
 from storage.incoming import Place
@@ -19,7 +20,7 @@ from storage.terms import ALL, Reason
 from storage.write import write
 from tests.ledgers import Books, bring
 from tests.web.rooms import rooms, text_of
-from tests.web.support import ANN, Answer, Door
+from tests.web.support import ANN, Answer, Door, door, whole
 from tests.web.visitor import LOOKER, Visitor
 
 BOB = "bob@customer.example"
@@ -318,6 +319,18 @@ def test_what_is_not_accepted_keeps_what_was_typed(
     assert "keep &lt;me&gt;" in page.body
     assert f'value="{fields["address"]}"' in page.body
     assert web.audit_rows() == 0
+
+
+def test_who_may_only_suppress_gives_nothing_back(ledger: Books) -> None:
+    clerk = Holder("clerk", "a clerk's password", frozenset({"check", "suppress"}))
+    with door(ledger, whole(ledger, operators={clerk.name: clerk})) as web:
+        visitor = Visitor(web, clerk.name, clerk.secret)
+        ledger.suppress(ANN)
+        assert 'value="opt-out"' in asked(visitor, BOB).body
+        assert 'value="wanted"' not in asked(visitor, BOB).body.partition('name="reason"')[2]
+        before = web.audit_rows()
+        assert visitor.post("/console/suppress", address=ANN, list="offers", reason="wanted").status == 403
+        assert (web.audit_rows(), web.standing()) == (before, [(ALL, Reason.OPT_OUT)])
 
 
 def test_a_whole_provider_only_with_a_tick(web: Door, admin: Visitor) -> None:

@@ -465,3 +465,24 @@ def test_rows_of_which_no_hook_is_told_cost_no_writing(
     at.books.suppress(ANN)
     until(lambda: at.place().reached == 5)
     assert crm.heard == []
+
+
+def test_after_a_restore_under_a_running_hook_nothing_new_is_left_out(at: Hooks, crm: Receiver) -> None:
+    """Audit numbers are given a second time."""
+    at.begin("crm")
+    at.start(hook(crm))
+    at.books.suppress(ANN)
+    until(lambda: at.place().reached == 1)
+    path = at.books.ledger.path
+    backup = path.with_name("backup.db")
+    with at.books.ledger.connect() as db:
+        db.exec_driver_sql("VACUUM INTO ?", (str(backup),))
+    for number in range(5):
+        at.books.suppress(f"lost{number}@customer.example")
+    until(lambda: at.place().reached == 6)
+    for name in ("", "-wal", "-shm"):
+        path.with_name(path.name + name).unlink(missing_ok=True)
+    backup.rename(path)
+    at.books.suppress(BOB)
+    crm.until(lambda: [c["address"] for c in crm.heard[6:]] == [BOB])
+    until(lambda: at.place().reached == 2)

@@ -31,11 +31,16 @@ def let_in(request: Request, right: Right) -> Holder:
     if holder is None:
         headers = {"WWW-Authenticate": f'{_REALM}, error="invalid_token"'}
         raise HTTPException(401, "There is no such token.", headers)
-    if right not in holder.rights:
-        headers = {"WWW-Authenticate": f'{_REALM}, error="insufficient_scope", scope="{right}"'}
-        raise HTTPException(403, f"This takes the right {right!r}, which the token does not have.", headers)
+    demand(holder, right)
     request.state.program = holder
     return holder
+
+
+def demand(program: Holder, right: Right) -> None:
+    """Raises HTTPException (403) if the program has not this right."""
+    if right not in program.rights:
+        headers = {"WWW-Authenticate": f'{_REALM}, error="insufficient_scope", scope="{right}"'}
+        raise HTTPException(403, f"This takes the right {right!r}, which the token does not have.", headers)
 
 
 def _known(programs: tuple[Holder, ...], token: str) -> Holder | None:

@@ -45,7 +45,7 @@ async def listing(request: Request, asked: Annotated[models.Asked, Query()]) -> 
         rows, after = pages.listing(db, wanted, asked.limit, beyond)
         return {"suppressions": [telling.listed(row, numbers) for row in rows], "next": _cursor(after)}
 
-    return await looked_up(request, question)
+    return await looked_up(request, question, of_people=True)
 
 
 def _cursor(place: Place | None) -> str | None:

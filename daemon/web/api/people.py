@@ -15,7 +15,7 @@ from daemon.gate import Gate
 from daemon.hand import Hand, Refused
 from daemon.web.api import models
 from daemon.web.api.answering import answer, encoded, looked_up, person_of, told
-from daemon.web.api.callers import actor_of
+from daemon.web.api.callers import actor_of, demand, program_of
 from daemon.web.api.guarding import Guarded, takes
 from daemon.web.api.problems import Wrong, may_come
 from daemon.web.api.repeating import Key, committed
@@ -103,8 +103,11 @@ def _read(text: str) -> Address | NotAnAddress:
 async def suppress(request: Request, body: models.Wish, idempotency_key: Key = None) -> Response:
     """On disk when it is answered: the relay refuses this person from then on. `@example.com`: a domain with its subdomains.
 
-    Nothing is widened or narrowed by it: each reason stands by itself, until it is lifted.
+    Nothing is widened or narrowed by it: each reason stands by itself, until it is lifted. The reason `wanted` gives back
+    (one list is mailed again to somebody who left everything), so it takes the right `lift`, too.
     """
+    if body.reason == "wanted":
+        demand(program_of(request), "lift")
     person, wish = person_of(body.address, pointer="/address"), _wish(body)
     act = partial(_suppress, _hand(request), person, wish)
     try:
@@ -208,7 +211,7 @@ async def show(request: Request, address: str) -> Response:
     """What stands against this address, and all that ever happened. Of somebody unknown both are empty."""
     person = person_of(_as_sent(request, address), parameter="address")
     site_key = context_of(request).ledger.site_key
-    return await looked_up(request, lambda db, numbers: telling.story(db, site_key, person, numbers))
+    return await looked_up(request, lambda db, numbers: telling.story(db, site_key, person, numbers), of_people=True)
 
 
 def _as_sent(request: Request, address: str) -> str:

@@ -37,7 +37,7 @@ _WHAT_HAPPENED: Final = {
     422: "Something in the request is not as it must be.",
     429: "Too many requests of this program at once.",
     507: "There is no room on the disk for the list.",
-    503: "The database cannot be asked just now: nothing is known, and nothing has happened.",
+    503: "The database cannot be asked just now: nothing is known, nor whether a change was carried out. Send it again.",
 }
 
 Mistake = Mapping[str, str]  # "pointer" (RFC 6901, into the body) or "parameter", and "detail"

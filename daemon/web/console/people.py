@@ -138,6 +138,8 @@ def _line(line: Line, numbers: dict[str, int]) -> dict[str, Any]:
 
 async def _suppress(visit: Visit) -> Response:
     entry = _entry(visit)
+    if entry.reason == "wanted" and not visit.may("lift"):  # it gives back: one list is mailed again
+        return visit.page("refused.html", HTTPStatus.FORBIDDEN, right="lift")
     try:
         who = hand.person(entry.address)
         wish = hand.Wish(entry.list or None, entry.reason, entry.source, entry.note)
