@@ -335,3 +335,11 @@ def test_no_password_is_so_long_that_composing_it_keeps_others_waiting(web: Door
         body=f"{body}--x--\r\n".encode(),
     )
     assert answer.status == 413
+
+
+@pytest.mark.parametrize("path", ["/console/login", "/console/", "/api/v1/health", "/nothing"])
+def test_a_cookie_full_of_backslashes_keeps_nobody_waiting(web: Door, path: str) -> None:
+    for value in ("\\" * 60_000, '\\"' * 30_000, "\\111" * 15_000):
+        began = time.monotonic()
+        assert web.ask("GET", path, f'Cookie: a="{value}"', host="localhost").status < 500
+        assert time.monotonic() - began < 1
