@@ -29,6 +29,7 @@ _PLAIN = re.compile(
     r'([^\x00-\x20\x7f-\x9f"<>()\[\]\\,;:@]{1,64})@([A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*)\.?\Z'
 )
 _QUOTED_LOCAL = re.compile(r'"((?:[^\x00-\x1f\x7f"\\]|\\[^\x00-\x1f\x7f]){0,128})"\Z')
+_LONGEST_LOCAL = 4 * 128  # characters that may become 128 octets: none is composed of more than four (Unicode 15)
 _BARE_LOCAL = re.compile(r'[^\x00-\x20\x7f-\x9f"<>()\[\]\\,;:@]{1,64}\Z')
 _ASCII_DOMAIN = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\Z")
 _LITERAL = re.compile(r"\[[A-Za-z0-9:.\-]{2,60}\]\Z")
@@ -102,6 +103,8 @@ def parse(text: str) -> Address:
 
 
 def _local(text: str) -> str:
+    if len(text) > _LONGEST_LOCAL:  # before it is composed, which takes the square of a row of accents
+        raise NotAnAddress("the part before the @ is empty or too long")
     text = unicodedata.normalize("NFC", text)  # first: it can make a text longer, or a `;` of a Greek question mark
     try:
         octets = len(text.encode())

@@ -15,11 +15,11 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import tomllib
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from daemon.mail.composing import composed
 from daemon.mail.patterns import pattern
 
 CLAUSE_LIMIT: Final = 80  # words of a clause that are looked at
@@ -53,8 +53,8 @@ def fold(text: str) -> str:
     """Lower case, without accents and the like: as people type who are in a hurry."""
     if text.isascii():
         return text.lower()
-    folded = unicodedata.normalize("NFKD", text.casefold()).translate(_MARKS).translate(_LETTERS)
-    return unicodedata.normalize("NFC", folded)
+    folded = composed(text.casefold(), "NFKD").translate(_MARKS).translate(_LETTERS)
+    return composed(folded)
 
 
 def tokens(text: str) -> list[str]:

@@ -6,12 +6,12 @@ knows the quoted lines it follows, so that "yes, do that" can be understood.
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final, Literal
 
 from daemon.mail import marks
+from daemon.mail.composing import composed
 from daemon.mail.header_names import LABEL_OF
 
 TEXT_LIMIT: Final = 400_000  # characters of readable text that are looked at
@@ -50,7 +50,7 @@ def clean(text: str) -> str:
     """Without invisible characters, full-width letters folded, line ends and spaces made plain."""
     text = text.translate(_INVISIBLE)
     if not text.isascii():
-        text = unicodedata.normalize("NFC", text)
+        text = composed(text)
         text = text.translate(_FULL_WIDTH)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 

@@ -20,6 +20,7 @@ from storage.engine import Unavailable, Unusable
 
 KEPT_SECONDS: Final = 1800.0  # after its end
 _MOST: Final = 100
+MOST_EACH: Final = 20  # of one operator, that have not ended: they take turns in one thread
 _AWAY: Final = "The database could not be asked. What was done by then stays done; try again in a minute."
 _STOPPED: Final = "The daemon was stopped meanwhile. What was done by then stays done; doing it again does the rest."
 _BUG: Final = "That went wrong, and it is our bug: the log of the daemon has it. What was done by then stays done."
@@ -84,6 +85,10 @@ class Errands:
         errand.stopping = self._stopping
         start(lambda: _run(errand, work))
         return errand
+
+    def has_enough(self, operator: str) -> bool:
+        """Must this operator wait until some of theirs have ended?"""
+        return sum(e.operator == operator and not e.is_over for e in self._all.values()) >= MOST_EACH
 
     def find(self, number: str, operator: str) -> Errand | None:
         """The errand of this operator; None: there is no such one (any more)."""

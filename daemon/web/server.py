@@ -21,6 +21,7 @@ from daemon.web.workers import Workers
 
 MAX_CONNECTIONS: Final = 500  # each is a file descriptor, of which the relay needs some too
 PATIENCE_SECONDS: Final = 10.0  # for a request to arrive, and for an answer to be read
+_UNREAD: Final = 3  # times in a row that a look finds nothing of an answer taken; a slow line takes some in between
 _STOP_SECONDS: Final = 10  # for the answers under way
 
 
@@ -30,6 +31,7 @@ class _Patient(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         self._seen: Any = None
+        self._unread = 0
         self._look_again()
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
@@ -38,12 +40,19 @@ class _Patient(H11Protocol):
         self._looking.cancel()
         super().connection_lost(exc)
 
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unread = 0
+
     def _look_again(self) -> None:
         self._looking = self.loop.call_later(PATIENCE_SECONDS, self._look)
 
     def _look(self) -> None:
-        """Since the last look no request was begun, and none waits for us: the client is slow, or dead."""
-        if self.cycle is self._seen and (self.cycle is None or self.cycle.response_complete):
+        """Since the last look no request was begun, and none waits for us; or we wait for our answer to be read: the client
+        is slow, or dead."""
+        idle = self.cycle is self._seen and (self.cycle is None or self.cycle.response_complete)
+        self._unread = self._unread + 1 if self.flow.write_paused else 0
+        if idle or self._unread >= _UNREAD:
             self.transport.abort()
         else:
             self._seen = self.cycle

@@ -313,3 +313,15 @@ def test_the_same_person_has_one_digest_in_the_logs_and_never_the_address() -> N
     assert one.plain == "A.nn+x@gmail.com"
     assert "gmail" not in repr(one)
     assert KEY.who("not an address\udc80").digest != one.digest
+
+
+@pytest.mark.parametrize("marks", ["\u0345\u0334", "\u0345" * 2 + "\u0334" * 2])
+def test_a_long_row_of_accents_is_no_address_and_keeps_nobody_waiting(marks: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(NotAnAddress, match="too long"):
+        parse(f"a{marks * 50_000}@x.example")
+    assert time.monotonic() - began < 0.5
+
+
+def test_what_is_short_once_it_is_composed_is_an_address() -> None:
+    assert parse("\u03b1\u0314\u0342\u0345" * 40 + "@x.example").local == "\u1f87" * 40

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 import re
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
 
+from daemon.web.errands import MOST_EACH
 from storage import brake, suppressions
 from storage.address import parse
 from storage.terms import ALL, Reason
@@ -178,3 +180,21 @@ def test_looking_changes_nothing(web: Door, admin: Visitor, imported: Books) -> 
     assert admin.get("/console/undo/count?cause=hard-bounce").status == 405
     assert admin.get("/console/brake?what=bounces&to=pull&because=x").status == 405
     assert web.audit_rows() == rows
+
+
+def test_nobody_begins_more_than_the_one_thread_can_soon_do(web: Door, admin: Visitor) -> None:
+    go_on = threading.Event()
+    web.loop.call_soon_threadsafe(web.server._workers.begin, go_on.wait)
+    try:
+        begun = [admin.post("/console/undo/count", cause="opt-out").status for _ in range(MOST_EACH + 1)]
+        assert begun == [303] * MOST_EACH + [429]
+        other = Visitor(web)  # the same operator in another browser
+        assert other.post("/console/undo/count", cause="opt-out").status == 429
+    finally:
+        go_on.set()
+
+
+def test_what_is_said_to_somebody_who_never_looks_is_not_kept_for_ever(admin: Visitor) -> None:
+    for _ in range(25):
+        assert admin.post("/console/brake", what="bounces", to="release", because="x").status == 303
+    assert admin.get("/console/undo").body.count("It was so already") == 20

@@ -19,7 +19,7 @@ from daemon.web.console import sessions
 from daemon.web.console.access import fits_password
 from daemon.web.context import Context, Holder
 from tests.ledgers import Books
-from tests.web.support import ADMIN, FORM, Answer, Door, door, whole
+from tests.web.support import ADMIN, FORM, Answer, Door, door, read_answer, whole
 from tests.web.visitor import LOOKER, Visitor
 
 
@@ -312,3 +312,34 @@ def test_a_database_that_is_away_is_told_as_that(ledger: Books, monkeypatch: pyt
         answer = visitor.get("/console/")
     assert answer.status == 503
     assert "database could not be asked" in answer.body
+
+
+def test_a_form_in_chunks_is_not_read_whatever_length_it_states(web: Door) -> None:
+    head = "POST /console/login HTTP/1.1", "Host: localhost", "Connection: close", f"Content-Type: {FORM}"
+    body = b"a=" + b"x" * 500_000 + b"&"
+    chunks = (b"%x\r\n%s\r\n" % (len(body), body)) * 4 + b"0\r\n\r\n"
+    said = "\r\n".join([*head, "Content-Length: 10", "Transfer-Encoding: chunked", "", ""]).encode()
+    assert read_answer(web.raw(said + chunks)).status == 411
+
+
+def test_no_password_is_so_long_that_composing_it_keeps_others_waiting(web: Door) -> None:
+    """NFC takes the square of a row of accents."""
+    visitor = outside(web)
+    parts = {"csrf_token": visitor.csrf_token, "username": "x", "password": "a" + "\u0345" * 14_000 + "\u0334" * 14_000}
+    body = "".join(f'--x\r\nContent-Disposition: form-data; name="{n}"\r\n\r\n{v}\r\n' for n, v in parts.items())
+    answer = web.ask(
+        "POST",
+        "/console/login",
+        "Content-Type: multipart/form-data; boundary=x",
+        *visitor._cookie(),
+        body=f"{body}--x--\r\n".encode(),
+    )
+    assert answer.status == 413
+
+
+@pytest.mark.parametrize("path", ["/console/login", "/console/", "/api/v1/health", "/nothing"])
+def test_a_cookie_full_of_backslashes_keeps_nobody_waiting(web: Door, path: str) -> None:
+    for value in ("\\" * 60_000, '\\"' * 30_000, "\\111" * 15_000):
+        began = time.monotonic()
+        assert web.ask("GET", path, f'Cookie: a="{value}"', host="localhost").status < 500
+        assert time.monotonic() - began < 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -214,3 +215,17 @@ def test_every_language_says_everything_with_the_same_blanks(lang: str) -> None:
     english, other = texts()["en"], texts()[lang]
     assert other.keys() == english.keys()
     assert {k: blanks(v) for k, v in other.items()} == {k: blanks(v) for k, v in english.items()}
+
+
+@pytest.mark.parametrize(
+    "header", ["en" + " " * 60_000 + "x", "en;" + " " * 60_000 + "x", "en-" + "a" * 60_000, "," * 60_000]
+)
+def test_a_long_wish_for_a_language_keeps_nobody_waiting(header: str) -> None:
+    began = time.monotonic()
+    assert language(header, "de") == "de"
+    assert time.monotonic() - began < 0.2
+
+
+@pytest.mark.parametrize("header", ["fr ; q=0.5", " fr\t;\tq=1.000 , en;q=0.9", "fr-CA"])
+def test_space_in_a_wish_for_a_language_means_nothing(header: str) -> None:
+    assert language(header, "de") == "fr"

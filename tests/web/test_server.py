@@ -178,6 +178,36 @@ def test_who_waits_for_our_disk_is_not(ledger: Books, monkeypatch: pytest.Monkey
         assert web.post(web.token()).status == 200
 
 
+def test_who_does_not_read_our_answers_is_hung_up_on(ledger: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "PATIENCE_SECONDS", 0.1)
+    asked = b"GET /static/style.css HTTP/1.1\r\nHost: x\r\n\r\n" * 50
+
+    def ask_on(client: socket.socket) -> None:
+        while True:
+            client.sendall(asked)
+
+    with door(ledger) as web, socket.create_connection((HOST, web.port), timeout=PATIENCE) as client:
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):  # and no TimeoutError of ours
+            ask_on(client)
+        assert web.ask("GET", "/healthz").status == 200
+
+
+def test_who_reads_our_answers_slowly_is_not(ledger: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "PATIENCE_SECONDS", 0.2)
+    asked = b"GET /static/style.css HTTP/1.1\r\nHost: x\r\n\r\n"
+    last = asked.replace(b"Host: x", b"Host: x\r\nConnection: close")
+    with door(ledger) as web, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(PATIENCE)
+        client.connect((HOST, web.port))
+        client.sendall(asked * 500 + last)
+        heard, began = b"", time.monotonic()
+        while piece := client.recv(1 << 17):
+            heard += piece
+            time.sleep(0.001 if time.monotonic() - began > 2 else 0.02)
+    assert heard.count(b"HTTP/1.1 200 OK") == 501
+
+
 def test_too_many_connections_are_closed_and_the_others_served(ledger: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 3)
     with door(ledger) as web, contextlib.ExitStack() as stack:

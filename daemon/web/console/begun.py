@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
@@ -11,7 +12,7 @@ from starlette.routing import Route
 
 from daemon.web.console.visit import Visit, room
 from daemon.web.context import workers_of
-from daemon.web.errands import Errand
+from daemon.web.errands import MOST_EACH, Errand
 from daemon.web.rendering import SECURITY
 
 PATH: Final = "/console/begun"
@@ -19,8 +20,16 @@ _AGAIN: Final = 2  # s until the page asks again
 
 
 def begin(visit: Visit, title: str, template: str, work: Callable[[Errand], Any], **known: Any) -> Response:
-    """Have something done that takes long, and go to its page. `template`: of what came of it, with these facts."""
+    """Have something done that takes long, and go to its page. `template`: of what came of it, with these facts.
+
+    Raises HTTPException (429) where too much of this operator's waits already.
+    """
     workers = workers_of(visit.request)
+    if workers.errands.has_enough(visit.operator.name):
+        sentence = (
+            f"{MOST_EACH} things that you have begun have not ended yet. Nothing was begun: try again when some have."
+        )
+        raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, sentence)
     errand = workers.errands.begin(workers.begin, Errand(visit.operator.name, title, template, known), work)
     return visit.go(f"{PATH}/{errand.number}")
 

@@ -16,13 +16,15 @@ from starlette.routing import Route
 
 from daemon import events
 from daemon.web.console import access
-from daemon.web.console.forms import MAX_FORM, form_of, is_same
+from daemon.web.console.forms import form_of, is_same
 from daemon.web.console.guesses import SECONDS, Guesses, TooMany
 from daemon.web.console.visit import LOGIN, Visit, room, stranger
 from daemon.web.context import Holder, context_of
 from daemon.web.rendering import SECURITY, render
 
 HOME: Final = "/console/"
+# Octets of the form: everybody may send it, and to compose accents (NFC) takes the square of a long row of them.
+_MAX_LOGIN: Final = 8 * 1024
 _BROWSER: Final = "optoutd_browser"  # a random number of this browser; the form must bring what only we make of it
 _MADE_BY_US: Final = re.compile(r"[A-Za-z0-9_-]{32}")
 _SECRET: Final = secrets.token_bytes(32)
@@ -46,7 +48,7 @@ def _in() -> Response:
 
 
 async def _log_in(request: Request) -> Response:
-    form = await form_of(request, MAX_FORM)
+    form = await form_of(request, _MAX_LOGIN)
     name, password, brought = (str(form.get(n, "")) for n in ("username", "password", "csrf_token"))
     browser = _browser(request)
     if not browser or not is_same(brought, _token_of(browser)):

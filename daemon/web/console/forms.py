@@ -26,18 +26,27 @@ _KINDS: Final = re.compile(
 
 async def form_of(request: Request, longest: int) -> FormData:
     """The fields of a form. Raises HTTPException: 411 without a length, 413 for too much, 415 for no form, 408, 400."""
-    stated = request.headers.get("content-length", "")
-    if not (stated.isascii() and stated.isdecimal()) or len(stated) > 12:
-        raise HTTPException(HTTPStatus.LENGTH_REQUIRED)
-    if int(stated) > longest:
+    length = length_of(request)
+    if length > longest:
         raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"At most {longest:,} octets can be sent here.")
     if not _KINDS.fullmatch(request.headers.get("content-type", "").strip()):
         raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "That is no form.")
     try:
-        async with asyncio.timeout(_SECONDS + int(stated) / _OCTETS):
+        async with asyncio.timeout(_SECONDS + length / _OCTETS):
             return await request.form(max_files=1, max_fields=_FIELDS)
     except (TimeoutError, ClientDisconnect):
         raise HTTPException(HTTPStatus.REQUEST_TIMEOUT) from None
+
+
+def length_of(request: Request) -> int:
+    """How many octets the body has. Raises HTTPException (411) if nobody can know.
+
+    Where both are given, chunks count and not the stated length (RFC 9112 6.3), so that it would bound nothing.
+    """
+    stated = request.headers.get("content-length", "")
+    if not (stated.isascii() and stated.isdecimal()) or len(stated) > 15 or "transfer-encoding" in request.headers:
+        raise HTTPException(HTTPStatus.LENGTH_REQUIRED)
+    return int(stated)
 
 
 def is_same(brought: object, expected: str) -> bool:

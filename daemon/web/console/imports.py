@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from daemon.exchange.asking import Asked
 from daemon.exchange.formats import FORMATS
+from daemon.web.console.forms import length_of
 from daemon.web.console.visit import Visit, refuse_forged, room
 from daemon.web.context import workers_of
 from daemon.web.multipart import read_form
@@ -78,10 +79,7 @@ async def _brought(visit: Visit) -> Response:
 async def _taken_in(visit: Visit, given: dict[str, str]) -> Upload:
     """Raises Refused, and HTTPException for what is not a form of ours. `given`: gets what was said beside the file."""
     request, context, uploads = visit.request, visit.context, uploads_of(visit.request)
-    stated = request.headers.get("content-length", "")
-    if not stated.isdecimal() or len(stated) > 15:
-        raise HTTPException(HTTPStatus.LENGTH_REQUIRED)
-    if int(stated) > visit.inside.max_upload + _BESIDE:
+    if length_of(request) > visit.inside.max_upload + _BESIDE:
         raise too_large(visit.inside.max_upload)
 
     def may(fields: dict[str, str]) -> None:

@@ -28,6 +28,7 @@ from daemon.web.workers import Workers
 from storage.engine import Unavailable, Unusable
 
 LOGIN: Final = "/console/login"
+_MOST_SAID: Final = 20  # sentences that wait for the next page
 # (path, name, the right it takes) of the rooms in the navigation.
 ROOMS: Final[tuple[tuple[str, str, Right], ...]] = (
     ("/console/", "Overview", "check"),
@@ -98,6 +99,7 @@ class Visit:
         """On to another page (303), which then says this once."""
         if said:
             self.session.said.append(said)
+        del self.session.said[:-_MOST_SAID]  # of a program that never looks at a page
         asked = f"?{urlencode({k: v for k, v in query.items() if v})}" if any(query.values()) else ""
         return RedirectResponse(path + asked, HTTPStatus.SEE_OTHER, SECURITY)
 
