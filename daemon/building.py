@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, get_args
 
@@ -20,6 +20,7 @@ from daemon.opening import lookup_of, now
 from daemon.upstream import Pool
 from daemon.values import Right
 from daemon.vitals import Vitals
+from daemon.web.console.access import why_unusable
 from daemon.web.context import Context as WebContext
 from daemon.web.context import Holder, Inside
 from storage.engine import Ledger
@@ -82,12 +83,13 @@ def web_context(
 
 def _inside(loaded: Loaded, ledger: Ledger, numbers: dict[str, int], vitals: Callable[[], Vitals]) -> Inside:
     config, web = loaded.config, loaded.config.web
+    operators, programs = holders(loaded)
     return Inside(
         open_gate=lambda: Gate(lookup_of(ledger), numbers),
         intake=intake_of(config, ledger, numbers),
         vitals=vitals,
-        operators={holder.name: holder for holder in _operators(loaded)},
-        programs=tuple(Holder(t.name, loaded.secret(t.token_file), frozenset(t.rights)) for t in web.token),
+        operators=operators,
+        programs=programs,
         settings=tuple(_settings(config.model_dump(exclude_unset=True))),
         uploads=loaded.scratch,
         max_upload=web.max_upload,
@@ -97,13 +99,26 @@ def _inside(loaded: Loaded, ledger: Ledger, numbers: dict[str, int], vitals: Cal
     )
 
 
-def _operators(loaded: Loaded) -> Iterator[Holder]:
-    web = loaded.config.web
+def holders(loaded: Loaded) -> tuple[dict[str, Holder], tuple[Holder, ...]]:
+    """Who may come in: operators by name, and programs. Raises ConfigError for secrets that would let nobody in."""
+    web, problems = loaded.config.web, list[Problem]()
+
+    def holder(path: str, name: str, file: str, rights: Iterable[Right]) -> Holder:
+        secret = loaded.secret(file) if file else ""
+        if file and (why := why_unusable(secret)):
+            problems.append(Problem(path, f"{loaded.file(file)}: {why}"))
+        return Holder(name, secret, frozenset(rights))
+
+    operators = [
+        holder(f"web.operator[{n}].password_file", o.name, o.password_file, o.rights)
+        for n, o in enumerate(web.operator)
+    ]
     if web.admin_password_file:
-        yield Holder("admin", loaded.secret(web.admin_password_file), frozenset(get_args(Right)))
-    for operator in web.operator:
-        secret = loaded.secret(operator.password_file) if operator.password_file else ""
-        yield Holder(operator.name, secret, frozenset(operator.rights))
+        operators.append(holder("web.admin_password_file", "admin", web.admin_password_file, get_args(Right)))
+    programs = [holder(f"web.token[{n}].token_file", t.name, t.token_file, t.rights) for n, t in enumerate(web.token)]
+    if problems:
+        raise ConfigError(problems)
+    return {o.name: o for o in operators}, tuple(programs)
 
 
 def _settings(tables: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, str]]:

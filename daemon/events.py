@@ -360,6 +360,11 @@ def console_entered(operator: str, peer: str) -> None:
     log.bound.info("console_entered", operator=operator, peer=peer)
 
 
+def operators_shut_out(listen: str) -> None:
+    """The config has operators or tokens, but `web.listen` can be reached by others: neither console nor API is there."""
+    log.bound.warning("operators_shut_out", listen=listen)
+
+
 def console_login_refused(peer: str) -> None:
     """A wrong name or password at the console, from this IP address."""
     log.bound.warning("console_login_refused", peer=peer)

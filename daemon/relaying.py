@@ -54,7 +54,7 @@ def check(loaded: Loaded) -> None:
     """What only the files can tell: certificates, keys, passwords, secrets of webhooks. Raises ConfigError with all that is wrong."""
     problems: list[Problem] = []
     relay = (listening, pool) if loaded.config.upstream is not None else ()
-    for build in (building.hooks, *relay):
+    for build in (building.hooks, building.holders, *relay):
         try:
             build(loaded)
         except ConfigError as error:

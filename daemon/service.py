@@ -203,6 +203,10 @@ class Service:
             except OSError as why:
                 raise Busy(f"web.{option}: {why.strerror or why}") from None
             self.webs.append((listen, server))
+            settings = self.loaded.config.web
+            wanted = settings.admin_password_file or settings.operator or settings.token
+            if option == "listen" and wanted and not is_loopback(host_port(listen)[0]):
+                events.operators_shut_out(listen)
 
     def _web_context(self, listen: str) -> WebContext:
         """Operators come to `web.listen`, and there only where nobody else can reach it."""
@@ -317,7 +321,7 @@ class Service:
             events.reload_refused([f"{path}: cannot change without a restart" for path in fixed])
             new = reloading.keep(old, new)
             fresh = Loaded(new, fresh.path)
-        hooks = building.hooks(fresh)
+        hooks, _ = building.hooks(fresh), building.holders(fresh)  # before anything changes
         if self.numbers is not None:
             self.numbers = await asyncio.to_thread(number_lists, self.ledger, new)
             self.gate = self.gate.renumbered(self.numbers)

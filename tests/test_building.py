@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from daemon import building
-from daemon.config import Config, House, Loaded
+from daemon.config import Config, ConfigError, House, Loaded
 from daemon.mail import tokens
 from daemon.options import Web
 from daemon.upstream import Endpoint, Pool
@@ -37,3 +37,19 @@ def test_the_pages_know_the_colour_and_the_proxies(ledger: Books) -> None:
     config = Config(house=House(name="Quill"), web=Web(colour="#aa0022", trusted_proxies=("10.0.0.0/8",)))
     made = building.web_context(Loaded(config, Path("/etc/optoutd/config.toml")), ledger.ledger, ledger.numbers, None)
     assert (made.colour, made.trusted_proxies) == ("#aa0022", ("10.0.0.0/8",))
+
+
+@pytest.mark.parametrize(
+    ("secret", "said"),
+    [("", "is empty"), ("$argon2id$v=19$m=65536", "is no whole argon2 hash (`optoutd password` makes one)"), ("x", "")],
+)
+def test_a_password_file_that_lets_nobody_in_is_told(tmp_path: Path, secret: str, said: str) -> None:
+    (tmp_path / "admin").write_text(secret + "\n")
+    config = Config(house=House(name="Quill"), web=Web(admin_password_file="admin"))
+    loaded = Loaded(config, tmp_path / "optoutd.toml")
+    if not said:
+        assert building.holders(loaded)[0]["admin"].secret == secret
+        return
+    with pytest.raises(ConfigError) as told:
+        building.holders(loaded)
+    assert [str(p) for p in told.value.problems] == [f"web.admin_password_file: {tmp_path / 'admin'}: {said}"]

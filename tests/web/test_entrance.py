@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import time
 from collections.abc import Iterator
@@ -343,3 +344,34 @@ def test_a_cookie_full_of_backslashes_keeps_nobody_waiting(web: Door, path: str)
         began = time.monotonic()
         assert web.ask("GET", path, f'Cookie: a="{value}"', host="localhost").status < 500
         assert time.monotonic() - began < 1
+
+
+# ------------------------------------------------------------------ where somebody wanted to go
+
+
+def test_who_logs_in_gets_where_they_wanted_to_go(ledger: Books) -> None:
+    with door(ledger, whole(ledger)) as web:
+        visitor = Visitor(web, name="")
+        answer = visitor.get("/console/suppressions?q=ann@customer.example")
+        assert (answer.status, answer.headers["location"]) == (303, "/console/login")
+        visitor.get("/console/login")
+        answer = visitor.post("/console/login", username=ADMIN.name, password=ADMIN.secret)
+        assert answer.headers["location"] == "/console/suppressions?q=ann@customer.example"
+        visitor.get("/console/")
+        again = Visitor(web)
+        assert again.get("/console/").status == 200
+
+
+@pytest.mark.parametrize(
+    "way",
+    ["//evil.example/console/", "https://evil.example/", "/u/x", "/console/\r\nSet-Cookie: a=b", "/console\\@evil"],
+)
+def test_nobody_is_led_out_of_the_console(ledger: Books, way: str) -> None:
+    shown = base64.urlsafe_b64encode(way.encode()).decode()
+    with door(ledger, whole(ledger)) as web:
+        visitor = Visitor(web, name="")
+        visitor.get("/console/login")
+        name = next(n for n in visitor.cookies).replace("browser", "wanted")
+        visitor.cookies[name] = shown
+        answer = visitor.post("/console/login", username=ADMIN.name, password=ADMIN.secret)
+        assert answer.headers["location"] == "/console/"

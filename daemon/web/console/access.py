@@ -9,23 +9,30 @@ it does. From anybody else the field says nothing.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
+import re
 import unicodedata
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from argon2 import PasswordHasher
+from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError, VerificationError
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from daemon.web import clients
 from daemon.web.console.sessions import Session, Sessions, digest
 from daemon.web.context import Context, Holder, context_of, inside_of, workers_of
+from daemon.web.rendering import SECURITY
 
 _COOKIE: Final = "optoutd_session"
+_WANTED: Final = "optoutd_wanted"
+_WAY: Final = re.compile(r"/console/[!-~]*")  # nothing that a browser could take for another host
+_LONGEST_WAY: Final = 1_000
 _ARGON2: Final = "$argon2"
 
 
@@ -109,6 +116,18 @@ async def proved(request: Request, name: str, password: str) -> Holder | None:
     return operator if fits and operator is not None and operator.secret else None
 
 
+def why_unusable(secret: str) -> str:
+    """Why nobody can come in by what a password or token file holds; "" if somebody can."""
+    if not secret:
+        return "is empty"
+    if secret.startswith(_ARGON2):
+        try:
+            extract_parameters(secret)
+        except InvalidHashError:
+            return "is no whole argon2 hash (`optoutd password` makes one)"
+    return ""
+
+
 def fits_password(kept: str, given: str) -> bool:
     """Is `given` the password that is kept, as it is or as an argon2 hash? Whatever way its accents were typed."""
     given = composed(given)
@@ -159,6 +178,28 @@ def set_cookie(request: Request, response: Response, name: str, value: str, same
     """For as long as the browser is open."""
     named, secure = cookie_name(request, name), not _in_clear(request)
     response.set_cookie(named, value, path="/", secure=secure, httponly=True, samesite=samesite)
+
+
+def send_to_entrance(request: Request, entrance: str) -> Response:
+    """To the log-in, which leads back to where they wanted to go (`wanted`)."""
+    response = RedirectResponse(entrance, HTTPStatus.SEE_OTHER, SECURITY)
+    if request.method == "GET":
+        way = f"{request.url.path}?{request.url.query}".rstrip("?")
+        set_cookie(request, response, _WANTED, base64.urlsafe_b64encode(way.encode()[:_LONGEST_WAY]).decode(), "lax")
+    return response
+
+
+def wanted(request: Request, response: Response, home: str) -> str:
+    """Where somebody wanted to go who was sent to the entrance: a page of the console, else `home`. Asked once."""
+    name = cookie_name(request, _WANTED)
+    shown = request.cookies.get(name, "")
+    if shown:
+        response.delete_cookie(name, path="/")
+    try:
+        way = base64.urlsafe_b64decode(shown[: 2 * _LONGEST_WAY]).decode("ascii")
+    except ValueError:
+        return home
+    return way if _WAY.fullmatch(way) else home
 
 
 def _cookie(request: Request) -> str:

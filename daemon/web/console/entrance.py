@@ -40,11 +40,13 @@ async def login(request: Request) -> Response:
         return stranger(request, str(unknown))
     if entered is None:
         return _form(request, HTTPStatus.OK)
-    return access.tell_browser(request, _in(), entered.shown) if entered.shown else _in()
+    return access.tell_browser(request, _in(request), entered.shown) if entered.shown else _in(request)
 
 
-def _in() -> Response:
-    return RedirectResponse(HOME, HTTPStatus.SEE_OTHER, SECURITY)
+def _in(request: Request) -> Response:
+    response = RedirectResponse(HOME, HTTPStatus.SEE_OTHER, SECURITY)
+    response.headers["location"] = access.wanted(request, response, HOME)
+    return response
 
 
 async def _log_in(request: Request) -> Response:
@@ -64,7 +66,7 @@ async def _log_in(request: Request) -> Response:
         events.console_login_refused(client)
         return _form(request, HTTPStatus.FORBIDDEN)
     events.console_entered(operator.name, client)
-    return access.let_in(request, _in(), operator)
+    return access.let_in(request, _in(request), operator)
 
 
 async def _prove(request: Request, client: str, name: str, password: str) -> Holder | None:

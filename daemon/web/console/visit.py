@@ -118,7 +118,7 @@ def room(right: Right | None, within: Room, *, longest: int | None = MAX_FORM) -
         except access.Stranger as unknown:
             return stranger(request, str(unknown))
         if entered is None:
-            return RedirectResponse(LOGIN, HTTPStatus.SEE_OTHER, SECURITY)
+            return access.send_to_entrance(request, LOGIN)
         return _told(request, entered, await _answer(_visit(request, entered), right, within, longest))
 
     return endpoint
