@@ -27,6 +27,7 @@ from daemon.web.console.guesses import Guesses
 from daemon.web.console.sessions import Sessions
 from daemon.web.console.visit import wrong
 from daemon.web.context import Context, context_of
+from daemon.web.errands import Errands
 from daemon.web.guessing import Guesses as BadLinks
 from daemon.web.pages import Page
 from daemon.web.remembering import Remembering
@@ -113,6 +114,7 @@ class Outermost:
             "figures": metrics.Figures(),
             "uploads": self._uploads,
             "checks": Checks(app.state.workers),
+            "errands": Errands(app.state.workers),
         }
 
     def close(self) -> None:

@@ -132,5 +132,5 @@ def test_what_could_not_be_done_says_so(web: Door, admin: Visitor, monkeypatch: 
     monkeypatch.setattr(hand.Hand, "erase", away)
     admin.get(f"/console/erase?address={quote(ANN)}")
     page = ended(admin, admin.post("/console/erase", address=ANN, sure="yes"))
-    assert "The database could not be asked." in page.body
+    assert "the database could not be asked" in page.body
     assert "the disk is gone" not in page.body

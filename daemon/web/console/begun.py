@@ -10,8 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from daemon.web.console.visit import Visit, room
-from daemon.web.context import workers_of
-from daemon.web.errands import Errand
+from daemon.web.errands import Errand, errands_of
 from daemon.web.rendering import SECURITY
 
 PATH: Final = "/console/begun"
@@ -20,15 +19,14 @@ _AGAIN: Final = 2  # s until the page asks again
 
 def begin(visit: Visit, title: str, template: str, work: Callable[[Errand], Any], **known: Any) -> Response:
     """Have something done that takes long, and go to its page. `template`: of what came of it, with these facts."""
-    workers = workers_of(visit.request)
-    errand = workers.errands.begin(workers.begin, Errand(visit.operator.name, title, template, known), work)
+    errand = errands_of(visit.request).begin(Errand(visit.operator.name, title, template, known), work)
     return visit.go(f"{PATH}/{errand.number}")
 
 
 def _errand(visit: Visit) -> Errand:
     """Raises HTTPException: there is none of this number, or not of this operator."""
     number = visit.request.path_params["number"]
-    errand = workers_of(visit.request).errands.find(number, visit.operator.name)
+    errand = errands_of(visit.request).find(number, visit.operator.name)
     if errand is None:
         raise HTTPException(404)
     return errand
