@@ -21,6 +21,7 @@ from daemon import events
 from daemon.metrics import http_requests
 from daemon.web import console, health, metrics, public
 from daemon.web.api.app import PATH, api
+from daemon.web.badlinks import BadLinks
 from daemon.web.checks import Checks
 from daemon.web.console.access import is_misdirected
 from daemon.web.console.guesses import Guesses
@@ -28,7 +29,6 @@ from daemon.web.console.sessions import Sessions
 from daemon.web.console.visit import wrong
 from daemon.web.context import Context, context_of
 from daemon.web.errands import Errands
-from daemon.web.guessing import Guesses as BadLinks
 from daemon.web.pages import Page
 from daemon.web.remembering import Remembering
 from daemon.web.rendering import SECURITY, static_files
