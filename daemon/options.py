@@ -344,5 +344,3 @@ LATER: Final[dict[str, tuple[object, ...]]] = {
     "house.operators_mail": ("",),
     "mailbox.oauth2": (),
 }
-LATER_CHOICES: Final[dict[str, tuple[str, ...]]] = {}
-LATER_SECTIONS: Final = frozenset(p.partition(".")[0] for p in LATER if "." in p) - Config.model_fields.keys()
