@@ -339,7 +339,7 @@ class Config(Section):
     log: Log = Log()
 
 
-# What CONTRACT promises and this version lacks: path -> the values that are true of this version all the same.
+# What is announced and this version lacks: path -> the values that are true of this version all the same.
 LATER: Final[dict[str, tuple[object, ...]]] = {
     "house.operators_mail": ("",),
     "mailbox.oauth2": (),

@@ -420,7 +420,7 @@ def run(loaded: Loaded, ready: Callable[[Service], None] = lambda _: None) -> No
 
 
 def _numbers(loaded: Loaded, ledger: Ledger) -> dict[str, int] | None:
-    """Of the lists; None: the database is on another machine and away, which does not hold us back (CONTRACT 3)."""
+    """Of the lists; None: the database is on another machine and away, which does not hold us back."""
     try:
         return number_lists(ledger, loaded.config)
     except Unavailable as why:

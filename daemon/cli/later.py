@@ -1,4 +1,4 @@
-"""What CONTRACT 1 promises and this version lacks: refused with a sentence that says so, and not shown in the help."""
+"""What is announced and this version lacks: refused with a sentence that says so, and not shown in the help."""
 
 from __future__ import annotations
 
