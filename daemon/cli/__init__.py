@@ -150,9 +150,6 @@ def _misused(problem: TyperException) -> int:
         return USAGE
     context = getattr(problem, "ctx", None)
     command = context.command_path if context else "optoutd"
-    option = getattr(problem, "option_name", "")
-    if option in later.OPTIONS.get(command.removeprefix("optoutd "), ()):
-        return _say(f"{command.removeprefix('optoutd ')} {option} {later.NOT_YET}", USAGE)
     return _say(f"{sentence[:1].lower()}{sentence[1:].rstrip('.')} (see `{command} --help`)", USAGE)
 
 

@@ -11,7 +11,6 @@ from daemon.cli.common import USAGE, Stop
 NOT_YET: Final = "is not in this version yet"
 
 COMMANDS: Final = frozenset(("doctor",))
-OPTIONS: Final[dict[str, tuple[str, ...]]] = {}
 
 
 class Group(TyperGroup):
