@@ -321,7 +321,7 @@ class Log(Section):
 
 
 class Config(Section):
-    """The whole file. Only `service`, `doctor`, `demo` and `cli` see it; a door gets its own section plus house and lists."""
+    """The whole file. Only what composes and `cli` see it; a door gets its own section plus house and lists."""
 
     house: House
     list: tuple[MailingList, ...] = ()

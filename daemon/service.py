@@ -2,7 +2,7 @@
 
     config -> lock -> ledger -> relay, web (listen) -> mailbox threads -> jobs -> READY=1 ... SIGTERM -> the same backwards
 
-Only this file, doctor and demo know the whole config; a part gets its own section plus house and lists.
+Only what composes (tests/test_layers.py) and the command line know the whole config; a part gets its own section plus house and lists.
 """
 
 from __future__ import annotations
