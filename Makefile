@@ -42,8 +42,8 @@ check: $(STAMP) ## style, types, and who may import whom
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_layers.py
 
-bench: $(STAMP) ## measure lookups, enforcement, the relay, reading, memory and lists on this machine
-	@for script in lookup enforcement relay read soak storage; do $(BIN)/python bench/$$script.py $(ARGS) || exit; done
+bench: $(STAMP) ## measure lookups, enforcement, the relay, reading, memory, lists, pages and hooks on this machine
+	@for script in lookup enforcement relay read soak storage web hooks; do $(BIN)/python bench/$$script.py $(ARGS) || exit; done
 
 train: $(STAMP) ## train the model that helps to read mail anew (training/README.md)
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt -e '.[training]'
