@@ -12,11 +12,11 @@ import pytest
 
 from daemon import events
 from daemon.web.api import models
-from storage import audit, incoming, pages, refusals
+from storage import audit, pages, refusals
 from storage.refusals import Refusal
 from storage.terms import REASONS, SOURCES, Reason
 from storage.write import write
-from tests.ledgers import Books
+from tests.ledgers import Books, queued
 from tests.web.program import Program, called
 from tests.web.support import ANN
 
@@ -310,18 +310,7 @@ def test_refusals_from_now_on_begin_with_the_next(ledger: Books, program: Progra
 
 def _doubtful(ledger: Books, sender: str) -> int:
     with write(ledger.ledger, datetime.now(UTC), "test") as w:
-        return incoming.open_review(
-            w,
-            None,
-            received=w.now,
-            sender=sender,
-            addresses=[],
-            scope="all",
-            rules=["too-vague"],
-            words="stop it",
-            wish="review",
-            excerpt="please stop it",
-        )
+        return queued(w, sender=sender, rules=["too-vague"], words="stop it", excerpt="please stop it")
 
 
 def test_doubtful_mail_is_decided(ledger: Books, program: Program) -> None:

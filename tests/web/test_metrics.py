@@ -14,12 +14,12 @@ import pytest
 import daemon
 from daemon import events, metrics
 from daemon.vitals import MailboxVitals, Vitals
-from storage import census, incoming
+from storage import census
 from storage.address import SiteKey
 from storage.journal import Journal
 from storage.terms import Reason
 from storage.write import write
-from tests.ledgers import Books
+from tests.ledgers import Books, queued
 from tests.servers import program
 from tests.web.scraped import OPENMETRICS, families, scrape, value
 from tests.web.support import ANN, Door, door, whole
@@ -205,19 +205,7 @@ def test_the_ledger_in_numbers(ledger: Books) -> None:
     ledger.suppress("bob@customer.example")
     with write(ledger.ledger, NOW, "test") as w:
         for hours in (30, 2):
-            incoming.open_review(
-                w,
-                None,
-                received=NOW - timedelta(hours=hours),
-                sender="",
-                addresses=(),
-                scope="all",
-                rules=(),
-                words="",
-                language="",
-                excerpt="",
-                wish="review",
-            )
+            queued(w, NOW - timedelta(hours=hours))
         w.job_ran("back_up")
     made = replace(whole(ledger), now=lambda: NOW)
     with door(ledger, made) as web:
