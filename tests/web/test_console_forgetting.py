@@ -24,8 +24,8 @@ from tests.web.visitor import LOOKER, Visitor
 
 
 @pytest.fixture
-def web(ledger: Books, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
-    with rooms(ledger, monkeypatch) as opened:
+def web(ledger: Books) -> Iterator[Door]:
+    with rooms(ledger) as opened:
         yield opened
 
 

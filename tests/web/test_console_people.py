@@ -28,8 +28,8 @@ HOSTILE = '<script>alert(1)</script>\u202e"\x1b[31m'
 
 
 @pytest.fixture
-def web(ledger: Books, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
-    with rooms(ledger, monkeypatch) as opened:
+def web(ledger: Books) -> Iterator[Door]:
+    with rooms(ledger) as opened:
         yield opened
 
 

@@ -23,8 +23,8 @@ BOB = "bob@customer.example"
 
 
 @pytest.fixture
-def web(ledger: Books, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
-    with rooms(ledger, monkeypatch) as opened:
+def web(ledger: Books) -> Iterator[Door]:
+    with rooms(ledger) as opened:
         yield opened
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import daemon
 from daemon import events, metrics
+from daemon.events import failed
 from daemon.vitals import MailboxVitals, Vitals
 from storage import census
 from storage.address import SiteKey
@@ -152,7 +153,8 @@ def test_mail_that_was_read_and_how_soon_an_opt_out_was_committed(ledger: Books)
         assert (read(), other(), committed(), soon()) == (2, 1, 2, 1)
 
 
-def test_events_that_an_operator_must_hear_of(ledger: Books) -> None:
+def test_events_that_an_operator_must_hear_of(ledger: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "failed", failed)  # the event itself: nothing has broken
     with door(ledger, whole(ledger)) as web:
         names = ["promise_broken", "late_opt_outs", "upstream_possibly_duplicated", "backup_failures", "failures"]
         grown = {name: growth(web, f"optoutd_{name}_total") for name in names}
