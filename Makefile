@@ -42,8 +42,8 @@ check: $(STAMP) ## style, types, and who may import whom
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_layers.py
 
-bench: $(STAMP) ## measure lookups, enforcement, the relay, reading, memory, lists and pages on this machine
-	@for script in lookup enforcement relay read soak storage web; do $(BIN)/python bench/$$script.py $(ARGS) || exit; done
+bench: $(STAMP) ## measure lookups, enforcement, the relay, reading, memory, lists, pages and hooks on this machine
+	@for script in lookup enforcement relay read soak storage web hooks; do $(BIN)/python bench/$$script.py $(ARGS) || exit; done
 
 pictures: $(STAMP) ## take the pictures of docs/ anew
 	@OPTOUTD_PICTURES=docs/images $(BIN)/python -m pytest -q tests/browser/test_pictures.py -k 'not docs_show'

@@ -1,6 +1,7 @@
 """How many changes a second a webhook is told of, by a receiver on this machine that does nothing with them.
 
-    python bench/hooks.py [CHANGES]     5,000 of them unless told otherwise
+    python bench/hooks.py                   5,000 changes
+    python bench/hooks.py --changes 20000
 
 What there is to wait for elsewhere (the network, the receiver's own work) comes on top: one change is under way at a time.
 """
@@ -10,13 +11,13 @@ from __future__ import annotations
 import multiprocessing
 import socket
 import sys
-import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench import common
 from daemon import events
 from daemon.webhooks import Hook, Tellers, keys_in
 from storage import hooks, suppressions
@@ -45,13 +46,16 @@ def _reached(ledger: Ledger) -> int:
 
 def main() -> None:
     """Print the figure."""
+    options = common.parser(__doc__)
+    options.add_argument("--changes", type=int, default=5_000, help="changes (default 5,000)")
+    given = options.parse_args()
+    changes: int = given.changes
     events.configure("text", "warning")
-    changes = int(sys.argv[1]) if len(sys.argv) > 1 else 5_000
     listening = socket.create_server(("127.0.0.1", 0))
     receiver = multiprocessing.Process(target=_receive, args=(listening,), daemon=True)
     receiver.start()
-    with tempfile.TemporaryDirectory() as directory:
-        ledger = open_ledger(Path(directory, "optoutd.db"), Path(directory, "site.key"), allow_create=True)
+    with common.place(given) as work:
+        ledger = open_ledger(work / "optoutd.db", work / "site.key", allow_create=True)
         with write(ledger, datetime.now(UTC), "bench") as w:
             hooks.begin(w, "crm")
             for n in range(changes):

@@ -20,8 +20,6 @@ from pydantic import BaseModel, ValidationError
 from daemon import crosschecks
 from daemon.options import (
     LATER,
-    LATER_CHOICES,
-    LATER_SECTIONS,
     Bounce,
     Config,
     Endpoint,
@@ -266,20 +264,9 @@ def _options(data: dict[str, Any], at: str = "", name: str = "") -> Iterator[tup
 def _later(data: dict[str, Any]) -> Iterator[Problem]:
     for here, plain, value in _options(data):
         true_now = LATER.get(plain)
-        if (
-            true_now is not None
-            and value not in true_now
-            and list(value if isinstance(value, tuple) else "-") not in true_now
-        ):
+        if true_now is not None and value not in true_now:
             hint = f" (this version: {' or '.join(map(_toml, true_now))})" if true_now else ""
             yield Problem(here, f"not in this version yet{hint}")
-        if isinstance(value, str) and value in LATER_CHOICES.get(plain, ()):
-            yield Problem(here, f"{value!r} is not in this version yet")
-        if plain in LATER_SECTIONS and not isinstance(value, dict):
-            yield Problem(here, "must be a [table]")
-        section, _, option = plain.partition(".")
-        if section in LATER_SECTIONS and option and plain not in LATER:
-            yield _unknown(here, option, _later_options(section))
 
 
 def _toml(value: object) -> str:
@@ -291,11 +278,7 @@ def _without_later(data: dict[str, Any], name: str = "") -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for key, value in data.items():
         plain = f"{name}.{key}".lstrip(".")
-        if (
-            plain in LATER
-            or plain in LATER_SECTIONS
-            or (isinstance(value, str) and value in LATER_CHOICES.get(plain, ()))
-        ):
+        if plain in LATER:
             continue
         if isinstance(value, dict):
             value = _without_later(value, plain)

@@ -35,7 +35,7 @@ class Refused:
 
     @property
     def text(self) -> str:
-        """Why, in the words of CONTRACT 4."""
+        """Why, as the reply of a refusal has it."""
         if self.verdict.matched == "domain":
             return "is suppressed: domain"
         if self.verdict.reason == Reason.OPT_OUT:

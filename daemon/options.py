@@ -321,7 +321,7 @@ class Log(Section):
 
 
 class Config(Section):
-    """The whole file. Only `service`, `doctor`, `demo` and `cli` see it; a door gets its own section plus house and lists."""
+    """The whole file. Only what composes and `cli` see it; a door gets its own section plus house and lists."""
 
     house: House
     list: tuple[MailingList, ...] = ()
@@ -339,10 +339,8 @@ class Config(Section):
     log: Log = Log()
 
 
-# What CONTRACT promises and this version lacks: path -> the values that are true of this version all the same.
+# What is announced and this version lacks: path -> the values that are true of this version all the same.
 LATER: Final[dict[str, tuple[object, ...]]] = {
     "house.operators_mail": ("",),
     "mailbox.oauth2": (),
 }
-LATER_CHOICES: Final[dict[str, tuple[str, ...]]] = {}
-LATER_SECTIONS: Final = frozenset(p.partition(".")[0] for p in LATER if "." in p) - Config.model_fields.keys()

@@ -2,7 +2,7 @@
 
     config -> lock -> ledger -> relay, web (listen) -> mailbox threads -> jobs -> READY=1 ... SIGTERM -> the same backwards
 
-Only this file, doctor and demo know the whole config; a part gets its own section plus house and lists.
+Only what composes (tests/test_layers.py) and the command line know the whole config; a part gets its own section plus house and lists.
 """
 
 from __future__ import annotations
@@ -426,7 +426,7 @@ def run(loaded: Loaded, ready: Callable[[Service], None] = lambda _: None) -> No
 
 
 def _numbers(loaded: Loaded, ledger: Ledger) -> dict[str, int] | None:
-    """Of the lists; None: the database is on another machine and away, which does not hold us back (CONTRACT 3)."""
+    """Of the lists; None: the database is on another machine and away, which does not hold us back."""
     try:
         return number_lists(ledger, loaded.config)
     except Unavailable as why:

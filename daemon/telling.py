@@ -1,4 +1,4 @@
-"""Facts as the contract words them (CONTRACT 1): what the command line prints, the API answers and the console shows.
+"""Facts as the contract words them: what the command line prints, the API answers and the console shows.
 
 Each function gives one JSON object: keys always present, `None` where something is not known, times in RFC 3339.
 """

@@ -1,6 +1,6 @@
 """Was the promise kept? Some of the recipients whom the upstream has just taken are looked up a second time.
 
-The relay asks before the dot (DESIGN 4.2), so nobody who was on the list may be among them. Whether that is so, a thread
+The relay asks before the dot, so nobody who was on the list may be among them. Whether that is so, a thread
 finds out beside it: on a connection of its own, a second later. Told is only what cannot have been a race: the
 suppression, and all else that the record has of the person, had stood for a minute when the last question began.
 

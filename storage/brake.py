@@ -1,4 +1,4 @@
-"""The brake: what nobody asked for can be kept from acting by itself; it waits for a person instead (DESIGN 7.9).
+"""The brake: what nobody asked for can be kept from acting by itself; it waits for a person instead.
 
 Bounces, complaints and requests that nobody proved, each for itself. The state is a row of `meta` under the seal of the
 small tables; who pulled it, and why, is in the record. Whoever acts asks within his own transaction, so that what is

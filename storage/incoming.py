@@ -47,7 +47,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class FirstSight:
-    """Where the reading of a folder began (DESIGN 7.7)."""
+    """Where the reading of a folder began."""
 
     uidnext: int
     since: datetime

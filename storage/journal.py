@@ -229,6 +229,7 @@ def parse(octets: bytes, hasher: hashlib.blake2b) -> Line | None:
     numbered = int(REASONS[reason]) if reason in REASONS else 0
     epoch, before, seq, place, lines, at = where
     octet_key = b"" if key == "-" else bytes.fromhex(key)
+    # The pattern lets no other sign through.
     return Line(sign, octet_key, scope, number, numbered, since, epoch, before, seq, place, lines, at)  # type: ignore[arg-type]
 
 

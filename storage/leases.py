@@ -1,4 +1,4 @@
-"""Which node does what (DESIGN 7.10): watches a mailbox, runs the jobs, sends notices.
+"""Which node does what: watches a mailbox, runs the jobs, sends notices.
 
 A lease holds for SECONDS unless its holder renews it; a node that has died or lost the database loses its leases, and
 another one takes them. The database's clock counts, so that nodes whose clocks differ agree. Two holders for a moment

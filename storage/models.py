@@ -1,7 +1,7 @@
 """The schema.
 
 Times are whole seconds since 1970 UTC in the database and aware datetimes outside. Outsiders may read
-`suppression(key, scope, reason, since, evidence)` and `audit(seq, ...)` (CONTRACT 8).
+`suppression(key, scope, reason, since, evidence)` and `audit(seq, ...)`.
 """
 
 from datetime import UTC, datetime
@@ -254,7 +254,7 @@ class ImportRun(SQLModel, table=True):
 
 
 class Lease(SQLModel, table=True):
-    """Which node does what (DESIGN 7.10): watches a mailbox, runs the jobs, sends notices. `until`: the database's clock."""
+    """Which node does what: watches a mailbox, runs the jobs, sends notices. `until`: the database's clock."""
 
     __table_args__ = ({"sqlite_with_rowid": False},)
     role: str = Field(primary_key=True)

@@ -1,4 +1,4 @@
-"""The ledger in PostgreSQL: several nodes on one truth (DESIGN 7.10).
+"""The ledger in PostgreSQL: several nodes on one truth.
 
 The statements are those of SQLite, with `?` for what psycopg calls `%s`; they are put into its words in one place,
 `_in_psycopgs_words`. Every question goes to the primary: a standby's answer would be an old one.

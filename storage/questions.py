@@ -27,7 +27,7 @@ from storage.sweep import sweep
 
 T = TypeVar("T")
 
-SECONDS: Final = 2.0  # for a question; one that waits behind another is answered within CONTRACT 4's 5 s
+SECONDS: Final = 2.0  # for a question; one that waits behind another is answered within 5 s
 _LET_GO: Final = 0.1  # s in which the server may hear that we do not wait for a statement any more
 _LOOK: Final = hashes.LOOK.encode()
 _QUESTION: Final = b"SELECT key, scope, reason, since, evidence FROM suppression WHERE key = ANY(%s)"

@@ -2,7 +2,7 @@
 
     candidates(db, ...) -> numbers; forget(w, numbers) -> how many went
 
-A suppression is never ended here, and what explains a standing one stays (DESIGN 2.8): what goes is what only tells of
+A suppression is never ended here, and what explains a standing one stays: what goes is what only tells of
 the past.
 """
 

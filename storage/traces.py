@@ -113,7 +113,7 @@ def rows_under(db: Connection, keys: Sequence[bytes]) -> tuple[RawRow, ...]:
 
 
 def digests(spelled: Iterable[str]) -> list[bytes]:
-    """The keys of rows that came as foreign digests of these addresses: 16 octets of each kind (CONTRACT 1)."""
+    """The keys of rows that came as foreign digests of these addresses: 16 octets of each kind."""
     texts = {text.strip().lower().encode("utf-8", "surrogateescape") for text in spelled}
     kinds: tuple[Callable[[bytes], Any], ...] = (_md5, hashlib.sha256)
     return [kind(text).digest()[:16] for text in texts for kind in kinds]

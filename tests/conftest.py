@@ -7,6 +7,7 @@ the run names what was missing and how many tests were left out for it: a green 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import subprocess
 from collections import Counter
@@ -16,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
+from daemon import events
 from tests import servers
 
 ROOT = Path(__file__).parents[1]
@@ -165,6 +168,14 @@ def dovecot(_dovecot_server: servers.Dovecot) -> servers.Dovecot:
     _dovecot_server.start()
     _dovecot_server.clear()
     return _dovecot_server
+
+
+@pytest.fixture
+def logged(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """The lines that were logged since it was asked last."""
+    events.configure("json", "info")
+    yield lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

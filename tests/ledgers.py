@@ -16,7 +16,7 @@ import pytest
 
 from daemon.gate import Gate, Lookup
 from daemon.opening import lookup_of
-from storage import audit, bulk, sqlite, suppressions
+from storage import audit, bulk, incoming, sqlite, suppressions
 from storage.address import SiteKey, parse
 from storage.engine import Ledger
 from storage.postgres import Server
@@ -111,6 +111,12 @@ def books(directory: Path, *, same_person: tuple[str, ...] = ("tag", "alias")) -
         return opened(
             open_ledger(directory / "optoutd.db", directory / "site.key", same_person=same_person, allow_create=True)
         )
+
+
+def queued(w: Write, received: datetime | None = None, *, of: int | None = None, **facts: Any) -> int:
+    """A doubtful mail in the review queue, of which all is empty that is not given; its number. `of`: of `incoming`."""
+    usual = {"sender": "", "addresses": (), "scope": "all", "rules": (), "words": "", "wish": "review"}
+    return incoming.open_review(w, of, received=received or w.now, **(usual | facts))
 
 
 def opened(ledger: Ledger) -> Books:

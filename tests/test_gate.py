@@ -1,4 +1,4 @@
-"""The one decision, and the words of a refusal (CONTRACT 4)."""
+"""The one decision, and the words of a refusal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may import whom (the table of DESIGN 3, which docs/ARCHITECTURE.md repeats), read from the source with `ast`."""
+"""Who may import whom (docs/ARCHITECTURE.md draws it), read from the source with `ast`."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def part(module: str) -> str:
     for name in sorted(DOORS | DESKS | ROOMS | LEAVES | COMPOSERS, key=len, reverse=True):
         if module == name or (module.startswith(name + ".") and name != "daemon"):
             return name
-    raise AssertionError(f"{module} has no place in the table of DESIGN 3: give it one")
+    raise AssertionError(f"{module} has no place above: give it one")
 
 
 def kind(of: str) -> str:

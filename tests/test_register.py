@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import sqlite3
 import threading
@@ -15,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
-from daemon import events, register
+from daemon import register
 from daemon.register import Register
 from storage import audit, refusals, sqlite
 from storage.refusals import Refusal
@@ -37,13 +35,6 @@ def ledger(tmp_path: Path) -> Iterator[Books]:
     it = books(tmp_path / "ledger")
     yield it
     it.ledger.close()
-
-
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], list[dict[str, Any]]]]:
-    events.configure("json", "info")
-    yield lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    structlog.reset_defaults()
 
 
 @asynccontextmanager
@@ -184,7 +175,7 @@ async def test_one_that_was_never_started_stops(ledger: Books) -> None:
 
 
 async def test_stopping_does_not_wait_for_a_ledger_that_is_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[dict[str, Any]]]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], list[dict[str, Any]]]
 ) -> None:
     monkeypatch.setattr(sqlite, "WRITE_SECONDS", 1)
     monkeypatch.setattr(register, "_STOP_SECONDS", 0.2)
@@ -198,7 +189,7 @@ async def test_stopping_does_not_wait_for_a_ledger_that_is_away(
         await it.stop()
         assert time.monotonic() - began < 0.8
         await asyncio.to_thread(it._thread.join)
-    lines = [(line["event"], line["number"]) for line in said()]
+    lines = [(line["event"], line["number"]) for line in logged()]
     assert lines == [("refusals_waiting", 1), ("refusals_not_kept", 1)]
     assert kept(ledger) == []
     ledger.ledger.close()
@@ -218,7 +209,7 @@ sys.stdin.readline()
 
 
 async def test_another_writer_blocks_nobody_and_nothing_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[dict[str, Any]]]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], list[dict[str, Any]]]
 ) -> None:
     monkeypatch.setattr(sqlite, "WRITE_SECONDS", 0.5)  # so that it is away, not only slow
     monkeypatch.setattr(register, "_LAST_DELAY", 0.4)
@@ -241,12 +232,12 @@ async def test_another_writer_blocks_nobody_and_nothing_is_lost(
     assert longest < 0.25, "a commit that waits would have taken half a second"
     assert kept(ledger) == list(range(sent))
     assert counted(ledger) == {"refused": sent, "passed": sent}
-    assert [line["event"] for line in said()] == ["refusals_waiting"], "once, not at every attempt"
+    assert [line["event"] for line in logged()] == ["refusals_waiting"], "once, not at every attempt"
     ledger.ledger.close()
 
 
 async def test_a_database_that_is_gone_and_comes_back(
-    ledger: Books, monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[dict[str, Any]]]
+    ledger: Books, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], list[dict[str, Any]]]
 ) -> None:
     monkeypatch.setattr(register, "_LAST_DELAY", 0.1)
     ledger.ledger.close()
@@ -263,11 +254,11 @@ async def test_a_database_that_is_gone_and_comes_back(
         await asyncio.sleep(0.3)
         aside.rename(path)
     assert kept(ledger) == [1, 2, 3]
-    assert [line["event"] for line in said()] == ["refusals_waiting"] * 2, "a second outage is told again"
+    assert [line["event"] for line in logged()] == ["refusals_waiting"] * 2, "a second outage is told again"
 
 
 async def test_memory_is_bounded_and_the_counts_stay_true(
-    ledger: Books, monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[dict[str, Any]]]
+    ledger: Books, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], list[dict[str, Any]]]
 ) -> None:
     monkeypatch.setattr(register, "_LAST_DELAY", 0.1)
     ledger.ledger.close()
@@ -284,19 +275,19 @@ async def test_memory_is_bounded_and_the_counts_stay_true(
         it.keep(refusal(1000))
     assert kept(ledger) == [*range(100), 1000], "the newest go; afterwards there is room again"
     assert counted(ledger) == {"refused": 251}
-    lines = said()
+    lines = logged()
     assert sum(line["number"] for line in lines if line["event"] == "refusals_not_kept") == 150
 
 
 async def test_a_bug_ends_neither_the_thread_nor_what_comes_after(
-    ledger: Books, said: Callable[[], list[dict[str, Any]]]
+    ledger: Books, logged: Callable[[], list[dict[str, Any]]]
 ) -> None:
     async with running(ledger) as it:
         it.keep(refusal(at=NOW.replace(tzinfo=None)))  # a naive time is a bug of ours
         await asyncio.sleep(0.2)
         it.keep(refusal(8))
         await until(lambda: kept(ledger) == [8])
-    assert [line["event"] for line in said()] == ["failed", "refusals_not_kept"]
+    assert [line["event"] for line in logged()] == ["failed", "refusals_not_kept"]
 
 
 # ------------------------------------------------------------------ killed

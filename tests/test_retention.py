@@ -17,7 +17,7 @@ from storage.address import parse
 from storage.incoming import FirstSight, Place, State
 from storage.terms import ALL, Reason, seconds
 from storage.write import write
-from tests.ledgers import Books, bring, verified
+from tests.ledgers import Books, bring, queued, verified
 
 NOW = datetime(2032, 5, 4, 12, tzinfo=UTC)
 ANN, BOB = parse("ann@example.com"), parse("bob@example.org")
@@ -227,9 +227,7 @@ def test_what_was_honoured_waits_or_is_owed_stays(ledger: Books) -> None:
     read(ledger, 6, 800)
     read(ledger, 7, None, "", "settled")
     with write(ledger.ledger, NOW, "test") as w:
-        incoming.open_review(
-            w, review, received=NOW, sender="", addresses=(), scope="all", rules=(), words="", wish="review"
-        )
+        queued(w, NOW, of=review)
     jobs(ledger).forget_ordinary()
     assert kept(ledger) == [1, 2, 3, 4, 7]
 
@@ -294,18 +292,7 @@ def test_much_ordinary_mail_goes_in_pieces(ledger: Books, monkeypatch: pytest.Mo
 
 def decided(it: Books, ago: float | None, words: str = "stop, I think", received: float = 9000) -> int:
     with write(it.ledger, NOW - days(received), "test") as w:
-        number = incoming.open_review(
-            w,
-            None,
-            received=w.now,
-            sender=str(ANN),
-            addresses=[str(ANN)],
-            scope="all",
-            rules=["h-odd"],
-            words=words,
-            wish="review",
-            excerpt="Subject: x",
-        )
+        number = queued(w, sender=str(ANN), addresses=[str(ANN)], rules=["h-odd"], words=words, excerpt="Subject: x")
     if ago is not None:
         with write(it.ledger, NOW - days(ago), "test") as w:
             item = incoming.review(w.db, number)

@@ -79,6 +79,13 @@ def test_a_secret_that_is_missing_cannot_stop_the_unit() -> None:
         assert source == f"optoutd.{name}"
 
 
+def test_it_hands_over_every_secret_that_the_example_names() -> None:
+    example = (SYSTEMD.parent / "config.example.toml").read_text()
+    named = set(re.findall(r'^(?:# )?(?:password|token|secret)_file = "([^"]+)"', example, re.MULTILINE))
+    assert {"imap-password", "shop-token", "crm-hook-secret"} <= named
+    assert named <= {value.partition(":")[0] for key, value in options() if key == "LoadCredential"}
+
+
 def test_the_user_and_the_directories_are_made() -> None:
     found = dict(options())
     assert re.search(rf"^u {found['User']} ", (SYSTEMD / "optoutd.sysusers.conf").read_text(), re.MULTILINE)

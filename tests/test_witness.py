@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
-import structlog
 
-from daemon import events, metrics, replay
+from daemon import metrics, replay
 from daemon.config import House
 from daemon.intake import Envelope, Intake
 from daemon.mail.reading import OptOut
@@ -40,13 +38,6 @@ def ledger(tmp_path: Path) -> Iterator[Books]:
     it.ledger.close()
 
 
-@pytest.fixture
-def told(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], list[dict[str, Any]]]]:
-    events.configure("json", "info")
-    yield lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    structlog.reset_defaults()
-
-
 def suppress(ledger: Books, at: datetime, scope: int = ALL, reason: Reason = Reason.OPT_OUT) -> int:
     with write(ledger.ledger, at, "test") as w:
         return suppressions.add(w, ANN, scope, reason, "mail", {}).evidence
@@ -60,69 +51,69 @@ def look(ledger: Books, list_number: int = 0, asked: datetime = NOW, people: int
     return it
 
 
-def test_who_had_been_on_the_list_is_told_of_and_counted(ledger: Books, told: Any) -> None:
+def test_who_had_been_on_the_list_is_told_of_and_counted(ledger: Books, logged: Any) -> None:
     ref, before = suppress(ledger, LONG_AGO), metrics.promise_broken.of().value
     look(ledger)
-    (line,) = told()
+    (line,) = logged()
     who = ledger.ledger.site_key.who(ANN)
     assert (line["event"], line["level"], line["rcpt"]) == ("promise_broken", "error", who.digest)
     assert (line["reason"], line["ref"]) == ("opt-out", ref)
     assert metrics.promise_broken.of().value == before + 1
 
 
-def test_who_is_not_on_it_is_not(ledger: Books, told: Any) -> None:
+def test_who_is_not_on_it_is_not(ledger: Books, logged: Any) -> None:
     before = metrics.looked_at_again.of().value
     look(ledger)
-    assert told() == []
+    assert logged() == []
     assert metrics.looked_at_again.of().value == before + 1
 
 
-def test_who_came_on_it_about_that_time_is_not(ledger: Books, told: Any) -> None:
+def test_who_came_on_it_about_that_time_is_not(ledger: Books, logged: Any) -> None:
     """Between the time that a row bears and its commit a writer may wait."""
     suppress(ledger, JUST_NOW)
     look(ledger)
-    assert told() == []
+    assert logged() == []
     look(ledger, asked=NOW + timedelta(seconds=31))
-    assert len(told()) == 1
+    assert len(logged()) == 1
 
 
-def test_an_old_wish_that_was_read_just_now_is_not(ledger: Books, told: Any) -> None:
+def test_an_old_wish_that_was_read_just_now_is_not(ledger: Books, logged: Any) -> None:
     with write(ledger.ledger, NOW, "test") as w:
         suppressions.add(w, ANN, ALL, Reason.OPT_OUT, "mail", {}, since=LONG_AGO)
     look(ledger)
-    assert told() == []
+    assert logged() == []
 
 
-def test_only_the_list_that_was_sent_to_counts(ledger: Books, told: Any) -> None:
+def test_only_the_list_that_was_sent_to_counts(ledger: Books, logged: Any) -> None:
     suppress(ledger, LONG_AGO, ledger.numbers["newsletter"])
     look(ledger)
     look(ledger, ledger.numbers["offers"])
-    assert told() == []
+    assert logged() == []
     look(ledger, ledger.numbers["newsletter"])
-    assert len(told()) == 1
+    assert len(logged()) == 1
 
 
-def test_a_wish_for_the_list_that_has_just_ended_is_a_race(ledger: Books, told: Any) -> None:
+def test_a_wish_for_the_list_that_has_just_ended_is_a_race(ledger: Books, logged: Any) -> None:
     """The row for everything is old, but what took this list out of it has only now gone."""
     number = ledger.numbers["newsletter"]
     suppress(ledger, LONG_AGO)
     suppress(ledger, LONG_AGO, number, Reason.WANTED)
     look(ledger, number)
-    assert told() == []
+    assert logged() == []
     with write(ledger.ledger, JUST_NOW, "test") as w:
         suppressions.add(w, ANN, ALL, Reason.OPT_OUT, "mail", {}, since=JUST_NOW)
     look(ledger, number)
-    assert told() == []
+    assert logged() == []
 
 
-def test_a_batch_names_nobody_and_so_may_be_about_anybody(ledger: Books, told: Any) -> None:
+def test_a_batch_names_nobody_and_so_may_be_about_anybody(ledger: Books, logged: Any) -> None:
     suppress(ledger, LONG_AGO)
     with write(ledger.ledger, JUST_NOW, "import") as w:
         bring(w, [(bytes(16), ALL, int(Reason.OPT_OUT), 0)], "import", {})
     look(ledger)
-    assert told() == []
+    assert logged() == []
     look(ledger, asked=NOW + timedelta(minutes=5))
-    assert len(told()) == 1
+    assert len(logged()) == 1
 
 
 def test_no_more_than_some_are_looked_at_in_a_round(ledger: Books) -> None:
@@ -134,7 +125,7 @@ def test_no_more_than_some_are_looked_at_in_a_round(ledger: Books) -> None:
     assert len(it._seen) == 50
 
 
-def test_it_runs_beside_and_lives_through_an_outage_and_a_bug(ledger: Books, told: Any) -> None:
+def test_it_runs_beside_and_lives_through_an_outage_and_a_bug(ledger: Books, logged: Any) -> None:
     suppress(ledger, LONG_AGO)
     troubles, asking = [Unavailable("away"), ZeroDivisionError()], Lookup.rows_of_all
 
@@ -154,10 +145,10 @@ def test_it_runs_beside_and_lives_through_an_outage_and_a_bug(ledger: Books, tol
         it.stop()
         it._thread.join(5)
     assert not it._thread.is_alive()
-    assert [line["event"] for line in told()][:2] == ["failed", "promise_broken"]
+    assert [line["event"] for line in logged()][:2] == ["failed", "promise_broken"]
 
 
-def test_old_requests_that_are_recorded_for_minutes_each_bear_their_own_time(ledger: Books, told: Any) -> None:
+def test_old_requests_that_are_recorded_for_minutes_each_bear_their_own_time(ledger: Books, logged: Any) -> None:
     """Those that a long `replay --apply` records last were on no list when it began."""
     house = House(name="Quill", addresses=("support@quillpdf.example",))
     intake, times = Intake(ledger.ledger, house, ledger.numbers), iter((LONG_AGO, JUST_NOW))
@@ -165,7 +156,7 @@ def test_old_requests_that_are_recorded_for_minutes_each_bear_their_own_time(led
     old = [_old_request(who, asked) for who in ("bob@customer.example", str(ANN))]
     replay.apply(old, intake, lambda: next(times), "test")
     look(ledger)
-    assert [line["event"] for line in told()] == ["opt_out_recorded"] * 2
+    assert [line["event"] for line in logged()] == ["opt_out_recorded"] * 2
 
 
 def _old_request(who: str, asked: datetime) -> replay.Found:

@@ -1,6 +1,6 @@
 """The command line: thin, each command calls one function and says what came of it.
 
-Facts go to stdout (text, or JSON Lines with --json), everything else to stderr. Exit codes are CONTRACT 1's; `invoke`
+Facts go to stdout (text, or JSON Lines with --json), everything else to stderr. Exit codes are those of sysexits; `invoke`
 is the one place where what went wrong becomes a sentence and a number.
 
 Scripts call `optoutd check` once per address, and completion calls optoutd at every Tab: importing the whole daemon
@@ -150,9 +150,6 @@ def _misused(problem: TyperException) -> int:
         return USAGE
     context = getattr(problem, "ctx", None)
     command = context.command_path if context else "optoutd"
-    option = getattr(problem, "option_name", "")
-    if option in later.OPTIONS.get(command.removeprefix("optoutd "), ()):
-        return _say(f"{command.removeprefix('optoutd ')} {option} {later.NOT_YET}", USAGE)
     return _say(f"{sentence[:1].lower()}{sentence[1:].rstrip('.')} (see `{command} --help`)", USAGE)
 
 

@@ -1,4 +1,4 @@
-"""What CONTRACT 1 promises and this version lacks: refused with a sentence that says so, and not shown in the help."""
+"""What is announced and this version lacks: refused with a sentence that says so, and not shown in the help."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from daemon.cli.common import USAGE, Stop
 NOT_YET: Final = "is not in this version yet"
 
 COMMANDS: Final = frozenset(("doctor",))
-OPTIONS: Final[dict[str, tuple[str, ...]]] = {}
 
 
 class Group(TyperGroup):

@@ -3,7 +3,7 @@
 Used by the watcher, and by whoever else brings a message (the demo, later replay). Commit first: whatever `act` says
 has been recorded is on disk when it returns; what is then owed to the message (filing) was committed with it.
 
-Trust (DESIGN 7.5): a request acts at once for the writer's own address when dmarc=pass or when no `authserv_id` is
+Trust: a request acts at once for the writer's own address when dmarc=pass or when no `authserv_id` is
 configured and nobody can be proven, and for whomever a token of ours names. Anything else acts too, but only up to an
 hourly allowance (a `trusted_only` mailbox has none); what exceeds it waits for a person.
 """
@@ -37,7 +37,7 @@ class Intake(Desk):
         return self.act(Review((), ("all",), None, "", ("attempts-did-not-end",), ""), envelope, now)
 
     def found_back(self, envelope: Envelope, now: datetime) -> Done:
-        """An honoured message that a person moved back to the inbox: what people do wins (DESIGN 7.7)."""
+        """An honoured message that a person moved back to the inbox: what people do wins."""
         return self.act(Review((), ("all",), None, "", ("moved-back-by-a-person",), ""), envelope, now)
 
     def filed_by_hand(self, reading: Reading, envelope: Envelope, now: datetime) -> Done:

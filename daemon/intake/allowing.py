@@ -1,4 +1,4 @@
-"""May a reading act by itself? The allowance for what nobody proved (DESIGN 7.5), and the brake (7.9)."""
+"""May a reading act by itself? The allowance for what nobody proved, and the brake."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class AlreadyDecided(Exception):
 
 
 class Outdated(Exception):
-    """The person has opted out again after this wish to come back: the later word counts (DESIGN 7.7)."""
+    """The person has opted out again after this wish to come back: the later word counts."""
 
 
 def close(w: Write, item: Item, desk: Desk, *, accepted: bool, note: str) -> list[suppressions.Added]:

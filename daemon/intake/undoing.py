@@ -51,7 +51,7 @@ def undo(
 ) -> bool:
     """Undo an opt-out by the person's own wish: its row goes; of one list alone, `wanted` exempts it.
 
-    Complaint, bounce and operator rows stay (DESIGN 4.6). `made`: when the link was made that confirms it (seconds since
+    Complaint, bounce and operator rows stay. `made`: when the link was made that confirms it (seconds since
     1970): it is not good for an opt-out that was asked later, or later once more. False: nothing stood, or the person has
     opted out since.
     """

@@ -107,7 +107,6 @@ _SENDERS_FAULT = pattern(
     r"sender (?:unknown|does not exist|domain)|unknown sender|(?:return|envelope) address"
 )
 _ACCESS_DENIED = pattern(r"recipient address(?:es)? rejected ?: access denied")
-_UNAVAILABLE = pattern(r"temporarily|currently|try later")
 
 _ADDRESS_CODES: Final = frozenset(("1.1", "1.2", "1.3", "1.6", "1.10", "4.4"))
 

@@ -1,4 +1,4 @@
-"""What a marketing message gets written on its head on its way through the relay (DESIGN 7.3). Pure.
+"""What a marketing message gets written on its head on its way through the relay. Pure.
 
 List-Unsubscribe (RFC 2369), List-Unsubscribe-Post (RFC 8058), List-Id (RFC 2919), Feedback-ID (Gmail) and
 CFBL-Address (RFC 9477) go in front of the first octet that came; no other octet changes, but that `replace` leaves out

@@ -46,7 +46,6 @@ _WORD = pattern(
     r"(?<=\s)-(?=\s)"
 )
 _E_MAIL = pattern(r"(?<!\w)e[- ]?(mail|post|posta)(?=s?(?!\w)|[a-z])")
-_BREAKS: Final = frozenset(",()–—/|-")
 
 
 def fold(text: str) -> str:

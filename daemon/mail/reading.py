@@ -13,7 +13,7 @@ from typing import Literal
 
 from daemon.mail.tokens import Token
 
-# How far the author is who he says he is (DESIGN 7.5):
+# How far the author is who he says he is:
 #   token       a valid token of ours came with the message and names this very address or message
 #   dmarc       our own mail server says dmarc=pass for the domain in From
 #   unchecked   house.authserv_id is not configured: nobody can be proven

@@ -1,4 +1,4 @@
-"""Signed tokens of ours: they carry an address key, never an address (DESIGN section 5). Pure.
+"""Signed tokens of ours: they carry an address key, never an address. Pure.
 
 30 octets: version (high nibble) and number of the site key (low nibble), address key 16, list number 2, MAC 11;
 written as 48 characters of base32 (RFC 4648) without padding, in any case. A link that was stamped has no expiry and

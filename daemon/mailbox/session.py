@@ -23,9 +23,9 @@ from imapclient.exceptions import IMAPClientAbortError, IMAPClientError, IMAPCli
 from daemon.config import Mailbox
 from storage.incoming import Place
 
-FETCH_OCTETS: Final = 1_048_576  # at most this much of a message is read (DESIGN 8)
+FETCH_OCTETS: Final = 1_048_576  # at most this much of a message is read
 _CONNECT_SECONDS: Final = 10
-_READ_SECONDS: Final = 25  # a line gone dead without a FIN is noticed within 30 s of the next poll (CONTRACT 9)
+_READ_SECONDS: Final = 25  # a line gone dead without a FIN is noticed within 30 s of the next poll
 
 
 class Failed(Exception):

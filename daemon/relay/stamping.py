@@ -1,4 +1,4 @@
-"""Which header fields a message gets on its way (DESIGN 7.3): the links of this house, and for whom."""
+"""Which header fields a message gets on its way: the links of this house, and for whom."""
 
 from __future__ import annotations
 

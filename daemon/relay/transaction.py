@@ -1,4 +1,4 @@
-"""A marketing message's way through the relay (DESIGN 4.2).
+"""A marketing message's way through the relay.
 
     MAIL noted · RCPT -> gate.may -> refused, left out, deferred, or upstream.rcpt · DATA -> header block -> list ->
     gate again if the list is known only now -> stamped, streamed -> gate for all, the last question -> dot -> its reply
@@ -214,7 +214,7 @@ class Transaction:
         return None
 
     async def _leave_out(self) -> str | None:
-        """If the list is known only now, ask again, and start over without those who left it (DESIGN 7.2)."""
+        """If the list is known only now, ask again, and start over without those who left it."""
         people = self._people
         if self._list is not None and self._list != self._policy.list_id:
             answers = await self._ask([r.rcpt.address for r in people.taken])
@@ -253,7 +253,7 @@ class Transaction:
     # ---- the dot
 
     async def finish(self) -> str:
-        """The last question, then the dot and the upstream's reply (DESIGN 7.1)."""
+        """The last question, then the dot and the upstream's reply."""
         people, began = self._people, time()
         answers = await self._ask([r.rcpt.address for r in people.taken])
         if any(type(answer) is not Pass or answer.despite is not None for answer in answers):

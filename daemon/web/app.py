@@ -15,23 +15,24 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from daemon import events
 from daemon.metrics import http_requests
-from daemon.web import console, health, metrics, public
+from daemon.web import console, files, health, metrics, public
 from daemon.web.api.app import PATH, api
+from daemon.web.badlinks import BadLinks
 from daemon.web.checks import Checks
 from daemon.web.console.access import is_misdirected
 from daemon.web.console.guesses import Guesses
 from daemon.web.console.sessions import Sessions
 from daemon.web.console.visit import wrong
-from daemon.web.context import Context, context_of
-from daemon.web.guessing import Guesses as BadLinks
+from daemon.web.context import Context
+from daemon.web.errands import Errands
 from daemon.web.pages import Page
 from daemon.web.remembering import Remembering
-from daemon.web.rendering import SECURITY, static_files
+from daemon.web.rendering import SECURITY
 from daemon.web.uploads import Uploads
 from daemon.web.workers import Workers
 
@@ -52,10 +53,9 @@ def application(context: Context, workers: Workers) -> Starlette:
     app = Starlette(
         routes=[
             *public.ROUTES,
+            *files.ROUTES,
             *health.ROUTES,
             *metrics.ROUTES,
-            Route("/favicon.ico", _icon),
-            Route("/static/{name}", _static),
             *console.ROUTES,
             Mount(PATH, app=api()),  # `Outermost` hides it where there is no inside
         ],
@@ -64,24 +64,6 @@ def application(context: Context, workers: Workers) -> Starlette:
     app.router.redirect_slashes = False  # RFC 8058 3.2: no redirects
     app.state.context, app.state.workers = context, workers
     return app
-
-
-async def _icon(_: Request) -> Response:
-    """Browsers ask for it unasked."""
-    return _file("icon.svg")
-
-
-async def _static(request: Request) -> Response:
-    """A file of the console."""
-    name = request.path_params["name"]
-    if name not in static_files() or context_of(request).inside is None:
-        raise HTTPException(404)
-    return _file(name)
-
-
-def _file(name: str) -> Response:
-    media_type, octets = static_files()[name]
-    return Response(octets, media_type=media_type, headers={**SECURITY, "Cache-Control": "public, max-age=3600"})
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -114,6 +96,7 @@ class Outermost:
             "figures": metrics.Figures(),
             "uploads": self._uploads,
             "checks": Checks(app.state.workers),
+            "errands": Errands(app.state.workers),
         }
 
     def close(self) -> None:

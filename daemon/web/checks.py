@@ -12,10 +12,9 @@ from starlette.requests import Request
 
 from daemon import events
 from daemon.web.context import Context
-from daemon.web.workers import Stopping, Workers
+from daemon.web.workers import Workers
 from storage import audit
 from storage.audit import Head, Noted
-from storage.engine import Unavailable, Unusable
 from storage.write import write
 
 Kind = Literal["new", "all"]
@@ -60,18 +59,10 @@ class Checks:
             return None
         check = self.last = Check(kind, actor, context.now(), tuple(noted))
 
-        def ended(future: asyncio.Future[None]) -> None:
-            check.ended = context.now()
-            check.over = True
-            if future.cancelled():
-                check.trouble = "the daemon was stopped"
-            elif (bug := future.exception()) is not None:
-                events.failed("web", bug)
-                check.trouble = "an error of ours; the log of the daemon has it"
+        def over(_: None, trouble: str) -> None:
+            check.ended, check.trouble, check.over = context.now(), trouble, True
 
-        future = self._workers.begin(lambda: self._run(context, check))
-        future.add_done_callback(ended)
-        return future
+        return self._workers.begin(lambda: self._run(context, check), over)
 
     def _run(self, context: Context, check: Check) -> None:
         try:
@@ -80,11 +71,6 @@ class Checks:
         except audit.ChainBroken as broken:
             check.broken = str(broken)
             events.audit_broken(str(broken))
-        except (Unavailable, Unusable) as why:
-            events.database_unavailable(why)
-            check.trouble = "the database could not be asked"
-        except Stopping:
-            check.trouble = "the daemon was stopped"
 
     def _verify(self, context: Context, check: Check) -> None:
         ledger = context.ledger

@@ -6,35 +6,27 @@ it; the work itself is such that doing it again does the rest.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from daemon import events
-from storage.engine import Unavailable, Unusable
+from starlette.requests import Request
+
+from daemon.web.workers import Workers
 
 KEPT_SECONDS: Final = 1800.0  # after its end
 _MOST: Final = 100
 MOST_EACH: Final = 20  # of one operator, that have not ended: they take turns in one thread
-_AWAY: Final = "The database could not be asked. What was done by then stays done; try again in a minute."
-_STOPPED: Final = "The daemon was stopped meanwhile. What was done by then stays done; doing it again does the rest."
-_BUG: Final = "That went wrong, and it is our bug: the log of the daemon has it. What was done by then stays done."
-
-
-class BrokenOff(Exception):
-    """The door stops; the work is such that doing it again does the rest."""
 
 
 @dataclass
 class Errand:
     """`template`: the page of what came of it; `known`: facts of that page that were known before it began.
 
-    `done`: how many steps, told by the work itself. `came`: what came of it. `trouble`: why nothing did, as a sentence.
+    `done`: how many steps, told by the work itself. `came`: what came of it. `trouble`: why nothing did, in half a sentence.
     """
 
     operator: str
@@ -47,7 +39,7 @@ class Errand:
     came: Any = None
     trouble: str = ""
     ended: float | None = None
-    stopping: threading.Event = field(default_factory=threading.Event)  # of the door
+    give_way: Callable[[], None] = lambda: None  # to the other threads; raises Stopping when the door stops
 
     @property
     def is_over(self) -> bool:
@@ -55,35 +47,36 @@ class Errand:
         return self.ended is not None
 
     def step(self, *_: object) -> None:
-        """One more is done. Raises BrokenOff."""
+        """One more is done. Raises Stopping."""
         self.reached(self.done + 1)
 
     def reached(self, number: int) -> None:
-        """So many are done. Raises BrokenOff."""
+        """So many are done. Raises Stopping: the work is broken off between two of its transactions."""
         self.done = number
-        if self.stopping.is_set():
-            raise BrokenOff
+        self.give_way()
 
 
 class Errands:
-    """All of one door. `begin` and `find` are for the event loop."""
+    """All of one door. For one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
         self._all: OrderedDict[str, Errand] = OrderedDict()
-        self._stopping = threading.Event()
 
-    def stop(self) -> None:
-        """Break off what is under way, between two of its transactions."""
-        self._stopping.set()
-
-    def begin(
-        self, start: Callable[[Callable[[], None]], asyncio.Future[None]], errand: Errand, work: Callable[[Errand], Any]
-    ) -> Errand:
-        """Have it done in a thread. `start`: Workers.begin; `work` gets the errand, to tell how far it is."""
+    def begin(self, errand: Errand, work: Callable[[Errand], Any]) -> Errand:
+        """Have it done in the thread for what takes long. `work` gets the errand, to tell how far it is."""
         self._forget()
         self._all[errand.number] = errand
-        errand.stopping = self._stopping
-        start(lambda: _run(errand, work))
+        errand.give_way = self._workers.give_way
+
+        def run() -> Any:
+            errand.began = True
+            return work(errand)
+
+        def over(came: Any, trouble: str) -> None:
+            errand.came, errand.trouble, errand.ended = came, trouble, time.monotonic()
+
+        self._workers.begin(run, over)
         return errand
 
     def has_enough(self, operator: str) -> bool:
@@ -104,17 +97,7 @@ class Errands:
             del self._all[number]
 
 
-def _run(errand: Errand, work: Callable[[Errand], Any]) -> None:
-    errand.began = True
-    try:
-        errand.came = work(errand)
-    except BrokenOff:
-        errand.trouble = _STOPPED
-    except (Unavailable, Unusable) as why:
-        events.database_unavailable(why)
-        errand.trouble = _AWAY
-    except Exception as error:  # noqa: BLE001 - nobody waits for this thread: it is told in the log and on the page
-        events.failed("web", error)
-        errand.trouble = _BUG
-    finally:
-        errand.ended = time.monotonic()
+def errands_of(request: Request) -> Errands:
+    """Those of this door."""
+    errands: Errands = request.state.errands
+    return errands

@@ -18,10 +18,10 @@ from starlette.responses import Response
 
 from daemon import events, metrics
 from daemon.mail.tokens import Token
+from daemon.web.badlinks import BadLinks
 from daemon.web.clients import client_of
 from daemon.web.context import Context, context_of, workers_of
 from daemon.web.forms import WrongForm
-from daemon.web.guessing import Guesses
 from daemon.web.pages import Page
 from daemon.web.rendering import SECURITY
 from storage.address import SiteKey
@@ -69,7 +69,7 @@ async def commit(request: Request, recording: Callable[[Context], T]) -> T:
 async def _bad(request: Request) -> Response:
     """No token of ours: cut off on its way, or guessed. Only such requests ever wait; a person is told whom to write to."""
     context = context_of(request)
-    guesses: Guesses = request.state.bad_links
-    fits = await guesses.wait(client_of(request, context.trusted_proxies))
+    bad_links: BadLinks = request.state.bad_links
+    fits = await bad_links.wait(client_of(request, context.trusted_proxies))
     page = Page(request, "bad").paragraph("bad_text").way_out()
     return page.answer(400) if fits else page.answer(429, RETRY_AFTER)

@@ -17,7 +17,6 @@ from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from daemon.web import colours
 from daemon.web.context import context_of
 from daemon.web.rendering import SECURITY, render
 
@@ -35,13 +34,6 @@ def texts() -> Mapping[str, Mapping[str, str]]:
     """Language -> name of a text -> the text (daemon/web/texts/)."""
     files = sorted(Path(__file__).with_name("texts").glob("*.toml"))
     return {file.stem: tomllib.loads(file.read_text(encoding="utf-8")) for file in files}
-
-
-@functools.lru_cache(maxsize=8)
-def stylesheet(colour: str = "") -> bytes:
-    """The one stylesheet, with the house's colour ("#rrggbb") if it has one."""
-    plain = Path(__file__).with_name("static").joinpath("style.css").read_bytes()
-    return plain + colours.rules(colour).encode("ascii") if colour else plain
 
 
 def language(accepted: str, otherwise: str) -> str:

@@ -4,26 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from daemon.web import choosing, oneclick, undoing
-from daemon.web.context import context_of
 from daemon.web.linked import METHODS
-from daemon.web.pages import stylesheet
-from daemon.web.rendering import SECURITY
-
-
-async def _style(request: Request) -> Response:
-    context = context_of(request)
-    headers = {**SECURITY, "Cache-Control": "public, max-age=3600"}
-    return Response(stylesheet(context.colour), media_type="text/css", headers=headers)
-
 
 # RFC 8058 3.2 wants no redirects, so each has two spellings: without a token it is a bad link.
 _LINKS: Final = {"/u": oneclick.unsubscribe, "/p": choosing.choose, "/undo": undoing.undo}
 ROUTES: Final = [
-    *(Route(path + end, answer, methods=METHODS) for path, answer in _LINKS.items() for end in ("", "/{token:path}")),
-    Route("/static/style.css", _style),
+    Route(path + end, answer, methods=METHODS) for path, answer in _LINKS.items() for end in ("", "/{token:path}")
 ]

@@ -8,9 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 _T = TypeVar("_T")
-_TIMES: Final = (
-    20.0  # an answer is kept for so many times as long as it took, so that asking is 5 % of a thread at most
-)
+# An answer is kept for so many times as long as it took, so that asking is 5 % of a thread at most.
+_TIMES: Final = 20.0
 
 
 class Remembering:

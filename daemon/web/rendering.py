@@ -89,13 +89,3 @@ def environment() -> Environment:
 def render(template: str, **facts: Any) -> str:
     """The template (a path below templates/) filled in."""
     return environment().get_template(template).render(**facts)
-
-
-_MEDIA_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-
-
-@cache
-def static_files() -> Mapping[str, tuple[str, bytes]]:
-    """Name -> (media type, octets) of the files in static/."""
-    files = Path(__file__).with_name("static").iterdir()
-    return {f.name: (_MEDIA_TYPES[f.suffix], f.read_bytes()) for f in files if f.suffix in _MEDIA_TYPES}

@@ -31,8 +31,7 @@ from daemon.exchange.rows import Bad, Found, NotUnderstood
 from daemon.web.context import Context
 from daemon.web.rendering import SECURITY
 from daemon.web.spool import Refused, Spool, no_room
-from daemon.web.workers import Stopping, Workers
-from storage.engine import Unavailable, Unusable
+from daemon.web.workers import Workers
 from storage.terms import REASONS
 
 Stage = Literal["counting", "counted", "importing", "done", "failed", "cancelled"]
@@ -224,21 +223,15 @@ class Uploads:
         upload.rows = upload.octets = 0
         upload.trouble = ""
 
-        def ended(future: asyncio.Future[Stage]) -> None:
+        def over(stage: Stage | None, trouble: str) -> None:
             loop = asyncio.get_running_loop()
             upload.touched = loop.time()
             loop.call_later(KEPT_SECONDS + 1, self._tidy)
-            if future.cancelled():
-                upload.stage, upload.trouble = "failed", "the daemon was stopped"
-            elif (bug := future.exception()) is not None:
-                events.failed("web", bug)
-                upload.stage, upload.trouble = "failed", "an error of ours; the log of the daemon has it"
-            else:
-                upload.stage = future.result()
+            upload.stage, upload.trouble = stage or "failed", trouble or upload.trouble
             if upload.stage in ("done", "cancelled"):
                 upload.shut()
 
-        self._workers.begin(lambda: _ended(upload, work)).add_done_callback(ended)
+        self._workers.begin(lambda: _ended(upload, work), over)
 
     def _count(self, context: Context, upload: Upload) -> Stage:
         it, found = self._opened(context, upload, upload.actor)
@@ -311,16 +304,11 @@ class Uploads:
 
 
 def _ended(upload: Upload, work: Callable[[], Stage]) -> Stage:
-    """How the work on an upload ended; what went wrong is said of it."""
+    """How the work on an upload ended; what is wrong with the list is said of it."""
     try:
         return work()
     except _Cancelled:
         return "cancelled"
-    except Stopping:
-        upload.trouble = "the daemon was stopped"
-    except (Unavailable, Unusable) as why:
-        events.database_unavailable(why)
-        upload.trouble = "the database could not be asked"
     except (NotUnderstood, OSError) as why:
         upload.trouble = str(why)
     return "failed"

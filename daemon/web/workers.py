@@ -13,8 +13,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
+from daemon import events
 from daemon.gate import Gate
-from daemon.web.errands import Errands
+from storage.engine import Unavailable, Unusable
 
 COMMIT_SECONDS: Final = 6.0  # a writer waits up to 5 for another process' writer
 READ_SECONDS: Final = 30.0
@@ -35,7 +36,6 @@ class Workers:
         self._long = ThreadPoolExecutor(max_workers=1, thread_name_prefix="web-long")
         self._of_thread = threading.local()
         self._stopping = threading.Event()
-        self.errands = Errands()
 
     async def write(self, work: Callable[[], _T]) -> _T:
         """Have it written down: work whose turn does not come in time is not begun.
@@ -48,9 +48,14 @@ class Workers:
         """Have something looked up. Raises TimeoutError, and what the work raises."""
         return await self._wait(self._readers, work, READ_SECONDS)
 
-    def begin(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
-        """Begin what takes long, behind what was begun before."""
-        return asyncio.get_running_loop().run_in_executor(self._long, work)
+    def begin(self, work: Callable[[], _T], over: Callable[[_T | None, str], None]) -> asyncio.Future[_T]:
+        """Begin what takes long, behind what was begun before.
+
+        `over`: told, on the event loop, what came of it and "", or None and in half a sentence why nothing did.
+        """
+        future = asyncio.get_running_loop().run_in_executor(self._long, work)
+        future.add_done_callback(lambda ended: over(*_came(ended)))
+        return future
 
     def give_way(self, _: object = None) -> None:
         """Between two pieces of work that takes long: a thread that computes all the time keeps the relay waiting 5 ms for
@@ -72,6 +77,19 @@ class Workers:
     def stop(self) -> None:
         """Begin nothing more; wait for what is under way, which ends early if it takes long."""
         self._stopping.set()
-        self.errands.stop()
         for pool in (self._writer, self._readers, self._long):
             pool.shutdown(cancel_futures=True)
+
+
+def _came(ended: asyncio.Future[_T]) -> tuple[_T | None, str]:
+    """What came of work, or why nothing did; told in our log, too, if that is something to be mended."""
+    error = None if ended.cancelled() else ended.exception()
+    if ended.cancelled() or isinstance(error, Stopping):
+        return None, "the daemon was stopped"
+    if isinstance(error, (Unavailable, Unusable)):
+        events.database_unavailable(error)
+        return None, "the database could not be asked"
+    if error is not None:
+        events.failed("web", error)
+        return None, "an error of ours; the log of the daemon has it"
+    return ended.result(), ""

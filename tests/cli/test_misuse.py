@@ -76,15 +76,6 @@ def test_commands_of_later_versions(desk: Desk, command: str) -> None:
         assert (said.code, said.sentence) == (64, f"{command} is not in this version yet")
 
 
-def test_options_of_later_versions(desk: Desk) -> None:
-    for command, options in later.OPTIONS.items():
-        for option in options:
-            said = desk(command, option, "x")
-            assert (said.code, said.sentence) == (64, f"{command} {option} is not in this version yet")
-            assert desk(command, f"{option}=x").code == 64
-            assert option not in desk(command, "--help").out
-
-
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

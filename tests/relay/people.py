@@ -1,6 +1,6 @@
 """Everybody whom a message may be for, and what is to become of it: an oracle.
 
-It is written from DESIGN 1 and 7.2 and CONTRACT 4 alone. It knows the rows of each person, and nothing of the gate, the
+It is written from what the documents promise alone. It knows the rows of each person, and nothing of the gate, the
 lookup or the relay.
 """
 
@@ -46,12 +46,12 @@ STRENGTH: Final = [
     Reason.OPERATOR,
     Reason.HARD_BOUNCE,
     Reason.SOFT_BOUNCE,
-]  # DESIGN 5
+]  # whose is told of first, if several stand
 
 
 @dataclass(frozen=True)
 class Against:
-    """What stands against somebody: the words of CONTRACT 4, and the row to explain it by."""
+    """What stands against somebody: the words of the replies, and the row to explain it by."""
 
     words: str
     reason: Reason
@@ -120,7 +120,7 @@ class Expected:
 
 
 def expected(case: Case, name: str, address: str, ref: Callable[[Against], int], *, company: bool) -> Expected:
-    """From DESIGN 4.2 and 7.2 and CONTRACT 4."""
+    """From what the documents promise."""
     at_rcpt = case.against(name, HERE if case.known == "credential" else None)
     at_data = case.against(name, None if case.known == "unknown" else HERE)
     others = [CLEAR] if company else []

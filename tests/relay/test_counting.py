@@ -111,7 +111,7 @@ async def test_an_opt_out_before_the_dot_is_told_in_the_record(
     purpose: Literal["marketing", "service"],
     known: Known,
 ) -> None:
-    """DESIGN 7.1: 451 in every mode that refuses. Who only observes, or sends service mail, is told of it."""
+    """451 in every mode that refuses. Who only observes, or sends service mail, is told of it."""
     async with doors(ledger, upstream, policy(mode, HERE if known == "credential" else None, purpose)) as relay:
         async with sender(relay.ports[0]) as client:
             await client.say(

@@ -1,4 +1,4 @@
-"""No mail after the opt-out (DESIGN promise 3, 7.1): whoever's opt-out was committed before the last question began.
+"""No mail after the opt-out: whoever's opt-out was committed before the last question began.
 
 Randomised: the writer is told at a random moment of each dialogue, and its commit returns at another. `bench/races.py`
 runs as many as one likes.

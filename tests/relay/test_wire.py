@@ -199,7 +199,7 @@ SESSION = st.lists(st.sampled_from(COMMANDS) | st.sampled_from([BODY, LISTED, BA
 
 @dataclass
 class Model:
-    """What CONTRACT 4 says of a session, with at most 3 recipients and 2048 octets a message."""
+    """What we promise of a session, with at most 3 recipients and 2048 octets a message."""
 
     strip: bool
     hello: bool = False

@@ -24,7 +24,7 @@ from tests.servers import Postgres
 pytestmark = pytest.mark.postgres
 
 ANN, BOB = parse("ann@example.com"), parse("bob@example.com")
-IN_TIME, HEALED = 5.0, 10.0  # seconds: CONTRACT 4
+IN_TIME, HEALED = 5.0, 10.0  # seconds
 
 
 @pytest.fixture(scope="module")

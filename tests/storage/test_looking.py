@@ -6,31 +6,18 @@ from datetime import UTC, datetime
 
 from storage import audit, imports, incoming, suppressions
 from storage.write import write
-from tests.ledgers import Books
+from tests.ledgers import Books, queued
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-def queued(books: Books, number: int) -> list[int]:
+def several(books: Books, number: int) -> list[int]:
     with write(books.ledger, NOW, "test") as w:
-        return [
-            incoming.open_review(
-                w,
-                None,
-                received=NOW,
-                sender=f"p{n}@x.example",
-                addresses=[],
-                scope="all",
-                rules=[],
-                words="",
-                wish="review",
-            )
-            for n in range(number)
-        ]
+        return [queued(w, NOW, sender=f"p{n}@x.example") for n in range(number)]
 
 
 def test_the_queue_comes_in_pages(ledger: Books) -> None:
-    numbers = queued(ledger, 5)
+    numbers = several(ledger, 5)
     with write(ledger.ledger, NOW, "test") as w:
         for number in (numbers[1], numbers[3]):
             item = incoming.review(w.db, number)

@@ -14,7 +14,7 @@ from storage.refusals import Tally
 from storage.sights import HookSight, OptOuts
 from storage.terms import ALL, Reason, seconds
 from storage.write import write
-from tests.ledgers import IN_A_FILE, Books
+from tests.ledgers import IN_A_FILE, Books, queued
 
 NOW = datetime(2026, 11, 27, 12, 30, tzinfo=UTC)
 TODAY = NOW.date()
@@ -37,17 +37,7 @@ def test_an_empty_ledger_has_nothing_to_show(ledger: Books) -> None:
 def test_what_waits_is_counted_from_the_oldest(ledger: Books) -> None:
     with write(ledger.ledger, NOW, "test") as w:
         for hours in (3, 30, 7):
-            incoming.open_review(
-                w,
-                None,
-                received=NOW - timedelta(hours=hours),
-                sender="",
-                addresses=(),
-                scope="all",
-                rules=(),
-                words="",
-                wish="review",
-            )
+            queued(w, NOW - timedelta(hours=hours))
         item = incoming.review(w.db, 2)
         assert item is not None
         incoming.decide(w, item, accepted=False, note="")

@@ -183,7 +183,7 @@ def test_a_thread_that_writes_for_long_is_doubt_too(ledger: Books, monkeypatch: 
 
 @IN_A_FILE
 def test_readers_do_not_wait_for_a_writer(ledger: Books) -> None:
-    """A writer's lock delays no RCPT (CONTRACT 9)."""
+    """A writer's lock delays no RCPT."""
     ledger.suppress("ann@example.com")
     lookup = ledger.lookup()
     with another(ledger, holding_the_lock(60)) as other:

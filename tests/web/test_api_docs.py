@@ -22,13 +22,13 @@ import pytest
 import daemon
 from daemon.values import Right
 from daemon.web.api.app import api
-from storage import incoming, refusals, suppressions
+from storage import refusals, suppressions
 from storage.address import parse
 from storage.postgres import Server, migrate, open_server
 from storage.refusals import Refusal
 from storage.terms import ALL, Reason
 from storage.write import write
-from tests.ledgers import Books, books, opened
+from tests.ledgers import Books, books, opened, queued
 from tests.servers import Postgres
 from tests.web.program import API, MAY_ALL
 from tests.web.support import door, whole
@@ -63,18 +63,7 @@ def _happened(it: Books) -> None:
         suppressions.add(w, parse(ANN), ALL, Reason.OPT_OUT, "mail", words)
         refs = suppressions.add(w, parse(BOB), it.numbers["offers"], Reason.OPT_OUT, "mail", words).evidence
         for sender, said in (("eve@other.example", "enough of this"), ("spam@other.example", "buy a list")):
-            incoming.open_review(
-                w,
-                None,
-                received=w.now,
-                sender=sender,
-                addresses=[],
-                scope="all",
-                rules=["6-model"],
-                words=said,
-                wish="review",
-                excerpt=f"Hello, {said}.",
-            )
+            queued(w, sender=sender, rules=["6-model"], words=said, excerpt=f"Hello, {said}.")
     key = ledger.site_key.address_key(BOB)
     with write(ledger, NOW, "relay") as w:
         sent = Refusal(

@@ -22,7 +22,7 @@ from daemon.web.colours import (
     text_on,
     written,
 )
-from daemon.web.pages import stylesheet
+from daemon.web.files import stylesheet
 from tests.ledgers import Books
 from tests.web.support import context, door
 

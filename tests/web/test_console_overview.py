@@ -11,19 +11,18 @@ from typing import Any
 
 import pytest
 
-from daemon import events
 from daemon.options import MailingList
 from daemon.vitals import MailboxVitals, Vitals
 from daemon.web.console.overview import opt_outs_plot, relayed_plot
 from daemon.web.console.settings import by_section
 from daemon.web.context import Context, Holder
-from storage import incoming, refusals, sights, suppressions
+from storage import refusals, sights, suppressions
 from storage.address import parse
 from storage.refusals import Tally
 from storage.sights import OptOuts
 from storage.terms import Reason, seconds
 from storage.write import write
-from tests.ledgers import Books
+from tests.ledgers import Books, queued
 from tests.web.support import ADMIN, Door, context, door, inside
 from tests.web.visitor import LOOKER, Visitor
 
@@ -57,12 +56,9 @@ def made(ledger: Books, **other: Any) -> Context:
 
 
 @pytest.fixture
-def web(ledger: Books, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
-    failed: list[BaseException] = []
-    monkeypatch.setattr(events, "failed", lambda _, error: failed.append(error))
+def web(ledger: Books) -> Iterator[Door]:
     with door(ledger, made(ledger)) as opened:
         yield opened
-    assert failed == []
 
 
 def text(body: str) -> str:
@@ -142,17 +138,7 @@ def test_the_overview_counts_what_there_is(ledger: Books) -> None:
             suppressions.add(w, parse(f"p{n}@example.com"), 0, Reason.OPT_OUT, "one-click", {})
         suppressions.add(w, parse("b@example.com"), 0, Reason.HARD_BOUNCE, "dsn", {})
         suppressions.add(w, parse("w@example.com"), 1, Reason.WANTED, "mail", {})
-        incoming.open_review(
-            w,
-            None,
-            received=now - timedelta(hours=47, minutes=10),
-            sender="",
-            addresses=(),
-            scope="all",
-            rules=(),
-            words="",
-            wish="review",
-        )
+        queued(w, now - timedelta(hours=47, minutes=10))
         refusals.record(
             w,
             [],

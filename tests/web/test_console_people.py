@@ -18,7 +18,7 @@ from storage.refusals import Refusal
 from storage.suppressions import Added
 from storage.terms import ALL, Reason
 from storage.write import write
-from tests.ledgers import Books, bring
+from tests.ledgers import Books, bring, queued
 from tests.web.rooms import rooms, text_of
 from tests.web.support import ANN, Answer, Door, door, whole
 from tests.web.visitor import LOOKER, Visitor
@@ -29,8 +29,8 @@ HOSTILE = '<script>alert(1)</script>\u202e"\x1b[31m'
 
 
 @pytest.fixture
-def web(ledger: Books, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
-    with rooms(ledger, monkeypatch) as opened:
+def web(ledger: Books) -> Iterator[Door]:
+    with rooms(ledger) as opened:
         yield opened
 
 
@@ -206,12 +206,8 @@ def test_of_a_clicked_link_only_the_key_is_known(web: Door, admin: Visitor) -> N
 
 def test_who_waits_in_the_queue_is_told(web: Door, admin: Visitor) -> None:
     with write(web.books.ledger, NOW, "test") as w:
-        number = incoming.open_review(
-            w, None, received=NOW, sender=ANN, addresses=["Ann+x@customer.example"], scope="all", rules=[], words="", wish="opt-out"
-        )  # fmt: skip
-        incoming.open_review(
-            w, None, received=NOW, sender=BOB, addresses=[], scope="all", rules=[], words="", wish="opt-out"
-        )
+        number = queued(w, NOW, sender=ANN, addresses=["Ann+x@customer.example"], wish="opt-out")
+        queued(w, NOW, sender=BOB, wish="opt-out")
     assert f"waits for a decision: review {number}" in text_of(asked(admin, ANN))
     assert f"waits for a decision: review {number + 1}" in text_of(asked(admin, BOB))
 

@@ -25,8 +25,8 @@ BOB = "bob@customer.example"
 
 
 @pytest.fixture
-def web(ledger: Books, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
-    with rooms(ledger, monkeypatch) as opened:
+def web(ledger: Books) -> Iterator[Door]:
+    with rooms(ledger) as opened:
         yield opened
 
 
@@ -184,7 +184,7 @@ def test_looking_changes_nothing(web: Door, admin: Visitor, imported: Books) -> 
 
 def test_nobody_begins_more_than_the_one_thread_can_soon_do(web: Door, admin: Visitor) -> None:
     go_on = threading.Event()
-    web.loop.call_soon_threadsafe(web.server._workers.begin, go_on.wait)
+    web.loop.call_soon_threadsafe(web.server._workers.begin, go_on.wait, lambda *_: None)
     try:
         begun = [admin.post("/console/undo/count", cause="opt-out").status for _ in range(MOST_EACH + 1)]
         assert begun == [303] * MOST_EACH + [429]

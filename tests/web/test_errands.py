@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,37 +16,44 @@ from daemon.web.workers import Workers
 from storage.engine import Unavailable
 
 
-def done(work: Callable[[Errand], Any], of: Errands | None = None, operator: str = "admin") -> Errand:
-    """An errand that has ended: where it began is no thread."""
+@pytest.fixture
+def workers() -> Iterator[Workers]:
+    """The threads."""
+    made = Workers()
+    yield made
+    made.stop()
 
-    loops: list[asyncio.AbstractEventLoop] = []
 
-    def begin(run: Callable[[], None]) -> asyncio.Future[None]:
-        run()
-        loops.append(asyncio.new_event_loop())
-        return asyncio.Future(loop=loops[-1])
+@pytest.fixture
+def all_of(workers: Workers) -> Errands:
+    """Those of one door."""
+    return Errands(workers)
 
-    errand = (of or Errands()).begin(begin, Errand(operator, "Test", "x.html", {}), work)
-    for loop in loops:
-        loop.close()
+
+async def done(all_of: Errands, work: Callable[[Errand], Any], operator: str = "admin") -> Errand:
+    """An errand that has ended."""
+    errand = all_of.begin(Errand(operator, "Test", "x.html", {}), work)
+    async with asyncio.timeout(10):
+        while not errand.is_over:
+            await asyncio.sleep(0.001)
     return errand
 
 
-def test_what_came_of_it_is_kept() -> None:
+async def test_what_came_of_it_is_kept(all_of: Errands) -> None:
     def work(errand: Errand) -> int:
         errand.step()
         return 7
 
-    errand = done(work)
+    errand = await done(all_of, work)
     assert (errand.came, errand.done, errand.trouble, errand.is_over) == (7, 1, "", True)
 
 
 @pytest.mark.parametrize(
     ("error", "sentence"),
-    [(Unavailable("the disk"), "could not be asked"), (ValueError("ann@example.com"), "it is our bug")],
+    [(Unavailable("the disk"), "could not be asked"), (ValueError("ann@example.com"), "an error of ours")],
 )
-def test_what_went_wrong_is_a_sentence_without_particulars(
-    error: Exception, sentence: str, monkeypatch: pytest.MonkeyPatch
+async def test_what_went_wrong_is_told_without_particulars(
+    all_of: Errands, error: Exception, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[BaseException] = []
     monkeypatch.setattr(events, "failed", lambda _, why: told.append(why))
@@ -55,32 +62,32 @@ def test_what_went_wrong_is_a_sentence_without_particulars(
     def fail(_: Errand) -> None:
         raise error
 
-    errand = done(fail)
+    errand = await done(all_of, fail)
     assert sentence in errand.trouble
     assert str(error) not in errand.trouble
     assert (told, errand.is_over) == ([error], True)
 
 
-def test_it_is_found_by_whoever_began_it() -> None:
-    all_of = Errands()
-    errand = done(lambda _: 1, all_of)
+async def test_it_is_found_by_whoever_began_it(all_of: Errands) -> None:
+    errand = await done(all_of, lambda _: 1)
     assert all_of.find(errand.number, "admin") is errand
     assert all_of.find(errand.number, "kim") is None
     assert all_of.find("x", "admin") is None
 
 
-def test_it_is_forgotten_after_a_while_and_when_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_is_forgotten_after_a_while_and_when_there_are_many(
+    all_of: Errands, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(errands, "_MOST", 3)
-    all_of = Errands()
-    first, *others = [done(lambda _: 1, all_of) for _ in range(5)]
+    first, *others = [await done(all_of, lambda _: 1) for _ in range(5)]
     assert all_of.find(first.number, "admin") is None
     assert all_of.find(others[-1].number, "admin") is others[-1]
     monkeypatch.setattr(errands, "KEPT_SECONDS", 0.0)
     assert all_of.find(others[-1].number, "admin") is None
 
 
-async def test_a_door_that_stops_breaks_it_off_between_two_steps() -> None:
-    workers, under_way, steps = Workers(), threading.Event(), 0
+async def test_a_door_that_stops_breaks_it_off_between_two_steps(workers: Workers, all_of: Errands) -> None:
+    under_way, steps = threading.Event(), 0
 
     def work(errand: Errand) -> None:
         nonlocal steps
@@ -89,8 +96,11 @@ async def test_a_door_that_stops_breaks_it_off_between_two_steps() -> None:
             steps += 1
             errand.reached(steps)
 
-    errand = workers.errands.begin(workers.begin, Errand("admin", "Test", "x.html", {}), work)
+    errand = all_of.begin(Errand("admin", "Test", "x.html", {}), work)
+    behind = all_of.begin(Errand("admin", "Test", "x.html", {}), work)
     await asyncio.to_thread(under_way.wait, 10)
     await asyncio.to_thread(workers.stop)
-    assert "The daemon was stopped" in errand.trouble
+    await asyncio.sleep(0)
+    assert errand.trouble == behind.trouble == "the daemon was stopped"
     assert errand.done == steps
+    assert not behind.began

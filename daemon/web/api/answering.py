@@ -69,5 +69,5 @@ def scope_of(list_id: str | None, numbers: Numbers, request: Request, **where: s
         return None
     known = {*numbers, *(x.id for x in context_of(request).house.lists)}
     if list_id not in known:
-        raise Wrong(hand.no_such_list(list_id, known), **where)  # type: ignore[arg-type]
+        raise Wrong(hand.no_such_list(list_id, known), **where)  # type: ignore[arg-type]  # likewise
     return numbers.get(list_id, 0)

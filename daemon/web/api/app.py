@@ -11,14 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import daemon
-from daemon.web.api import following, lists, people, problems, reviews, standing
+from daemon.web.api import following, imports, people, problems, reviews, standing
 from daemon.web.api.guarding import SCHEMES
 from daemon.web.api.models import Problem
 from daemon.web.api.standing import Counted
 
 PATH: Final = "/api/v1"
 # people's last: its path for an address takes whatever follows.
-ROUTERS: Final = (standing.OPEN, standing.ROUTER, following.ROUTER, reviews.ROUTER, lists.ROUTER, people.ROUTER)
+ROUTERS: Final = (standing.OPEN, standing.ROUTER, following.ROUTER, reviews.ROUTER, imports.ROUTER, people.ROUTER)
 _ABOUT: Final = """
 The suppression list for programs: ask who may be mailed, put people on the list, take them off again, follow what happens.
 

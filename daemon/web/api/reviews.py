@@ -92,7 +92,7 @@ async def accept(request: Request, id: Number, body: models.Decision) -> Respons
     return await _decide(request, id, body, accepted=True)
 
 
-@ROUTER.post(**_decision("reject", "Leave the mail as it is"))  # type: ignore[arg-type]
+@ROUTER.post(**_decision("reject", "Leave the mail as it is"))  # type: ignore[arg-type]  # likewise
 async def reject(request: Request, id: Number, body: models.Decision) -> Response:
     """Closes the item; nothing else happens. 409: somebody was quicker."""
     return await _decide(request, id, body, accepted=False)

@@ -16,7 +16,6 @@ from starlette.routing import Route
 from daemon import telling
 from daemon.web.checks import Kind, checks_of
 from daemon.web.console.visit import Visit, room
-from daemon.web.context import workers_of
 from storage import audit, suppressions
 from storage.audit import Noted
 from storage.suppressions import Fact, Stretch
@@ -78,7 +77,7 @@ async def trail(visit: Visit) -> Response:
                 "head": audit.Chain(ledger.site_key).head(db),
             }
 
-    found, state = await workers_of(visit.request).read(look)
+    found, state = await visit.workers.read(look)
     check = checks_of(visit.request).last
     page = visit.page(
         "audit.html",

@@ -11,8 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from daemon.web.console.visit import Visit, room
-from daemon.web.context import workers_of
-from daemon.web.errands import MOST_EACH, Errand
+from daemon.web.errands import MOST_EACH, Errand, errands_of
 from daemon.web.rendering import SECURITY
 
 PATH: Final = "/console/begun"
@@ -24,20 +23,20 @@ def begin(visit: Visit, title: str, template: str, work: Callable[[Errand], Any]
 
     Raises HTTPException (429) where too much of this operator's waits already.
     """
-    workers = workers_of(visit.request)
-    if workers.errands.has_enough(visit.operator.name):
+    errands = errands_of(visit.request)
+    if errands.has_enough(visit.operator.name):
         sentence = (
             f"{MOST_EACH} things that you have begun have not ended yet. Nothing was begun: try again when some have."
         )
         raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, sentence)
-    errand = workers.errands.begin(workers.begin, Errand(visit.operator.name, title, template, known), work)
+    errand = errands.begin(Errand(visit.operator.name, title, template, known), work)
     return visit.go(f"{PATH}/{errand.number}")
 
 
 def _errand(visit: Visit) -> Errand:
     """Raises HTTPException: there is none of this number, or not of this operator."""
     number = visit.request.path_params["number"]
-    errand = workers_of(visit.request).errands.find(number, visit.operator.name)
+    errand = errands_of(visit.request).find(number, visit.operator.name)
     if errand is None:
         raise HTTPException(404)
     return errand

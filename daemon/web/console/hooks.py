@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
@@ -14,7 +13,6 @@ from starlette.routing import Route
 
 from daemon import webhooks
 from daemon.web.console.visit import Visit, room
-from daemon.web.context import context_of, workers_of
 from storage import hooks
 from storage.engine import Ledger
 from storage.suppressions import list_numbers
@@ -28,7 +26,7 @@ _LARGEST: Final = 2**63 - 1
 async def overview(visit: Visit) -> Response:
     """How it is with each hook, and the changes that were given up (of one hook, if `hook` names it)."""
     name, after = visit.given("hook", 64), _number(visit.given("after", 20)) or 0
-    facts = await workers_of(visit.request).read(partial(_facts, visit, name, after))
+    facts = await visit.workers.read(partial(_facts, visit, name, after))
     return visit.page("hooks.html", **facts, of=name)
 
 
@@ -41,14 +39,7 @@ def _facts(visit: Visit, name: str, after: int) -> dict[str, Any]:
     for state in states:
         state["host"] = urlsplit(state["url"] or "").netloc  # a path may be what lets one in there
     page = lost[:_PAGE]
-    for fact in (*states, *page):
-        fact |= {f"{key}_text": _moment(fact[key]) for key in ("at", "given_up", "next_try") if key in fact}
     return {"hooks": states, "lost": page, "next": page[-1]["id"] if len(lost) > _PAGE else None}
-
-
-def _moment(text: str | None) -> str | None:
-    """RFC 3339 as people read it."""
-    return text and f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M} UTC"
 
 
 # ------------------------------------------------------------------ what may be done
@@ -78,7 +69,7 @@ async def _chosen(visit: Visit) -> list[int]:
     """The ids in the form; all of a hook that is named instead (up to the id that the operator has seen)."""
     name, last = visit.given("hook", 64), _number(visit.given("upto", 20)) or _LARGEST
     if name and "id" not in visit.form:
-        found = await workers_of(visit.request).read(partial(_all, visit.context.ledger, name))
+        found = await visit.workers.read(partial(_all, visit.context.ledger, name))
         return [number for number in found if number <= last]
     given = (_number(value) for value in visit.form.getlist("id") if isinstance(value, str))
     return [number for number in given if number]
@@ -90,13 +81,13 @@ def _all(ledger: Ledger, name: str) -> list[int]:
 
 
 async def _do(visit: Visit, verb: Callable[[Write], int]) -> int:
-    context = context_of(visit.request)
+    context = visit.context
 
     def act() -> int:
         with write(context.ledger, context.now(), visit.actor) as w:
             return verb(w)
 
-    return await workers_of(visit.request).write(act)
+    return await visit.workers.write(act)
 
 
 def _said(done: int, what: str) -> str:

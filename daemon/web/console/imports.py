@@ -14,7 +14,6 @@ from daemon.exchange.asking import Asked
 from daemon.exchange.formats import FORMATS
 from daemon.web.console.forms import length_of
 from daemon.web.console.visit import Visit, refuse_forged, room
-from daemon.web.context import workers_of
 from daemon.web.multipart import read_form
 from daemon.web.spool import Refused, too_large
 from daemon.web.uploads import Upload, Uploads, rejects_of, uploads_of, wish
@@ -40,7 +39,7 @@ async def _home(
     visit: Visit, status: HTTPStatus = HTTPStatus.OK, wrong: str = "", given: Mapping[str, str] | None = None
 ) -> Response:
     before = _number(visit.request.query_params.get("before", ""))
-    found = await workers_of(visit.request).read(lambda: _earlier(visit, before))
+    found = await visit.workers.read(lambda: _earlier(visit, before))
     return visit.page(
         "imports.html",
         status,

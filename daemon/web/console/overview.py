@@ -19,7 +19,7 @@ from storage.terms import REASONS, Reason
 
 DAYS, HOURS = 30, 48
 _STOPPED: Final[tuple[Outcome, ...]] = ("refused", "stripped", "withdrawn")
-# What a way to opt out is called, and the sources (DESIGN 1) that it comes from; the last takes what no other does.
+# What a way to opt out is called, and the sources that it comes from; the last takes what no other does.
 _WAYS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("by mail", ("mail",)),
     ("by link", ("one-click", "page")),

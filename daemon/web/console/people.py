@@ -14,7 +14,7 @@ from daemon.gate import Gate
 from daemon.web.console import searching, typed, why
 from daemon.web.console.typed import NotUnderstood
 from daemon.web.console.visit import Visit, room
-from daemon.web.context import Context, asked, workers_of
+from daemon.web.context import Context, asked
 from storage import newest, suppressions
 from storage.address import Address, NotAnAddress
 from storage.newest import Line, Wanted
@@ -92,7 +92,7 @@ async def _newest(visit: Visit) -> Response:
     except NotUnderstood as problem:
         wrong, page = str(problem), None
     else:
-        wrong, page = "", await workers_of(visit.request).read(lambda: _page(visit.context, wanted, before))
+        wrong, page = "", await visit.workers.read(lambda: _page(visit.context, wanted, before))
     given = {name: value for name, value in filters.items() if value}
     status = HTTPStatus.UNPROCESSABLE_ENTITY if wrong else HTTPStatus.OK
     facts = {"filters": filters, "given": given, "wrong": wrong, "first": not before, "entry": asdict(Entry()), "q": ""}
@@ -105,7 +105,7 @@ async def _wanted(visit: Visit, filters: dict[str, str]) -> Wanted:
     """Raises NotUnderstood."""
     if filters["reason"] not in ("", *REASONS) or filters["source"] not in ("", *SOURCES):
         raise NotUnderstood("There is no such reason or source.")
-    numbers = await workers_of(visit.request).read(lambda: typed.numbers_of(visit.context))
+    numbers = await visit.workers.read(lambda: typed.numbers_of(visit.context))
     scope, since = typed.scope(filters["list"], visit.context, numbers), typed.moment(filters["since"])
     return Wanted(scope, REASONS.get(filters["reason"]), filters["source"] or None, since)
 
@@ -144,7 +144,7 @@ async def _suppress(visit: Visit) -> Response:
         who = hand.person(entry.address)
         wish = hand.Wish(entry.list or None, entry.reason, entry.source, entry.note)
         of = hand_of(visit, force=entry.provider)
-        (added,) = await workers_of(visit.request).write(lambda: of.suppress([who], wish))
+        (added,) = await visit.workers.write(lambda: of.suppress([who], wish))
     except NotAnAddress as problem:
         return await person_page(visit, entry.address, entry=entry, wrong=f"That is not an address: {problem}.")
     except hand.Refused as problem:
@@ -194,10 +194,10 @@ async def _lift(visit: Visit) -> Response:
         return await person_page(visit, query, wrong="Say why: it is kept in the record, and asked for one day.")
     of = hand_of(visit)
     try:
-        gone = await workers_of(visit.request).write(lambda: of.lift(who, list_id or None, because))
+        gone = await visit.workers.write(lambda: of.lift(who, list_id or None, because))
     except hand.Refused as problem:
         return await person_page(visit, query, because=because, wrong=_sentence(problem))
-    left = await workers_of(visit.request).read(lambda: hand.left_standing(visit.context.ledger, who))
+    left = await visit.workers.read(lambda: hand.left_standing(visit.context.ledger, who))
     name = list_id or "everything"
     said = f"Taken off the list ({name})." if gone else f"Nothing was done: nothing of their own stood for {name}."
     return visit.go(PATH, said + (f" Still suppressed: {', '.join(left)}." if left else ""), q=query)

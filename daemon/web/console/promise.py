@@ -16,7 +16,7 @@ from daemon.vitals import MailboxVitals, Vitals
 from storage.sights import Sight
 
 Level = Literal["good", "doubt", "bad"]
-DUE: Final = timedelta(hours=48)  # after a request was received it must have been dealt with (DESIGN 7.11)
+DUE: Final = timedelta(hours=48)  # after a request was received it must have been dealt with
 _LONG: Final = timedelta(hours=24)  # for a request to wait
 _SILENT: Final = timedelta(minutes=15)  # for a mailbox
 _UNCHECKED: Final = timedelta(hours=3)  # for the record, which is checked every hour

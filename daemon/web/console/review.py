@@ -19,7 +19,6 @@ from daemon.intake import AlreadyDecided, NobodyNamed, Outdated
 from daemon.intake.deciding import concerned
 from daemon.mail.rules import RULES
 from daemon.web.console.visit import Visit, room
-from daemon.web.context import workers_of
 from storage import incoming
 from storage.address import Address
 from storage.incoming import Item
@@ -98,7 +97,7 @@ async def queue(visit: Visit) -> Response:
             found = incoming.queue(db, None if state == "all" else state, beyond, PAGE + 1)
             return found, incoming.open_items(db)
 
-    found, open_items = await workers_of(visit.request).read(look)
+    found, open_items = await visit.workers.read(look)
     now, page = visit.context.now(), found[:PAGE]
     return visit.page(
         "review.html",
@@ -160,7 +159,7 @@ async def _decide(visit: Visit, number: int, accepted: bool) -> str:
         return ""
 
     try:
-        return await workers_of(visit.request).write(decide)
+        return await visit.workers.write(decide)
     except TimeoutError:
         return f"Item {number}: the database was busy for too long. It may still be decided; look at it again."
 
@@ -177,7 +176,7 @@ async def one(visit: Visit) -> Response:
 
 
 async def _shown(visit: Visit, number: int) -> Response:
-    facts = await workers_of(visit.request).read(lambda: _looked_up(visit, number))
+    facts = await visit.workers.read(lambda: _looked_up(visit, number))
     if facts is None:
         raise HTTPException(HTTPStatus.NOT_FOUND)
     return visit.page("review-item.html", **facts)
@@ -211,7 +210,7 @@ async def _decided(visit: Visit, number: int) -> Response:
     accepted = _decision(visit)
     if why_not := await _decide(visit, number, accepted):
         return visit.go(f"{HOME}/{number}" if "no item" not in why_not else HOME, why_not)
-    following = await workers_of(visit.request).read(lambda: _next(visit, number))
+    following = await visit.workers.read(lambda: _next(visit, number))
     said = f"Item {number} was {'accepted' if accepted else 'rejected'}."
     return visit.go(f"{HOME}/{following}" if following else HOME, said + ("" if following else " Nothing else waits."))
 

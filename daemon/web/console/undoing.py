@@ -15,7 +15,7 @@ from daemon.web.console.people import hand_of
 from daemon.web.console.typed import NotUnderstood, moment, numbers_of, until
 from daemon.web.console.typed import scope as typed_scope
 from daemon.web.console.visit import Visit, room
-from daemon.web.context import Context, workers_of
+from daemon.web.context import Context
 from daemon.web.errands import Errand
 from storage import brake, undo
 from storage.terms import REASONS, SOURCES, reason_word, scope_word
@@ -32,7 +32,7 @@ async def _look(visit: Visit) -> Response:
 
 async def _page(visit: Visit, *, wrong: str = "", about: str = "", because: str = "") -> Response:
     """The room. `wrong`: why the form `about` (undo, or a word of the brake) was not accepted."""
-    states = await workers_of(visit.request).read(lambda: _states(visit.context))
+    states = await visit.workers.read(lambda: _states(visit.context))
     status = HTTPStatus.UNPROCESSABLE_ENTITY if wrong else HTTPStatus.OK
     return visit.page(
         "undo.html",
@@ -63,7 +63,7 @@ async def _brake(visit: Visit) -> Response:
     if not because:
         return await _page(visit, wrong="Say why: it is kept in the record.", about=what)
     words, of = (what,), hand_of(visit)
-    changed = await workers_of(visit.request).write(lambda: of.brake(words if on else (), () if on else words, because))
+    changed = await visit.workers.write(lambda: of.brake(words if on else (), () if on else words, because))
     state = "wait for a person from now on" if on else "act again"
     return visit.go(PATH, f"{_NAMES[what]} {state}." if changed else "It was so already; nothing was changed.")
 
@@ -78,7 +78,7 @@ async def _count(visit: Visit) -> Response:
     """The dry run: what would be undone."""
     typed = {name: visit.given(name, 400) for name in FIELDS}
     try:
-        cause = cause_of(visit.context, typed, await workers_of(visit.request).read(lambda: numbers_of(visit.context)))
+        cause = cause_of(visit.context, typed, await visit.workers.read(lambda: numbers_of(visit.context)))
     except NotUnderstood as problem:
         return await _page(visit, wrong=str(problem), about="undo")
     of = visit.context
@@ -96,7 +96,7 @@ async def _undo(visit: Visit) -> Response:
     typed, because = {name: visit.given(name, 400) for name in FIELDS}, visit.given("because")
     of = visit.context
     try:
-        cause = cause_of(of, typed, await workers_of(visit.request).read(lambda: numbers_of(of)))
+        cause = cause_of(of, typed, await visit.workers.read(lambda: numbers_of(of)))
         if not because:
             raise NotUnderstood("Say why: it is kept in the record of everybody whose suppression ends.")
     except NotUnderstood as problem:

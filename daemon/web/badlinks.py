@@ -20,8 +20,8 @@ WAITING: Final = 50  # so many wait at a time, of all networks: each holds a con
 NETWORKS: Final = 4096  # so many are remembered
 
 
-class Guesses:
-    """The bad links of each network: a token bucket, kept as the time at which it will be full again (as GCRA has it)."""
+class BadLinks:
+    """Those of each network: a token bucket, kept as the time at which it will be full again (as GCRA has it)."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock, self._waiting = clock, 0
