@@ -1,8 +1,9 @@
 """Was the promise kept? Some of the recipients whom the upstream has just taken are looked up a second time.
 
 The relay asks before the dot, so nobody who was on the list may be among them. Whether that is so, a thread
-finds out beside it: on a connection of its own, a second later. Told is only what cannot have been a race: the
-suppression, and all else that the record has of the person, had stood for a minute when the last question began.
+finds out beside it: on a connection of its own, a second later. Told is only what cannot have been a race: each round notes
+how far the record has come, and the suppression, with all else that the record has of the person, must have stood in it at
+a note from before the last question began. No clock is asked but our own, which only goes forward.
 
 A spot check of some recipients a second: a relay that asks wrongly (an old snapshot, another database, the wrong list)
 does so for all, and is found out with the first of them. It cannot find what is wrong in the lookup itself.
@@ -11,6 +12,8 @@ does so for all, and is found out with the first of them. It cannot find what is
 from __future__ import annotations
 
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Final, Protocol
@@ -22,7 +25,7 @@ from storage.engine import Ledger, Unavailable, Unusable
 from storage.lookup import Row, Verdict, verdict
 
 _MOST: Final = 50  # recipients looked at between two rounds: some 3 ms of work
-_SETTLED: Final = 60  # s; between the time that a row bears and its commit lie a writer's wait (5 s) and a transaction
+_NOTES: Final = 120  # rounds that are remembered: a message may take so long between its last question and its reply
 
 
 class Lookup(Protocol):
@@ -41,12 +44,15 @@ class Witness:
     def __init__(self, ledger: Ledger, open_lookup: Callable[[], Lookup], *, every: float = 1.0):
         self._ledger, self._open, self._every = ledger, open_lookup, every
         self._seen: list[tuple[Sequence[Address], int, float]] = []
+        self._heads: deque[tuple[float, int]] = deque(
+            maxlen=_NOTES
+        )  # (when it had come so far, the last audit row then)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="witness", daemon=True)
 
     def saw(self, recipients: Sequence[Address], list_number: int, asked: float) -> None:
         """The upstream has taken a message to these (marketing, of this list; 0: of none); `asked`: when the last question
-        began, in seconds since 1970. For the event loop: 0.1 us, and nothing but that if there is enough to look at already."""
+        began, by time.monotonic. For the event loop: 0.1 us, and nothing but that if there is enough to look at already."""
         if len(self._seen) < _MOST:
             self._seen.append((recipients, list_number, asked))
 
@@ -73,6 +79,7 @@ class Witness:
         """One round. Raises Unavailable, Unusable."""
         seen, self._seen = self._seen, []
         left = _MOST
+        self.note()
         for recipients, list_number, asked in seen:
             some = list(islice(recipients, left))
             left -= len(some)
@@ -82,11 +89,18 @@ class Witness:
                 if found is not None and self._stood(address, found, asked):
                     self._tell(address, found)
 
+    def note(self) -> None:
+        """How far has the record come? Raises Unavailable, Unusable."""
+        with self._ledger.connect() as db:
+            head = census.head(db)
+        self._heads.append((time.monotonic(), head))  # later than it was read: what is told of it is true all the more
+
     def _stood(self, address: Address, found: Verdict, asked: float) -> bool:
-        """Had it been so for a while when the relay asked?"""
+        """Had it been so when the relay asked?"""
+        before = next((head for at, head in reversed(self._heads) if at < asked), -1)
         keys = [key for key, _ in keys_of(self._ledger.site_key, address)]
         with self._ledger.connect() as db:
-            return census.last_change(db, keys, found.evidence) < asked - _SETTLED
+            return census.last_change(db, keys, found.evidence) <= before
 
     def _tell(self, address: Address, found: Verdict) -> None:
         who = self._ledger.site_key.who(address)

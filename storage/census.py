@@ -41,17 +41,22 @@ def suppressions(db: Connection) -> dict[Reason, int]:
     return {reason: found.get(reason, 0) for reason in Reason}
 
 
-def last_change(db: Connection, keys: Sequence[bytes], evidence: int) -> int:
-    """When the ledger last changed for whoever has one of these keys, seconds since 1970; 0: never that we know.
+def head(db: Connection) -> int:
+    """The sequence number of the last audit row."""
+    return int(db.exec_driver_sql("SELECT coalesce(max(seq), 0) FROM audit").scalar_one())
 
-    A batch names nobody in the record, so the last batch counts as well, and when the `evidence` of a row came about.
+
+def last_change(db: Connection, keys: Sequence[bytes], evidence: int) -> int:
+    """The audit row (its sequence number) since which nothing has changed for whoever has one of these keys; 0: none is known.
+
+    A batch names nobody in the record, so the last batch counts as well, and the row that the `evidence` came with.
     """
     marks = ",".join("?" * len(keys))
     queries = (
-        (f"SELECT max(at) FROM audit WHERE key IN ({marks})", tuple(keys)),
-        ("SELECT at FROM evidence WHERE id = ?", (evidence,)),
+        (f"SELECT max(seq) FROM audit WHERE key IN ({marks})", tuple(keys)),
+        ("SELECT max(seq) FROM audit WHERE evidence = ?", (evidence,)),
         (
-            "SELECT max(at) FROM (SELECT key, at FROM audit ORDER BY seq DESC LIMIT ?) AS newest WHERE key IS NULL",
+            "SELECT max(seq) FROM (SELECT key, seq FROM audit ORDER BY seq DESC LIMIT ?) AS newest WHERE key IS NULL",
             (_BATCHES,),
         ),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -43,10 +43,15 @@ def suppress(ledger: Books, at: datetime, scope: int = ALL, reason: Reason = Rea
         return suppressions.add(w, ANN, scope, reason, "mail", {}).evidence
 
 
-def look(ledger: Books, list_number: int = 0, asked: datetime = NOW, people: int = 1) -> Witness:
-    """One round after a message."""
+def look(
+    ledger: Books, list_number: int = 0, *, people: int = 1, meanwhile: Callable[[], object] | None = None
+) -> Witness:
+    """One round after a message. `meanwhile`: what happens between the round before and the last question."""
     it = Witness(ledger.ledger, lambda: lookup_of(ledger.ledger))
-    it.saw([ANN] * people, list_number, asked.timestamp())
+    it.note()
+    if meanwhile is not None:
+        meanwhile()
+    it.saw([ANN] * people, list_number, time.monotonic())
     it.look(ledger.lookup())
     return it
 
@@ -69,18 +74,23 @@ def test_who_is_not_on_it_is_not(ledger: Books, logged: Any) -> None:
 
 
 def test_who_came_on_it_about_that_time_is_not(ledger: Books, logged: Any) -> None:
-    """Between the time that a row bears and its commit a writer may wait."""
-    suppress(ledger, JUST_NOW)
-    look(ledger)
+    look(ledger, meanwhile=lambda: suppress(ledger, LONG_AGO))  # whatever time the row bears
     assert logged() == []
-    look(ledger, asked=NOW + timedelta(seconds=31))
+    look(ledger)
     assert len(logged()) == 1
 
 
-def test_an_old_wish_that_was_read_just_now_is_not(ledger: Books, logged: Any) -> None:
-    with write(ledger.ledger, NOW, "test") as w:
-        suppressions.add(w, ANN, ALL, Reason.OPT_OUT, "mail", {}, since=LONG_AGO)
-    look(ledger)
+def test_before_the_first_round_nothing_is_known(ledger: Books, logged: Any) -> None:
+    suppress(ledger, LONG_AGO)
+    it = Witness(ledger.ledger, lambda: lookup_of(ledger.ledger))
+    it.saw([ANN], 0, time.monotonic())
+    it.look(ledger.lookup())
+    assert logged() == []
+
+
+def test_a_clock_that_is_wrong_makes_no_difference(ledger: Books, logged: Any) -> None:
+    """Of another node, say: it committed after the question, and bears a time of long before."""
+    look(ledger, meanwhile=lambda: suppress(ledger, NOW - timedelta(days=3)))
     assert logged() == []
 
 
@@ -100,19 +110,24 @@ def test_a_wish_for_the_list_that_has_just_ended_is_a_race(ledger: Books, logged
     suppress(ledger, LONG_AGO, number, Reason.WANTED)
     look(ledger, number)
     assert logged() == []
-    with write(ledger.ledger, JUST_NOW, "test") as w:
-        suppressions.add(w, ANN, ALL, Reason.OPT_OUT, "mail", {}, since=JUST_NOW)
-    look(ledger, number)
+
+    def again() -> None:
+        with write(ledger.ledger, JUST_NOW, "test") as w:
+            suppressions.add(w, ANN, ALL, Reason.OPT_OUT, "mail", {}, since=JUST_NOW)
+
+    look(ledger, number, meanwhile=again)
     assert logged() == []
 
 
 def test_a_batch_names_nobody_and_so_may_be_about_anybody(ledger: Books, logged: Any) -> None:
+    def batch() -> None:
+        with write(ledger.ledger, JUST_NOW, "import") as w:
+            bring(w, [(bytes(16), ALL, int(Reason.OPT_OUT), 0)], "import", {})
+
     suppress(ledger, LONG_AGO)
-    with write(ledger.ledger, JUST_NOW, "import") as w:
-        bring(w, [(bytes(16), ALL, int(Reason.OPT_OUT), 0)], "import", {})
-    look(ledger)
+    look(ledger, meanwhile=batch)
     assert logged() == []
-    look(ledger, asked=NOW + timedelta(minutes=5))
+    look(ledger)
     assert len(logged()) == 1
 
 
@@ -121,7 +136,7 @@ def test_no_more_than_some_are_looked_at_in_a_round(ledger: Books) -> None:
     it = look(ledger, people=1000)
     assert metrics.looked_at_again.of().value == before + 50
     for _ in range(1000):
-        it.saw([ANN], 0, NOW.timestamp())
+        it.saw([ANN], 0, time.monotonic())
     assert len(it._seen) == 50
 
 
@@ -140,7 +155,7 @@ def test_it_runs_beside_and_lives_through_an_outage_and_a_bug(ledger: Books, log
         it.start()
         while metrics.promise_broken.of().value == before and time.monotonic() < deadline:
             if not it._seen:
-                it.saw([ANN], 0, NOW.timestamp())
+                it.saw([ANN], 0, time.monotonic())
             time.sleep(0.02)
         it.stop()
         it._thread.join(5)
@@ -148,15 +163,12 @@ def test_it_runs_beside_and_lives_through_an_outage_and_a_bug(ledger: Books, log
     assert [line["event"] for line in logged()][:2] == ["failed", "promise_broken"]
 
 
-def test_old_requests_that_are_recorded_for_minutes_each_bear_their_own_time(ledger: Books, logged: Any) -> None:
-    """Those that a long `replay --apply` records last were on no list when it began."""
+def test_an_old_request_that_is_found_meanwhile_is_a_race(ledger: Books, logged: Any) -> None:
     house = House(name="Quill", addresses=("support@quillpdf.example",))
-    intake, times = Intake(ledger.ledger, house, ledger.numbers), iter((LONG_AGO, JUST_NOW))
-    asked = LONG_AGO - timedelta(days=90)
-    old = [_old_request(who, asked) for who in ("bob@customer.example", str(ANN))]
-    replay.apply(old, intake, lambda: next(times), "test")
-    look(ledger)
-    assert [line["event"] for line in logged()] == ["opt_out_recorded"] * 2
+    intake = Intake(ledger.ledger, house, ledger.numbers)
+    old = [_old_request(str(ANN), LONG_AGO - timedelta(days=90))]
+    look(ledger, meanwhile=lambda: replay.apply(old, intake, lambda: LONG_AGO, "test"))
+    assert [line["event"] for line in logged()] == ["opt_out_recorded"]
 
 
 def _old_request(who: str, asked: datetime) -> replay.Found:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Sequence
-from time import time
+from time import monotonic
 from typing import Final
 
 from daemon import events, metrics
@@ -254,7 +254,7 @@ class Transaction:
 
     async def finish(self) -> str:
         """The last question, then the dot and the upstream's reply."""
-        people, began = self._people, time()
+        people, began = self._people, monotonic()
         answers = await self._ask([r.rcpt.address for r in people.taken])
         if any(type(answer) is not Pass or answer.despite is not None for answer in answers):
             late = people.late(answers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from time import time
+from time import monotonic
 from typing import Any, Literal
 
 import pytest
@@ -174,7 +174,7 @@ async def test_the_witness_hears_of_those_to_whom_something_is_promised(
 ) -> None:
     ledger, _ = everybody
     heard: list[tuple[list[str], int, float]] = []
-    began = time()
+    began = monotonic()
     async with doors(ledger, upstream, policy(mode, HERE, purpose)) as relay, sender(relay.ports[0]) as client:
         relay.server.context = replace(
             relay.server.context, saw=lambda people, number, asked: heard.append(([*map(str, people)], number, asked))
@@ -184,7 +184,7 @@ async def test_the_witness_hears_of_those_to_whom_something_is_promised(
         await client.send([CLEAR], TO_LIST)
     assert [people for people, _, _ in heard] == told
     assert {number for _, number, _ in heard} <= {ledger.numbers[HERE]}
-    assert all(began <= asked <= time() for _, _, asked in heard)
+    assert all(began <= asked <= monotonic() for _, _, asked in heard)
 
 
 # ------------------------------------------------------------------ the policy service
