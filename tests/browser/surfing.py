@@ -61,6 +61,7 @@ class Surfer:
 
     def log_in(self, name: str = ADMIN.name, password: str = ADMIN.secret) -> None:
         """At the console, once for all windows."""
+        self._session = []
         with self.page() as page:
             page.goto(f"{self.base}/console/")
             page.fill("#username", name)
