@@ -74,9 +74,11 @@ def test_a_person(operator: Surfer, theme: Theme, width: str) -> None:
         assert operator.web.standing(address) == []
         page.get_by_role("link", name="Forget this person").click()
         page.locator("form[action='/console/erase'] button").click()
+        until(page, f"{address} is forgotten.")
     with operator.page(theme=theme, width=width) as page:
         page.goto(f"{operator.base}/console/suppressions?q={address}")
         operator.look(page, f"forgotten-{theme}")
+        assert "she called again" not in page.content()
 
 
 def test_the_pages_that_nobody_wants_to_see(operator: Surfer) -> None:
