@@ -73,7 +73,8 @@ def test_a_person(operator: Surfer, theme: Theme, width: str) -> None:
         page.get_by_role("button", name="Let them be mailed again").click()
         assert operator.web.standing(address) == []
         page.get_by_role("link", name="Forget this person").click()
-        page.locator("form[action='/console/erase'] button").click()
+        page.get_by_label("Yes, forget").check()
+        page.get_by_role("button", name="Forget this person").click()
         until(page, f"{address} is forgotten.")
     with operator.page(theme=theme, width=width) as page:
         page.goto(f"{operator.base}/console/suppressions?q={address}")
