@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import time
 from collections.abc import Iterator
-from re import _constants, _parser  # type: ignore[attr-defined]  # the parse tree has no public name
 from typing import Any, Final
 
 import pytest
 
 from daemon.mail import patterns, triage
+
+# The parse tree has no public name.
+_constants: Any = importlib.import_module("re._constants")
+_parser: Any = importlib.import_module("re._parser")
 
 assert triage  # importing it registers the patterns of the whole room
 
