@@ -37,28 +37,30 @@ async def answer(
     read: Callable[[SiteKey, str], Token | None],
     show: Callable[[Request, Token], Response],
     act: Callable[[Request, Token], Awaitable[Response]],
+    *,
+    way_out: str = "write",
 ) -> Response:
     """Answer whatever is asked of a link. `read`: its token, None if it is none of ours; `show`: GET; `act`: POST.
 
-    `act` may raise WrongForm, and what `commit` raises.
+    `act` may raise WrongForm, and what `commit` raises. `way_out`: the text about where else to turn, if nothing works.
     """
     if request.method == "OPTIONS":
         return Response(status_code=204, headers={**SECURITY, "Allow": ", ".join(METHODS)})
     context = context_of(request)
     token = read(context.ledger.site_key, request.path_params.get("token", ""))
     if token is None:
-        return await _bad(request)
+        return await _bad(request, way_out)
     if request.method != "POST":
         return show(request, token)
     try:
         return await act(request, token)
     except WrongForm as wrong:
         metrics.oneclick.inc("malformed")
-        return Page(request, "wrong").paragraph("wrong_text").way_out().answer(wrong.status)
+        return Page(request, "wrong").paragraph("wrong_text").way_out(way_out).answer(wrong.status)
     except (Unavailable, Unusable, TimeoutError) as why:
         metrics.oneclick.inc("unavailable")
         events.database_unavailable(why if str(why) else "a click could not be written down in time")
-        return Page(request, "later").paragraph("later_text").way_out().answer(503, RETRY_AFTER)
+        return Page(request, "later").paragraph("later_text").way_out(way_out).answer(503, RETRY_AFTER)
 
 
 async def commit(request: Request, recording: Callable[[Context], T]) -> T:
@@ -66,10 +68,10 @@ async def commit(request: Request, recording: Callable[[Context], T]) -> T:
     return await workers_of(request).write(partial(recording, context_of(request)))
 
 
-async def _bad(request: Request) -> Response:
+async def _bad(request: Request, way_out: str) -> Response:
     """No token of ours: cut off on its way, or guessed. Only such requests ever wait; a person is told whom to write to."""
     context = context_of(request)
     bad_links: BadLinks = request.state.bad_links
     fits = await bad_links.wait(client_of(request, context.trusted_proxies))
-    page = Page(request, "bad").paragraph("bad_text").way_out()
+    page = Page(request, "bad").paragraph("bad_text").way_out(way_out)
     return page.answer(400) if fits else page.answer(429, RETRY_AFTER)

@@ -25,7 +25,7 @@ from storage.write import write
 
 async def undo(request: Request) -> Response:
     """Answer whatever is asked of /undo/TOKEN."""
-    return await linked.answer(request, _read, _ask, _post)
+    return await linked.answer(request, _read, _ask, _post, way_out="write_again")
 
 
 def _read(site_key: SiteKey, text: str) -> Token | None:

@@ -324,3 +324,11 @@ def test_no_changed_token_is_taken(standing_door: Door, at: int, letter: str, no
     place = 6 + at % (len(path) - 6)
     changed = path[:place] + letter + path[place + 1 :]
     assert standing_door.ask("GET", changed).status == (200 if changed == path else 400)
+
+
+def test_who_wants_to_come_back_is_not_told_how_to_leave(web: Door) -> None:
+    for answer in (web.ask("GET", "/undo/broken"), web.ask("POST", "/undo/broken", body=b"undo=1")):
+        assert answer.status == 400
+        assert "If you want to get e-mail again, write to" in answer.body
+        assert "that you want no more e-mail" not in answer.body
+    assert "that you want no more e-mail" in web.ask("GET", "/u/broken").body
