@@ -129,7 +129,7 @@ class Dovecot(Server):
 
     def connect(self, user: str) -> IMAPClient:
         """A logged-in client without TLS; use it in `with`, which logs out."""
-        client = IMAPClient(HOST, self.imap_port, ssl=False, timeout=10)
+        client = IMAPClient(HOST, self.imap_port, ssl=False, timeout=30)
         client.normalise_times = False
         client.login(user, self.users[user])
         return client
