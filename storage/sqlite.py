@@ -151,6 +151,11 @@ def revision(database: Path) -> str:
     return str(row[0])
 
 
+def _is_busy(why: OperationalError) -> bool:
+    """Is it only that somebody else is writing just now?"""
+    return getattr(why.orig, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
 @dataclass
 class File:
     """An SQLite file."""
@@ -213,7 +218,11 @@ class File:
         """Write the log back as far as readers allow, and let SQLite renew its statistics."""
         self._truncate_log()
         with self.engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA optimize").all()
+            try:
+                connection.exec_driver_sql("PRAGMA optimize").all()
+            except OperationalError as why:
+                if not _is_busy(why):
+                    raise Unavailable(f"{self.name}: {first_line(why.orig)}") from None  # else the next time will do
 
     def grown(self) -> None:
         """A table without a second index leaves nothing to plan."""
@@ -235,7 +244,7 @@ class File:
             try:
                 busy, _, _ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
             except OperationalError as why:
-                if getattr(why.orig, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                if not _is_busy(why):
                     raise Unavailable(f"{self.name}: {first_line(why.orig)}") from None
                 return False  # somebody else writes it back just now
             finally:

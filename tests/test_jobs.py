@@ -13,9 +13,12 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from daemon import events, jobs
 from daemon.config import Bounce, Retention
@@ -181,6 +184,24 @@ def test_tidying_while_somebody_reads_for_long_keeps_no_opt_out_waiting(ledger: 
     assert waited < 1  # 5 s if the tidying waits for the reader
     reader.close()
     other.close()
+
+
+def test_tidying_while_somebody_writes_is_no_error(ledger: Books, due: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The statistics are renewed the next time; what else goes wrong is told."""
+    said = sqlite3.OperationalError("database is locked")
+    said.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    asking = Connection.exec_driver_sql
+
+    def ask(db: Connection, statement: str, *values: Any, **other: Any) -> Any:
+        if statement == "PRAGMA optimize":
+            raise OperationalError(statement, None, said)
+        return asking(db, statement, *values, **other)
+
+    monkeypatch.setattr(Connection, "exec_driver_sql", ask)
+    due.tidy()
+    said.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    with pytest.raises(Unavailable):
+        due.tidy()
 
 
 async def test_a_job_that_cannot_run_is_told_and_the_next_one_runs(
