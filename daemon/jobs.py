@@ -220,7 +220,7 @@ async def _run(job: Callable[[], None]) -> None:
         await _in_thread(job)
     except (Unavailable, Unusable) as why:
         events.job_failed(name, why)
-    except Exception as error:  # noqa: BLE001 - told in our log; a bug in one job must not end the service
+    except Exception as error:  # noqa: BLE001 - told as an event of ours, without the values in it; the job comes again
         events.failed(f"job {name}", error)
 
 
@@ -240,7 +240,7 @@ async def _in_thread(job: Callable[[], None]) -> None:
         error: BaseException | None = None
         try:
             job()
-        except BaseException as why:  # noqa: BLE001 - raised again in the coroutine that waits for this thread
+        except BaseException as why:  # noqa: BLE001 - not swallowed: handed over to the coroutine, which raises it
             error = why
         with contextlib.suppress(RuntimeError):  # the loop is closed: we have stopped
             loop.call_soon_threadsafe(tell, error)

@@ -54,7 +54,7 @@ class Duties:
                 events.duties_changed(sorted(self._held - before), sorted(before - self._held))
                 try:
                     await changed()
-                except Exception as error:  # noqa: BLE001 - told in our log; a bug must not end the renewing of the leases
+                except Exception as error:  # noqa: BLE001 - told in our log; without renewing, others would take over all we do
                     events.failed("duties", error)
             await asyncio.sleep(self._every)
 
@@ -63,7 +63,7 @@ class Duties:
         try:
             self._held = await asyncio.to_thread(leases.take, self._ledger, self.holder, sorted(roles))
             self._renewed = began
-        except Exception as error:  # noqa: BLE001 - whatever keeps us from renewing them, the leases run out for us too
+        except Exception as error:  # noqa: BLE001 - whatever it is, the leases are not renewed: we must stop in time
             if not isinstance(error, Unavailable | Unusable):  # those are told by whoever needs the database
                 events.failed("leases", error)
             if time.monotonic() - self._renewed > leases.SECONDS - self._every:

@@ -78,7 +78,7 @@ class Post:
             await self._deal_with(notice)
         except (Unavailable, Unusable):
             raise
-        except Exception as error:  # noqa: BLE001 - told in our log; one that trips a bug must not keep the others back
+        except Exception as error:  # noqa: BLE001 - told in our log; this notice waits, the others behind it go out
             events.failed("notices", error)
             await asyncio.to_thread(self._postpone, notice)
 

@@ -287,7 +287,7 @@ class Server:
     async def _answer(self, asked: Request) -> str:
         try:
             return await action(self.context, asked)
-        except Exception as error:  # noqa: BLE001 - told in our log; a bug costs this recipient 451, not the service
+        except Exception as error:  # noqa: BLE001 - told in our log; this question hears 451, the connection goes on
             events.failed("postfix", error)
             return _BROKEN
 

@@ -99,7 +99,7 @@ class Register:
                 events.refusals_waiting(len(self._held), why)
             self._told = True
             return False
-        except Exception as error:  # noqa: BLE001 - the outermost loop of a thread: a bug must not end the record
+        except Exception as error:  # noqa: BLE001 - a thread's outermost loop: told in our log, the counting goes on
             events.failed("register", error)
             self._drop()  # it would fail again, and all that comes after it would wait
         self._told = False

@@ -88,12 +88,6 @@ def test_before_the_first_round_nothing_is_known(ledger: Books, logged: Any) -> 
     assert logged() == []
 
 
-def test_a_clock_that_is_wrong_makes_no_difference(ledger: Books, logged: Any) -> None:
-    """Of another node, say: it committed after the question, and bears a time of long before."""
-    look(ledger, meanwhile=lambda: suppress(ledger, NOW - timedelta(days=3)))
-    assert logged() == []
-
-
 def test_only_the_list_that_was_sent_to_counts(ledger: Books, logged: Any) -> None:
     suppress(ledger, LONG_AGO, ledger.numbers["newsletter"])
     look(ledger)

@@ -103,7 +103,7 @@ def invoke(arguments: Sequence[str]) -> int:
     common.prepare_streams()
     try:
         code = app(list(arguments), standalone_mode=False, prog_name="optoutd")
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - every error becomes one sentence and an exit code
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the outermost frame: any error is a sentence and an exit code
         code = _told(error)
     finally:
         common.at_end.close()

@@ -40,7 +40,7 @@ class Rejects:
         if self.rows > self._most:
             return
         if self._file is None:
-            self._file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115 - kept until `close`
+            self._file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115 - stays open over many calls; `close` ends it
             self._file.write(escaped(("line", "reason", "row")).encode())
         row = escaped((str(bad.line), cell(bad.why), cell(bad.text)))
         self._file.write(row.encode("utf-8", "surrogateescape"))

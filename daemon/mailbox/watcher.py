@@ -101,7 +101,7 @@ class Watcher:
             except (Unavailable, Unusable) as why:  # not recorded: left in place
                 events.database_unavailable(why)
                 step, reason = "record", why
-            except Exception as error:  # noqa: BLE001 - told in our log; one message that trips a bug must not end the watching
+            except Exception as error:  # noqa: BLE001 - a thread's outermost loop: told in our log, tried again later
                 events.failed(f"mailbox {self.settings.name}", error)
                 step, reason = "read", type(error).__name__
             ended = time.monotonic()

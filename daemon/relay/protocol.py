@@ -78,7 +78,7 @@ class Protocol(Wire):
             await self._session()
         except (Gone, OSError):
             pass  # the client left; `finally` forgets what was under way
-        except Exception as error:  # noqa: BLE001 - a bug costs this client 421, not the relay; told in our log
+        except Exception as error:  # noqa: BLE001 - a session's outermost frame: told in our log, the client hears 421
             events.failed("relay", error)
             self._say("421 4.3.0 internal error, try again later")
         finally:

@@ -23,7 +23,7 @@ class Spool:
     """Where a list is kept that is on its way: a file without a name (0600) in `directory`, of at most `most` octets."""
 
     def __init__(self, directory: Path, most: int):
-        self.file: BinaryIO = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115 - kept until the import ends
+        self.file: BinaryIO = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115 - outlives this; whoever imports it closes it
         self.size = 0
         self._most = most
         self._held = bytearray()

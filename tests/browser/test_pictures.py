@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.conftest import PICTURES
 from tests.browser.stage import GRETA
 from tests.browser.surfing import Surfer
 
@@ -50,7 +49,3 @@ def test_the_docs_show_these_pictures_and_no_others() -> None:
     shown = set(re.findall(r"\(images/([a-z-]+)\.png\)", text))
     assert shown == {path.stem for path in (DOCS / "images").iterdir()}
     assert shown == set(re.findall(r'surfer\.shoot\(page, "([a-z-]+)"', Path(__file__).read_text()))
-
-
-def test_pictures_go_where_they_are_wanted(surfer: Surfer) -> None:
-    assert not PICTURES or surfer.pictures == Path(PICTURES)

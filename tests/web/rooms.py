@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import quote
 
 from storage.audit import verify
 from tests.ledgers import Books
@@ -21,6 +22,11 @@ def rooms(ledger: Books) -> Iterator[Door]:
         yield opened
     with ledger.ledger.reading() as db:
         verify(db, ledger.ledger.site_key)
+
+
+def asked(visitor: Visitor, text: str) -> Answer:
+    """What the search says."""
+    return visitor.get(f"/console/suppressions?q={quote(text)}")
 
 
 def text_of(answer: Answer) -> str:

@@ -18,8 +18,8 @@ from storage.people import Erased
 from storage.terms import ALL, Reason
 from storage.write import write
 from tests.ledgers import Books
-from tests.web.rooms import ended, rooms, text_of
-from tests.web.support import ANN, Answer, Door
+from tests.web.rooms import asked, ended, rooms, text_of
+from tests.web.support import ANN, Door
 from tests.web.visitor import LOOKER, Visitor
 
 
@@ -32,10 +32,6 @@ def web(ledger: Books) -> Iterator[Door]:
 @pytest.fixture
 def admin(web: Door) -> Visitor:
     return Visitor(web)
-
-
-def asked(visitor: Visitor, text: str) -> Answer:
-    return visitor.get(f"/console/suppressions?q={quote(text)}")
 
 
 def test_forgetting_asks_first_and_then_does_it(web: Door, admin: Visitor) -> None:

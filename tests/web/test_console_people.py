@@ -19,8 +19,8 @@ from storage.suppressions import Added
 from storage.terms import ALL, Reason
 from storage.write import write
 from tests.ledgers import Books, bring, queued
-from tests.web.rooms import rooms, text_of
-from tests.web.support import ANN, Answer, Door, door, whole
+from tests.web.rooms import asked, rooms, text_of
+from tests.web.support import ANN, Door, door, whole
 from tests.web.visitor import LOOKER, Visitor
 
 BOB = "bob@customer.example"
@@ -37,10 +37,6 @@ def web(ledger: Books) -> Iterator[Door]:
 @pytest.fixture
 def admin(web: Door) -> Visitor:
     return Visitor(web)
-
-
-def asked(visitor: Visitor, text: str) -> Answer:
-    return visitor.get(f"/console/suppressions?q={quote(text)}")
 
 
 def add(ledger: Books, whom: str | bytes, list_id: str | None = None, source: str = "mail", **detail: object) -> Added:
