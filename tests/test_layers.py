@@ -34,6 +34,7 @@ DESKS = {
     "daemon.papers",
     "daemon.webhooks",
     "daemon.witness",
+    "daemon.duty",
 }
 ROOMS = {"daemon.mail", "storage"}
 LEAVES = {
