@@ -1,15 +1,19 @@
 """Does the daemon's memory stay flat, and bounded?
 
-    python bench/soak.py                              both parts, some minutes
+    python bench/soak.py                              the first two parts, some minutes
     python bench/soak.py --messages 20000 --octets 0  the first part only, shorter
+    python bench/soak.py --messages 0 --octets 0 --minutes 60
+                                                      the third part only: an hour, a million messages
 
-Two parts, each with the whole daemon as a process of its own, by a config:
+Three parts, each with the whole daemon as a process of its own, by a config:
 
     many    100,000 messages through 20 sessions (load.c): of each 10,000 a quarter one by one, pipelined, on a new
             connection each, and to nobody but people on the list; in front of smtp-sink. RSS is printed every 10,000
             messages. Bar: it grows by no more than 4 MB after the first 20,000
     large   500 MB in messages of 10 MB, sent through 50 connections at once to an upstream that reads slowly. Bar: the
             peak of RSS (VmHWM) is no more than 150 MB
+    steady  a million messages in an hour, with clicks, pages, mail and scrapes beside them (bench/soak_steady.py). Bars:
+            after ten minutes RSS grows by less than 2 %, and there are no more descriptors, sockets or threads
 
 The messages must all be taken, and arrive: octets that are counted but not passed on would be cheap to hold.
 Needs gcc and Debian's postfix (smtp-sink).
@@ -34,7 +38,7 @@ from typing import Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import common
+from bench import common, soak_steady
 from bench.common import HOST, Bar, say
 from bench.peers import Daemon, Discard, discard
 from bench.relay import Client, Workload, recipients, text
@@ -208,6 +212,8 @@ def options() -> argparse.Namespace:
     )
     made.add_argument("--size", type=int, default=10_000_000, help="octets of a large message (default 10 MB)")
     made.add_argument("--connections", type=int, default=50, help="for large messages, at once (default 50)")
+    made.add_argument("--minutes", type=float, default=0, help="of the third part (default 0: leave it out)")
+    made.add_argument("--steady", type=int, default=1_000_000, help="messages of the third part (default 1,000,000)")
     return made.parse_args()
 
 
@@ -229,6 +235,10 @@ def main() -> int:
             peak, odd = large(work, ledger, given.octets, given.size, given.connections)
             wrong += odd
             bars.append(Bar(f"peak RSS with {given.connections} large messages at once", peak, _PEAK_MB, "MB"))
+        if given.minutes:
+            looks, odd = soak_steady.run(work, ledger, _LISTED, _WORKS, given.steady, given.minutes)
+            wrong += odd
+            bars += soak_steady.bars(looks, given.minutes / 6)
     code = common.judge(bars, given.no_bar)
     print("\n".join(f"WRONG  {what}" for what in wrong[:10]) or "every message was taken and arrived")
     return code or int(bool(wrong) and not given.no_bar)
