@@ -13,7 +13,7 @@ BIN   := .venv/bin
 STAMP := .venv/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check bench pictures train install
+.PHONY: help setup demo run test check bench pictures man train install
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,9 @@ bench: $(STAMP) ## measure lookups, enforcement, the relay, reading, memory, lis
 
 pictures: $(STAMP) ## take the pictures of docs/ anew
 	@OPTOUTD_PICTURES=docs/images $(BIN)/python -m pytest -q tests/browser/test_pictures.py -k 'not docs_show'
+
+man: $(STAMP) ## write the man pages anew, from the commands, the options and config.example.toml
+	@$(BIN)/python scripts/manuals.py
 
 train: $(STAMP) ## train the model that helps to read mail anew (training/README.md)
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt -e '.[training]'
