@@ -13,7 +13,7 @@ BIN   := .venv/bin
 STAMP := .venv/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check bench pictures man train install
+.PHONY: help setup demo run test check bench pictures man train install deb
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -58,3 +58,6 @@ train: $(STAMP) ## train the model that helps to read mail anew (training/README
 install: ## a virtual environment in PREFIX, and the systemd unit; DESTDIR= for packagers
 	@scripts/check-python '$(PYTHON)'
 	@PYTHON='$(PYTHON)' scripts/install-prefix '$(PREFIX)' '$(DESTDIR)'
+
+deb: ## a Debian package of this version in dist/, for this machine's Debian and architecture
+	@scripts/build-deb dist
