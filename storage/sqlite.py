@@ -11,8 +11,9 @@ import sqlite3
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -282,7 +283,29 @@ def _engine(path: Path) -> Engine:
         poolclass=QueuePool,
     )
     event.listen(engine, "connect", _pragmas)
+    _close_those_of_old(engine)
     return engine
+
+
+def _close_those_of_old(engine: Engine) -> None:
+    """A connection that was in use when the pool was disposed of (`verify`) is closed when it comes back. Its pool, which
+    nobody asks any more, would keep it, with its page cache and descriptors, until a rare collection of cycles."""
+    disposed = count()
+    now = [next(disposed)]
+
+    def made(_: sqlite3.Connection, record: Any) -> None:
+        record.info["of"] = now[0]
+
+    def returned(connection: sqlite3.Connection, record: Any) -> None:
+        if record.info["of"] != now[0]:
+            connection.close()
+
+    def dispose(_: Engine) -> None:
+        now[0] = next(disposed)
+
+    event.listen(engine, "connect", made)
+    event.listen(engine, "checkin", returned)
+    event.listen(engine, "engine_disposed", dispose)
 
 
 def _pragmas(connection: sqlite3.Connection, _record: object) -> None:

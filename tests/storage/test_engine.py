@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sqlite3
@@ -337,6 +338,34 @@ def test_a_snapshot_holds_over_several_statements(ledger: Books, tmp_path: Path)
     with second.reading() as db:
         assert db.exec_driver_sql(count).scalar() == 1
     second.close()
+
+
+@IN_A_FILE
+def test_connections_that_were_in_use_while_the_file_was_written_to_do_not_pile_up(ledger: Books) -> None:
+    """In a daemon whose collector hardly ever looks at what is old."""
+    store, site_key = ledger.ledger.store, ledger.ledger.site_key
+    assert isinstance(store, File)
+
+    def files() -> int:
+        links = [os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()]
+        return sum(link.startswith(str(store.path)) for link in links)
+
+    def turn(number: int) -> None:
+        with ledger.ledger.connect() as one, ledger.ledger.connect() as other:
+            os.utime(store.path, ns=(number, number))  # as a checkpoint does
+            store.verify(site_key)
+            assert [db.exec_driver_sql("SELECT 1").scalar() for db in (one, other)] == [1, 1]
+
+    gc.disable()
+    try:
+        for number in range(3):
+            turn(number)
+        before = files()
+        for number in range(3, 30):
+            turn(number)
+        assert files() <= before
+    finally:
+        gc.enable()
 
 
 @IN_A_FILE
