@@ -65,6 +65,14 @@ def wider(what: What) -> tuple[What, ...]:
     return tuple(dict.fromkeys((what, what.partition("/")[0], kind_of(what))))
 
 
+def said(what: What) -> str:
+    """In a sentence: `bounces of outlook.com with 5.1.1`, `complaints of reporter.example`."""
+    kind, _, whose = what.partition(":")
+    domain, _, status = whose.partition("/")
+    words = "requests that nobody proved" if kind == "unproven" else kind
+    return words + f" of {domain}" * bool(domain) + f" with {status}" * bool(status and status != "none")
+
+
 def set_to(w: Write, pull: Iterable[What], release: Iterable[What], because: str) -> Collection[What]:
     """Pull the brake on some, release it of others; both at once leaves it pulled. Returns what is changed by that.
 

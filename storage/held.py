@@ -41,7 +41,8 @@ def numbers(db: Connection, what: What, beyond: int = 0, most: int = 10_000) -> 
 
 
 def _which(what: What) -> tuple[str, tuple[Any, ...]]:
-    terms, values = ["rules LIKE ?", _WISHES[brake.kind_of(what)]], [f'%"{RULE}"%']
+    terms = ["rules LIKE ?", _WISHES[brake.kind_of(what)]]
+    values: list[str | int] = [f'%"{RULE}"%']
     if ":" in what:  # with this very name in front, or a narrower one
         starts = [told(what, ""), *([f"{what}/"] if what.startswith("bounces:") and "/" not in what else [])]
         terms.append(f"({' OR '.join('substr(words, 1, ?) = ?' for _ in starts)})")

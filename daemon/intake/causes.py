@@ -32,13 +32,6 @@ def of_complaint(reporter: str) -> brake.What:
     return f"complaints:{_domain_of(reporter)}"
 
 
-def said(what: brake.What) -> str:
-    """A cause as part of a sentence: `bounces of outlook.com with 5.1.1`, `complaints of reporter.example`."""
-    kind, _, whose = what.partition(":")
-    domain, _, status = whose.partition("/")
-    return kind + f" of {domain}" * bool(domain) + f" with {status}" * bool(status and status != "none")
-
-
 def together(causes: set[brake.What]) -> brake.What:
     """What several causes of one kind have in common: the widest that is narrow enough for all, at last the kind."""
     first, *others = sorted(causes)
