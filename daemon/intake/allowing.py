@@ -74,7 +74,7 @@ class Allowing:
 
     def _pull(self, what: brake.What, many: int, limit: int, passed: int) -> None:
         because = (
-            f"by itself: {many} people would have been suppressed by {brake.said(what)} in one hour; the limit is {limit}"
+            f"{many} people would have been suppressed by {brake.said(what)} in one hour; the limit is {limit}"
             f" ({passed} were mailed in {_MAILED} hours)"
         )
         brake.pull_by_itself(self.w, what, because, _SOURCES[brake.kind_of(what)])

@@ -11,12 +11,10 @@ import structlog
 
 from daemon.config import Intake as Allowance
 from daemon.intake import Intake
-from storage import audit
-from storage.postgres import Server, migrate, open_server
 from tests.intake.support import (
     HOUSE,
 )
-from tests.ledgers import Books, opened, verified
+from tests.ledgers import Books, verified, verified_on
 from tests.servers import Postgres
 
 
@@ -34,15 +32,8 @@ def in_file(tmp_path: Path) -> Iterator[Books]:
 
 @pytest.fixture
 def on_server(postgres: Postgres, tmp_path: Path) -> Iterator[Books]:
-    server, key_file = Server(postgres.url(postgres.new_database())), tmp_path / "site.key"
-    migrate(server, key_file)
-    it = opened(open_server(server, key_file))
-    yield it
-    with it.ledger.reading() as db:
-        audit.verify(db, it.ledger.site_key)
-    it.close()
-    server.engine.dispose()
-    postgres.drop(server.url.rpartition("/")[2])
+    with verified_on(postgres, tmp_path) as it:
+        yield it
 
 
 @pytest.fixture(params=["file", pytest.param("postgres", marks=pytest.mark.postgres)])

@@ -85,7 +85,7 @@ def test_it_says_that_nobody_pulled_it_and_why(desk: Intake, monkeypatch: pytest
     flood(desk, 7)
     it = pulled(desk)[OUTLOOK]
     because = (
-        "by itself: 5 people would have been suppressed by bounces of outlook.com with 5.1.1 in one hour; the limit is 4"
+        "5 people would have been suppressed by bounces of outlook.com with 5.1.1 in one hour; the limit is 4"
         " (0 were mailed in 24 hours)"
     )
     assert (it.since, it.actor, it.because) == (NOW, "brake", because)

@@ -46,9 +46,10 @@ def imported(web: Door) -> Books:
         people = sorted((web.key(a), a) for a in (ANN, BOB))
         rows = [(key, ALL, int(Reason.OPT_OUT), 1) for key, _ in people]
         bring(w, rows, "import", {"file": "list <b>.csv", "import": 3}, people)
+    bounce = {"mailbox": "bounces", "cause": "bounces:outlook.com/5.1.1"}
     with write(it.ledger, NOW, "mailbox bounces") as w:
         suppressions.add(w, parse(BOB), ALL, Reason.OPT_OUT, "mail", {})
-        suppressions.add(w, parse("cem@customer.example"), ALL, Reason.HARD_BOUNCE, "dsn", {"mailbox": "bounces"})
+        suppressions.add(w, parse("cem@customer.example"), ALL, Reason.HARD_BOUNCE, "dsn", bounce)
     return it
 
 
@@ -87,6 +88,9 @@ def test_counted_first_then_confirmed_then_done(web: Door, admin: Visitor, impor
         ({"mailbox": "bounces"}, 1),
         ({"source": "dsn", "list": "all"}, 1),
         ({"source": "dsn", "list": "offers"}, 0),
+        ({"domain": " Outlook.com "}, 1),
+        ({"domain": "outlook.com", "diagnostic": "5.1.1"}, 1),
+        ({"diagnostic": "5.1.2"}, 0),
         ({"import": "3", "even_opt_outs": "yes"}, 2),
         ({"import": "3", "from": "2026-05-04T12:30", "to": "2026-05-04T12:30"}, 1),  # the minute is meant
         ({"import": "3", "from": "2026-05-04", "to": "2026-05-04"}, 1),
@@ -145,6 +149,24 @@ def test_pulled_and_released(web: Door, admin: Visitor, what: str) -> None:
     page = text_of(admin.follow(admin.post("/console/brake", what=what, to="release", because="over")))
     assert "act again." in page
     assert (pulled(web), web.audit_rows()) == ([], 2)
+
+
+def test_one_cause_is_pulled_shown_and_released(web: Door, admin: Visitor) -> None:
+    name = "bounces:outlook.com/5.1.1"
+    page = text_of(admin.follow(admin.post("/console/brake", what=name, to="pull", because="a block")))
+    assert "Bounces of outlook.com with 5.1.1 wait for a person from now on." in page
+    body = admin.get("/console/undo").body
+    assert f'name="what" value="{name}"' in body
+    assert pulled(web) == [name]
+    page = text_of(admin.follow(admin.post("/console/brake", what=name, to="release", because="over")))
+    assert "Bounces of outlook.com with 5.1.1 act again." in page
+    assert (pulled(web), name in admin.get("/console/undo").body.replace(f'placeholder="{name}"', "")) == ([], False)
+
+
+@pytest.mark.parametrize("what", ["bounces:<b>", "complaints:a.example/5.1.1", "bounces:" + "x" * 150])
+def test_a_cause_that_there_is_not_is_told(web: Door, admin: Visitor, what: str) -> None:
+    page = admin.post("/console/brake", what=what, to="pull", because="x")
+    assert (page.status, "There is no such brake." in text_of(page), pulled(web)) == (422, True, [])
 
 
 def test_the_reference_of_a_pull_leads_to_why(admin: Visitor) -> None:
