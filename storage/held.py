@@ -22,7 +22,7 @@ _WISHES: Final = {
 }
 
 
-def told(what: What, text: str) -> str:
+def words_of(what: What, text: str) -> str:
     """The words of an item that this brake holds: the cause, and what the machine said."""
     return f"{what}: {text}"
 
@@ -44,7 +44,7 @@ def _which(what: What) -> tuple[str, tuple[Any, ...]]:
     terms = ["rules LIKE ?", _WISHES[brake.kind_of(what)]]
     values: list[str | int] = [f'%"{RULE}"%']
     if ":" in what:  # with this very name in front, or a narrower one
-        starts = [told(what, ""), *([f"{what}/"] if what.startswith("bounces:") and "/" not in what else [])]
+        starts = [words_of(what, ""), *([f"{what}/"] if what.startswith("bounces:") and "/" not in what else [])]
         terms.append(f"({' OR '.join('substr(words, 1, ?) = ?' for _ in starts)})")
         values += [part for start in starts for part in (len(start), start)]
     return " AND ".join(terms), tuple(values)

@@ -19,7 +19,7 @@ from daemon.duty.alarm import Alarm, Look
 from storage import brake, held, refusals, sights
 from storage.terms import when
 
-MOST_ROWS: Final = 300_000  # of the record that are looked at, from its end: some tenths of a second
+MOST_ROWS: Final = 100_000  # of the record that are looked at, from its end: some tenths of a second
 _BACK: Final = 30  # days
 _TIMES: Final = 5  # as many as usual
 _EXPLAINED: Final = 100  # one of so many who were mailed

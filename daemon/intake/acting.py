@@ -31,7 +31,7 @@ from daemon.mail.reading import (
 from daemon.mail.tokens import Token
 from storage import incoming, outbox, suppressions
 from storage.address import Address, Who
-from storage.held import told
+from storage.held import words_of
 from storage.incoming import Item
 from storage.suppressions import Whom
 from storage.terms import ALL, Reason
@@ -199,7 +199,7 @@ class Act:
         A policy or spam block says nothing about the address, and an unproven soft bounce would change nothing:
         neither is worth a person's time.
         """
-        gone = [f for f in reading.failed if _is_gone(f)]
+        gone = [f for f in reading.failed if f.is_gone]
         self._held = [f for f in gone if self._waits(f, Reason.HARD_BOUNCE)]
         at_once = [f.recipient for f in gone if f not in self._held]
         news = self._may.not_yet(at_once, [ALL], Reason.HARD_BOUNCE)
@@ -215,14 +215,14 @@ class Act:
 
     def _held_up(self, reading: Bounce) -> Done:
         """Those who are gone wait. Full mailboxes, if there is nothing else: they come again, and are decided otherwise."""
-        held = [f for f in self._held if _is_gone(f)] or self._held
+        held = [f for f in self._held if f.is_gone] or self._held
         cause = causes.together({causes.of_bounce(f) for f in held})
-        words = told(cause, reading.diagnostic_code)
+        words = words_of(cause, reading.diagnostic_code)
         return self._doubt(replace(reading, each=tuple(held), words=words), [f.recipient for f in held], BRAKE)
 
     def _failed(self, person: Address, failed: Failed, reading: Bounce) -> None:
         suppressed = False
-        if _is_gone(failed):
+        if failed.is_gone:
             suppressed = self._bounced(person, failed, reading, Reason.HARD_BOUNCE)
         elif failed.cause == "mailbox" and reading.proof == "token":
             suppressed = self._soft(person, failed, reading)
@@ -253,7 +253,7 @@ class Act:
         """The brake cannot hold up one that a token alone says of whom it is: the queue has room for addresses only."""
         people: list[Whom] = [*self._desk.people(reading.recipients)]
         cause = causes.of_complaint(self._envelope.sender)
-        held = replace(reading, words=told(cause, reading.feedback_type))
+        held = replace(reading, words=words_of(cause, reading.feedback_type))
         if reading.token is not None and not people:
             people = [reading.token.address_key]
         elif self._may.is_held(cause, reading.recipients, [ALL], Reason.COMPLAINT):
@@ -392,10 +392,6 @@ class Act:
             sender=e.sender,
         )
         return Done(word, number, tuple(self._refs), self._review, folder if state is None else "")
-
-
-def _is_gone(failed: Failed) -> bool:
-    return failed.hard and failed.cause == "address"
 
 
 def _wish(reading: Reading) -> str:

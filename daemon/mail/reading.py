@@ -76,6 +76,11 @@ class Failed:
     status: str = ""
     host: str = ""
 
+    @property
+    def is_gone(self) -> bool:
+        """Is there no such address, for good?"""
+        return self.hard and self.cause == "address"
+
 
 @dataclass(frozen=True, slots=True)
 class Bounce:

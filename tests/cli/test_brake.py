@@ -98,7 +98,11 @@ def waiting(desk: Desk) -> list[int]:
     with write(desk.books().ledger, common.now(), "test") as w:
         return [
             queued(
-                w, addresses=[f"p{n}@example.com"], wish="hard-bounce", rules=[held.RULE], words=held.told(cause, "no")
+                w,
+                addresses=[f"p{n}@example.com"],
+                wish="hard-bounce",
+                rules=[held.RULE],
+                words=held.words_of(cause, "no"),
             )
             for n, cause in enumerate(causes)
         ]

@@ -137,8 +137,8 @@ def test_a_brake_that_was_pulled_by_itself_wants_a_person_at_once(ledger: Books)
     with write(ledger.ledger, NOW, "mailbox bounces") as w:
         brake.pull_by_itself(w, NAME, "201 people", "dsn")
         for _ in range(3):
-            queued(w, wish="hard-bounce", rules=[held.RULE], words=held.told(NAME, "550 no"))
-        queued(w, wish="hard-bounce", rules=[held.RULE], words=held.told("bounces:other.example/5.1.1", "550 no"))
+            queued(w, wish="hard-bounce", rules=[held.RULE], words=held.words_of(NAME, "550 no"))
+        queued(w, wish="hard-bounce", rules=[held.RULE], words=held.words_of("bounces:other.example/5.1.1", "550 no"))
     (alarm,) = found(ledger)
     assert (alarm.kind, alarm.about, alarm.since) == ("brake-pulled", NAME, NOW)
     assert "bounces of outlook.com with 5.1.1 was pulled by itself: 201 people." in alarm.text

@@ -238,7 +238,7 @@ def test_what_waits_is_found_by_the_name_of_its_brake(ledger: Books) -> None:
 
 
 def test_of_which_cause_an_item_is(ledger: Books) -> None:
-    assert held.cause_in((held.RULE,), held.told(NARROW, "550 5.1.1: no")) == NARROW
-    assert held.cause_in(("7.5-unproven",), held.told(NARROW, "x")) is None
+    assert held.cause_in((held.RULE,), held.words_of(NARROW, "550 5.1.1: no")) == NARROW
+    assert held.cause_in(("7.5-unproven",), held.words_of(NARROW, "x")) is None
     assert held.cause_in((held.RULE,), "please stop: now") is None
     assert held.cause_in((held.RULE,), "") is None

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 import pytest
 
 from daemon.web.errands import MOST_EACH
-from storage import brake, suppressions
+from storage import brake, held, suppressions
 from storage.address import parse
 from storage.terms import ALL, Reason
 from storage.write import write
-from tests.ledgers import Books, bring
+from tests.ledgers import Books, bring, queued
 from tests.web.rooms import ended, rooms, text_of
 from tests.web.support import ANN, Door
 from tests.web.visitor import LOOKER, Visitor
@@ -182,10 +182,55 @@ def test_a_brake_without_a_reason_or_a_name_is_not_pulled(web: Door, admin: Visi
     assert (pulled(web), web.audit_rows()) == ([], 0)
 
 
+# ------------------------------------------------------------------ what waits by it
+
+CAUSE = "bounces:outlook.com/5.1.1"
+
+
+@pytest.fixture
+def waiting(web: Door) -> None:
+    """Ann and Bob were reported by a cause whose brake is pulled."""
+    with write(web.books.ledger, NOW, "mailbox bounces") as w:
+        brake.pull_by_itself(w, CAUSE, "201 people", "dsn")
+        for address in (ANN, BOB):
+            words = held.words_of(CAUSE, "550 5.1.1 <b>")
+            queued(w, NOW, addresses=[address], wish="hard-bounce", rules=[held.RULE], words=words)
+
+
+@pytest.mark.parametrize(("decision", "standing"), [("accept", [(ALL, Reason.HARD_BOUNCE)]), ("reject", [])])
+def test_what_waits_is_counted_then_decided_together(
+    web: Door, admin: Visitor, waiting: None, decision: str, standing: list[tuple[int, Reason]]
+) -> None:
+    assert "2 mails wait by this brake." in text_of(admin.get("/console/undo"))
+    rows = web.audit_rows()
+    counted = ended(admin, admin.post("/console/brake/count", what=CAUSE, decision=decision))
+    said = text_of(counted)
+    assert said.startswith(
+        f"2 mails would be {decision}ed All that waits because of the brake on bounces of outlook.com"
+    )
+    assert f"Among them: {ANN}, {BOB}." in said
+    assert (web.audit_rows(), f'name="what" value="{CAUSE}"' in counted.body) == (rows, True)
+    done = ended(admin, admin.post("/console/brake/decide", what=CAUSE, decision=decision, note="looked"))
+    assert text_of(done).startswith(f"2 mails {decision}ed 2 hard-bounce")
+    assert [web.standing(address) for address in (ANN, BOB)] == [standing] * 2
+    with web.books.ledger.connect() as db:
+        actors = {row[0] for row in db.exec_driver_sql("SELECT actor FROM audit WHERE event LIKE 'review-%'")}
+    assert (actors, pulled(web)) == ({"console admin"}, [CAUSE])
+    assert "Nothing waits." in text_of(ended(admin, admin.post("/console/brake/count", what=CAUSE, decision="accept")))
+
+
+@pytest.mark.parametrize("fields", [{"what": CAUSE}, {"decision": "accept"}, {"what": "<b>", "decision": "accept"}])
+@pytest.mark.parametrize("path", ["/console/brake/count", "/console/brake/decide"])
+def test_what_no_page_of_ours_asks_is_400(admin: Visitor, waiting: None, path: str, fields: dict[str, str]) -> None:
+    assert admin.post(path, **fields).status == 400
+
+
 # ------------------------------------------------------------------ who may what
 
 
-@pytest.mark.parametrize("path", ["/console/undo/count", "/console/undo", "/console/brake"])
+@pytest.mark.parametrize(
+    "path", ["/console/undo/count", "/console/undo", "/console/brake", "/console/brake/count", "/console/brake/decide"]
+)
 def test_only_who_has_the_right_and_a_form_of_ours(web: Door, admin: Visitor, imported: Books, path: str) -> None:
     rows, fields = web.audit_rows(), {"cause": "hard-bounce", "because": "x", "what": "bounces", "to": "pull"}
     kim = Visitor(web, *LOOKER)
@@ -200,6 +245,7 @@ def test_looking_changes_nothing(web: Door, admin: Visitor, imported: Books) -> 
     rows = web.audit_rows()
     assert admin.get("/console/undo?cause=hard-bounce&because=x&to=pull&what=bounces").status == 200
     assert admin.get("/console/undo/count?cause=hard-bounce").status == 405
+    assert admin.get("/console/brake/decide?what=bounces&decision=accept").status == 405
     assert admin.get("/console/brake?what=bounces&to=pull&because=x").status == 405
     assert web.audit_rows() == rows
 

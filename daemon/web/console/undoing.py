@@ -17,7 +17,7 @@ from daemon.web.console.typed import scope as typed_scope
 from daemon.web.console.visit import Visit, room
 from daemon.web.context import Context
 from daemon.web.errands import Errand
-from storage import brake, undo
+from storage import brake, held, undo
 from storage.terms import REASONS, SOURCES, reason_word, scope_word
 from storage.undo import Cause, Tally
 
@@ -50,7 +50,9 @@ async def _page(visit: Visit, *, wrong: str = "", about: str = "", because: str 
 
 def _states(of: Context) -> list[dict[str, Any]]:
     with of.ledger.reading() as db:
-        return [{**state, "name": _name(state["what"])} for state in telling.brakes(db)]
+        states = telling.brakes(db)
+        waiting = {state["what"]: len(held.numbers(db, state["what"])) for state in states if state["pulled"]}
+    return [{**state, "name": _name(state["what"]), "waiting": waiting.get(state["what"], 0)} for state in states]
 
 
 def _name(what: str) -> str:
