@@ -84,9 +84,12 @@ def set_to(w: Write, pull: Iterable[What], release: Iterable[What], because: str
     return changed
 
 
-def pull_by_itself(w: Write, what: What, because: str, source: str) -> None:
-    """Too many came of one cause: pull it in nobody's name. `source`: how they came to us, as in storage.terms."""
-    _set(w, [what], [], because, ITSELF, source)
+def pull_by_itself(w: Write, what: What, because: str, source: str) -> bool:
+    """Too many came of one cause: pull it in nobody's name. `source`: how they came to us, as in storage.terms.
+
+    False: it was pulled already.
+    """
+    return bool(_set(w, [what], [], because, ITSELF, source))
 
 
 def _set(

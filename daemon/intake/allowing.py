@@ -77,5 +77,5 @@ class Allowing:
             f"{many} people would have been suppressed by {brake.said(what)} in one hour; the limit is {limit}"
             f" ({passed} were mailed in {_MAILED} hours)"
         )
-        brake.pull_by_itself(self.w, what, because, _SOURCES[brake.kind_of(what)])
-        self.w.after_commit(lambda: events.brake_pulled(what, because))
+        if brake.pull_by_itself(self.w, what, because, _SOURCES[brake.kind_of(what)]):
+            self.w.after_commit(lambda: events.brake_pulled(what, because))

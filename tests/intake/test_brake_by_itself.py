@@ -172,13 +172,16 @@ def test_of_a_report_on_many_only_those_of_the_cause_wait(desk: Intake) -> None:
     assert (item.addresses, item.wish) == (("a@example.com",), "hard-bounce")
 
 
-def test_in_the_midst_of_a_report_the_rest_of_it_waits(desk: Intake) -> None:
+def test_in_the_midst_of_a_report_the_rest_of_it_waits(desk: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+    monkeypatch.setattr(events, "brake_pulled", lambda what, because: heard.append(what))
     people = tuple(f"p{n}@example.com" for n in range(7))
     report = replace(gone(0), recipients=people)
     done = desk.act(report, envelope(1, sender=""), NOW)
     assert count(desk, "suppression") == LIMIT
     (item,) = queue(desk)
     assert (item.id, item.addresses) == (done.review, people[LIMIT:])
+    assert heard == [OUTLOOK]  # once
 
 
 def test_full_mailboxes_are_of_a_cause_too(desk: Intake) -> None:
