@@ -37,7 +37,8 @@ def watcher(loaded: Loaded, settings: Mailbox, ledger: Ledger, numbers: dict[str
 
 def intake_of(config: Config, ledger: Ledger, numbers: dict[str, int]) -> Intake:
     """The desk that acts on readings, and on what people decide."""
-    return Intake(ledger, config.house, numbers, config.bounce, config.intake, notices=writes_to_people(config))
+    limits = config.bounce, config.intake
+    return Intake(ledger, config.house, numbers, *limits, notices=writes_to_people(config), brakes=config.brake)
 
 
 def writes_to_people(config: Config) -> bool:

@@ -21,6 +21,7 @@ from daemon import crosschecks
 from daemon.options import (
     LATER,
     Bounce,
+    Brake,
     Config,
     Endpoint,
     House,
@@ -42,6 +43,7 @@ from daemon.values import bound_to, host_port, is_loopback
 
 __all__ = [
     "Bounce",
+    "Brake",
     "Config",
     "ConfigError",
     "Endpoint",

@@ -170,6 +170,13 @@ def review_decided(number: int, accepted: bool) -> None:
     log.bound.info("review_decided", id=number, accepted=accepted)
 
 
+def brake_pulled(what: str, because: str) -> None:
+    """Too many came of one cause: what it says of further people waits for a person from now on."""
+    metrics.brake_pulled.inc(what.partition(":")[0])
+    advice = f"`optoutd review list --cause {what}` has what waits; `optoutd brake --release {what}` when it is over"
+    log.bound.error("brake_pulled", what=what, because=because, advice=advice)
+
+
 def bounce_recorded(who: Who, hard: bool, cause: str, suppressed: bool) -> None:
     """A proven delivery report was counted."""
     log.bound.info("bounce_recorded", who=shown(who), hard=hard, cause=cause, suppressed=suppressed)

@@ -22,7 +22,7 @@ from sqlalchemy import Connection
 
 from daemon import events
 from daemon.config import Bounce, Retention
-from storage import answers, audit, backup, incoming, journal, outbox, refusals, retention, suppressions
+from storage import answers, audit, backup, brake, incoming, journal, outbox, refusals, retention, suppressions
 from storage.engine import Ledger, Unavailable, Unusable
 from storage.write import write
 
@@ -107,6 +107,7 @@ class Jobs:
             ended = suppressions.expire(w, now - timedelta(days=self.bounce.soft_days))
             incoming.forget_soft_bounces(w, self.bounce.soft_window_days)
             incoming.forget_unproven(w)
+            brake.forget_counts(w)
             outbox.forget(w)
             answers.forget(w)
         self._done("expire", ended=ended)

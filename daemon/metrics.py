@@ -187,6 +187,12 @@ enforcement_seconds = Histogram(
     "From noticing the mail of an opt-out to its commit, after which nobody mails that person.",
     (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0),
 )
+brake_pulled = Counter(
+    "optoutd_brake_pulled",
+    "How often the brake was pulled by itself, because one cause suppressed too many.",
+    ("kind",),
+    ("bounces", "complaints"),
+)
 oneclick = Counter(
     "optoutd_oneclick",
     "POSTs to stamped https links: recorded, repeated (stood already), malformed (400, 408, 413), unavailable (503).",

@@ -145,6 +145,18 @@ class Intake(Section):
     unproven_per_hour: Annotated[int, Field(ge=0)] = 20  # acted on at once; one writer at most 3 of 20; 0: none
 
 
+class Brake(Section):
+    """When the brake is pulled by itself: so many people suppressed in an hour by bounces, or complaints, of one cause.
+
+    With much mail more is usual: so many per cent of those whom the relay passed in 24 hours, where that is more.
+    """
+
+    bounces_per_hour: Annotated[int, Field(ge=0)] = 200  # 0: never by itself
+    bounces_percent: Annotated[int, Field(ge=0, le=100)] = 5
+    complaints_per_hour: Annotated[int, Field(ge=0)] = 100
+    complaints_percent: Annotated[int, Field(ge=0, le=100)] = 1
+
+
 class Bounce(Section):
     """When temporary failures become a suppression, and for how long."""
 
@@ -328,6 +340,7 @@ class Config(Section):
     storage: Storage = Storage()
     mailbox: tuple[Mailbox, ...] = ()
     intake: Intake = Intake()
+    brake: Brake = Brake()
     bounce: Bounce = Bounce()
     relay: Relay = Relay()
     upstream: Upstream | None = None

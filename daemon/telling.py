@@ -252,9 +252,9 @@ def waiting(item: Item) -> Told:
 
 
 def brakes(db: Connection) -> list[Told]:
-    """What waits for a person by itself, and what acts: the facts of `brake`, one each."""
+    """What waits for a person by itself, and what acts: the facts of `brake`, one each, the kinds before single causes."""
     pulled = brake.pulled(db)
-    return [_brake(what, pulled.get(what)) for what in brake.WHAT]
+    return [_brake(what, pulled.get(what)) for what in (*brake.WHAT, *sorted(pulled.keys() - {*brake.WHAT}))]
 
 
 def _brake(what: brake.What, it: brake.Pulled | None) -> Told:

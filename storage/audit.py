@@ -49,7 +49,7 @@ INSERT: Final = f"INSERT INTO audit ({_COLUMNS}) VALUES ({', '.join('?' * 12)})"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row to be: what happened to whom. `digest` is that of the evidence."""
+    """A row to be: what happened to whom. `digest` is that of the evidence; `actor`: if not that of the transaction."""
 
     event: Event
     key: bytes | None = None
@@ -58,6 +58,7 @@ class Entry:
     source: str | None = None
     evidence: int | None = None
     digest: bytes | None = None
+    actor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ class Chain:
         seq, mac, rows = head.seq, head.mac, []
         for e in entries:
             seq += 1
-            row = (seq, at, actor, e.event, e.key, e.scope, e.reason, e.source, e.evidence, e.digest, octets)
+            row = (seq, at, e.actor or actor, e.event, e.key, e.scope, e.reason, e.source, e.evidence, e.digest, octets)
             mac = self.mac(mac, row)
             rows.append((*row, mac))
         db.exec_driver_sql(INSERT, rows)

@@ -193,7 +193,9 @@ class AskedAgain(SQLModel, table=True):
 
 
 class Unproven(SQLModel, table=True):
-    """How many requests that nobody proved were acted on: by the hour they came in (since 1970), and by writer."""
+    """How many requests that nobody proved were acted on: by the hour they came in (since 1970), and by writer.
+
+    In hours far ahead: how many people each cause of bounces and complaints has suppressed (storage.brake)."""
 
     __table_args__ = ({"sqlite_with_rowid": False},)
     hour: int = Field(primary_key=True)

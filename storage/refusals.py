@@ -185,6 +185,13 @@ _BY_TALLY: Final[dict[By | None, str]] = {
 }
 
 
+def passed(db: Connection, until: datetime, hours: int) -> int:
+    """How many recipients the relay passed in the hours that end with the one of `until`."""
+    last = seconds(until) // 3600
+    query = "SELECT coalesce(sum(count), 0) FROM tally WHERE hour > ? AND hour <= ? AND outcome = 'passed'"
+    return int(db.exec_driver_sql(query, (last - hours, last)).scalar_one())
+
+
 class Line(NamedTuple):
     """A line of the report: what of (list number, credential, Message-ID), how often which outcome, and why.
 

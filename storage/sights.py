@@ -6,7 +6,7 @@ million): whoever shows it keeps the answer for a while. Nothing here decides an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
@@ -124,15 +124,46 @@ def opt_outs(ledger: Ledger, now: datetime, days: int, most: int = MOST_ROWS) ->
     """Of the last `days` days, today included. Raises Unavailable, Unusable."""
     first_day = seconds(now) // _DAY - days + 1
     with ledger.reading() as db:
-        first = first_since(db, first_day * _DAY)
-        last = int(db.exec_driver_sql("SELECT coalesce(max(seq), 0) FROM audit").scalar_one())
+        first, start = first_since(db, first_day * _DAY), _start(db, first_day * _DAY, most)
         query = (
             "SELECT at / 86400, source, count(*) FROM audit"
             " WHERE seq >= ? AND event = 'suppressed' AND reason = ? AND at >= ? GROUP BY at / 86400, source"
         )
-        start = max(first, last - most + 1)
         rows = db.exec_driver_sql(query, (start, int(Reason.OPT_OUT), first_day * _DAY)).all()
     return OptOuts({(_day(day), source or "operator"): int(number) for day, source, number in rows}, start == first)
+
+
+def suppressed(db: Connection, after: datetime, until: datetime, most: int) -> Mapping[str, tuple[int, datetime]]:
+    """source -> how many rows were written, and the first when; of the last `most` rows of the record."""
+    begin, end = seconds(after), seconds(until)
+    query = (
+        "SELECT source, count(*), min(at) FROM audit"
+        " WHERE seq >= ? AND event = 'suppressed' AND at > ? AND at <= ? GROUP BY source"
+    )
+    rows = db.exec_driver_sql(query, (_start(db, begin, most), begin, end)).all()
+    return {source: (int(number), _utc(at)) for source, number, at in rows if source}
+
+
+def suppressed_before(
+    db: Connection, until: datetime, length: int, windows: int, most: int
+) -> Mapping[str, Sequence[int]]:
+    """source -> how many, for each of so many windows of `length` seconds before `until` in which there were some."""
+    end = seconds(until)
+    begin = end - length * windows
+    query = (
+        "SELECT source, (? - at) / ?, count(*) FROM audit"
+        " WHERE seq >= ? AND event = 'suppressed' AND at > ? AND at <= ? GROUP BY 1, 2"
+    )
+    found: dict[str, list[int]] = {}
+    for source, _, number in db.exec_driver_sql(query, (end, length, _start(db, begin, most), begin, end)):
+        found.setdefault(source or "", []).append(int(number))
+    return found
+
+
+def _start(db: Connection, moment: int, most: int) -> int:
+    """The first row of the record to look at: of this time, or as far back as is looked at all."""
+    last = int(db.exec_driver_sql("SELECT coalesce(max(seq), 0) FROM audit").scalar_one())
+    return max(first_since(db, moment), last - most + 1)
 
 
 # Each in a SELECT of its own: SQLite answers min and max from an index, but not two of them at once.

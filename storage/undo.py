@@ -7,6 +7,7 @@ otherwise; and so is a row of an import that the person has repeated since, whic
 from __future__ import annotations
 
 import json
+import re
 import time
 from array import array
 from bisect import bisect_left
@@ -30,6 +31,7 @@ GAP: Final = 0.05  # s between two transactions, in which a live opt-out gets it
 _PAGE: Final = 5_000  # rows looked at in one reading
 _KEYS: Final = 500  # a statement
 _SHOWN: Final = 10
+_STATUS: Final = re.compile(r"(?<![\d.])[245]\.\d{1,3}\.\d{1,3}")
 
 Kept = Literal["own", "asked-again"]  # asked for by the person · asked for (or reported) again, apart from this cause
 
@@ -41,6 +43,7 @@ class Cause:
     `reason`: why the row stands. `source`: a word of storage.terms.SOURCES. `imported`: an import, by its file's name or its
     number. `mailbox`: the mailbox whose mail it came from. `scope`: of this list alone (0: what stands for everything).
     `begin`, `end`: when we recorded it, both included. `even_opt_outs`: what people asked for themselves, too.
+    `domain`: whose server refused (as in the name of a brake), or who complained; `diagnostic`: the status of a bounce.
     """
 
     reason: Reason | None = None
@@ -51,6 +54,8 @@ class Cause:
     begin: datetime | None = None
     end: datetime | None = None
     even_opt_outs: bool = False
+    domain: str | None = None
+    diagnostic: str | None = None
 
     def told(self) -> dict[str, Any]:
         """For the record: what was given, in JSON's kinds."""
@@ -61,6 +66,8 @@ class Cause:
             "mailbox": self.mailbox,
             "scope": self.scope,
             "from": self.begin and seconds(self.begin),
+            "domain": self.domain,
+            "diagnostic": self.diagnostic,
             "to": self.end and seconds(self.end),
             "even_opt_outs": self.even_opt_outs or None,
         }
@@ -170,7 +177,23 @@ def _is_of(detail: dict[str, Any], cause: Cause) -> bool:
         cause.source in (None, detail.get("source"))
         and cause.mailbox in (None, detail.get("mailbox"))
         and (cause.imported is None or (detail.get("source") == "import" and cause.imported in named))
+        and (cause.domain is cause.diagnostic is None or _is_by(detail, cause))
     )
+
+
+def _is_by(detail: dict[str, Any], cause: Cause) -> bool:
+    """Did this bounce or complaint come by the domain, and with the status, that is undone?
+
+    Evidence from before there were names for causes tells only of the recipients, and of what the server said.
+    """
+    if detail.get("source") not in ("dsn", "arf"):
+        return False
+    if "cause" in detail:
+        domain, _, status = str(detail["cause"]).partition(":")[2].partition("/")
+        return cause.domain in (None, domain) and cause.diagnostic in (None, status)
+    domains = {address.rpartition("@")[2].lower() for address in str(detail.get("address", "")).split(";")}
+    said = _STATUS.findall(str(detail.get("words", "")))
+    return cause.domain in (None, *(domains if len(domains) == 1 else ())) and cause.diagnostic in (None, *said)
 
 
 def _rows(ledger: Ledger, cause: Cause, found: _Evidence) -> Iterator[tuple[RawRow, int | None]]:

@@ -108,12 +108,13 @@ class Write:
         reason: int | None = None,
         source: str | None = None,
         evidence: tuple[int, bytes] | None = None,
+        actor: str | None = None,
     ) -> None:
-        """Note a state change; it becomes an audit row when the transaction ends."""
+        """Note a state change; it becomes an audit row when the transaction ends. `actor`: who did it, if not whose it is."""
         number, of_it = evidence or (None, None)
         if event == "erased" and key is not None:
             self.erased([key])
-        self._entries.append(Entry(event, key, scope, reason, source, number, of_it))
+        self._entries.append(Entry(event, key, scope, reason, source, number, of_it, actor))
 
     def erased(self, keys: Iterable[bytes]) -> None:
         """Tell of somebody who was erased, by all their keys: a restored backup knows them in plain words once more."""

@@ -19,10 +19,11 @@ from daemon.opening import lookup_of
 from storage import audit, bulk, incoming, sqlite, suppressions
 from storage.address import SiteKey, parse
 from storage.engine import Ledger
-from storage.postgres import Server
+from storage.postgres import Server, migrate, open_server
 from storage.sqlite import File, make_schema, open_ledger
 from storage.terms import ALL, Reason
 from storage.write import Write, write
+from tests.servers import Postgres
 
 # For a test of what only a file can be, though others of its module run on both databases.
 IN_A_FILE = pytest.mark.parametrize("ledger", ["file"], indirect=True)
@@ -152,3 +153,17 @@ def verified(directory: Path) -> Iterator[Books]:
     with it.ledger.reading() as db:
         audit.verify(db, it.ledger.site_key)
     it.ledger.close()
+
+
+@contextmanager
+def verified_on(postgres: Postgres, directory: Path) -> Iterator[Books]:
+    """The same in a PostgreSQL database of its own; the key lies in `directory`."""
+    server, key_file = Server(postgres.url(postgres.new_database())), directory / "site.key"
+    migrate(server, key_file)
+    it = opened(open_server(server, key_file))
+    yield it
+    with it.ledger.reading() as db:
+        audit.verify(db, it.ledger.site_key)
+    it.close()
+    server.engine.dispose()
+    postgres.drop(server.url.rpartition("/")[2])

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final, cast
+from typing import Annotated, Any, Final
 
 import typer
 
 from daemon.cli import common
 from daemon.cli.common import USAGE, AsJson, Stop, tell
-from daemon.cli.people import one_of
-
-if TYPE_CHECKING:
-    from storage.brake import What
 
 _WHAT: Final = ("bounces", "complaints", "unproven")  # of storage.brake (tests/cli holds the two together)
-_WORDS: Final = {"bounces": "bounces", "complaints": "complaints", "unproven": "requests that nobody proved"}
-_ONE_OF: Final = f"One of: {', '.join(_WHAT)}."
+_ONE_OF: Final = f"One of: {', '.join(_WHAT)}, bounces:DOMAIN, bounces:DOMAIN/STATUS, complaints:DOMAIN."
 
 
 def register(app: typer.Typer) -> None:
@@ -33,12 +28,13 @@ def brake(
 
     They suppress nobody then, and wait in the review queue for a person. At once for a running daemon. A request with
     a link of ours, or that is proven to come from the address it is about, is never held up, and neither is a click.
-    Without --pull and --release: say what is pulled now.
+    bounces:outlook.com/5.1.1 are those that one mail service answers with one status, complaints:reporter.example those of
+    one reporter. Without --pull and --release: say what is pulled now.
     """
     pulls, releases = tuple(pull or ()), tuple(release or ())
     for option, words in (("--pull", pulls), ("--release", releases)):
         for word in words:
-            one_of(option, word, _WHAT)
+            known(option, word)
     if both := sorted({*pulls} & {*releases}):
         raise Stop(f"{both[0]}: either --pull or --release", USAGE)
     changes = bool(pulls or releases)
@@ -46,10 +42,19 @@ def brake(
         raise Stop("--because must say why", USAGE)
     if because is not None and not changes:
         raise Stop("--because goes with --pull or --release", USAGE)
-    _brake(cast("tuple[What, ...]", pulls), cast("tuple[What, ...]", releases), because or "", as_json)
+    _brake(pulls, releases, because or "", as_json)
 
 
-def _brake(pulls: tuple[What, ...], releases: tuple[What, ...], because: str, as_json: bool) -> None:
+def known(option: str, word: str) -> None:
+    """Raises Stop(64) for something that no brake can be pulled on."""
+    from storage.brake import is_name
+
+    if not is_name(word):
+        more = "bounces:DOMAIN, bounces:DOMAIN/STATUS or complaints:DOMAIN (in small letters)"
+        raise Stop(f"{option} {word!r}: must be one of {', '.join(_WHAT)}, {more}", USAGE)
+
+
+def _brake(pulls: tuple[str, ...], releases: tuple[str, ...], because: str, as_json: bool) -> None:
     from daemon import hand, telling
 
     config = common.loaded()
@@ -63,7 +68,10 @@ def _brake(pulls: tuple[What, ...], releases: tuple[What, ...], because: str, as
 
 
 def _said(fact: dict[str, Any]) -> str:
-    name = f"{_WORDS[fact['what']]:<28}"
+    from storage import brake
+
+    name = f"{brake.said(fact['what']) if fact['what'] in _WHAT else fact['what']:<28}"
+    name += " " * (not name.endswith(" "))
     if not fact["pulled"]:
         return f"{name}act"
     why = common.one_line(fact["because"] or "(the reason is no longer kept)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from storage.undo import Cause, Tally
 
 _CAUSES: Final = tuple(reason for reason in REASONS if reason != "wanted")
+_BY: Final = ("--cause", "--source", "--import", "--mailbox", "--domain", "--diagnostic")
 _KEPT: Final = {
     "own": "asked for by the people themselves (--even-opt-outs lifts them, too)",
     "asked-again": "asked for, or reported, again apart from this",
@@ -45,6 +46,13 @@ def lift(
         str | None, typer.Option("--import", metavar="FILE|N", help="Undo an import: its file's name, or its number.")
     ] = None,
     mailbox: Annotated[str | None, typer.Option(metavar="NAME", help="Undo what mail to this mailbox did.")] = None,
+    domain: Annotated[
+        str | None,
+        typer.Option(metavar="D", help="Undo what this domain's servers refused, or what it complained of."),
+    ] = None,
+    diagnostic: Annotated[
+        str | None, typer.Option(metavar="X.Y.Z", help="Undo bounces with this status, as 5.1.1.")
+    ] = None,
     begin: Annotated[
         str | None, typer.Option("--from", metavar="T", help="Only what was recorded at this time or later.")
     ] = None,
@@ -62,26 +70,26 @@ def lift(
 
     With ADDR: ends what stands for everything, complaints and bounces too; with --list what stands for that list.
 
-    Without: ends all that fits --cause, --source, --import and --mailbox (at least one; all that are given must hold),
-    each with its row in the record. Opt-outs that people made themselves stay, and so does an imported row that its
+    Without: ends all that fits --cause, --source, --import, --mailbox, --domain and --diagnostic (at least one; all that
+    are given must hold), each with its row in the record. Opt-outs that people made themselves stay, and so does an imported row that its
     person has asked for since. Broken off, it goes on where it was when it is called again.
 
     Exit code 1: there was nothing to lift.
     """
-    undoing = (cause, source, imported, mailbox, begin, end)
+    undoing = Given(cause, source, imported, mailbox, domain, diagnostic, begin, end)
     if not dry_run and because is None:
         raise Stop("missing option '--because' (see `optoutd lift --help`)", USAGE)
     if because is not None and not because.strip():
         raise Stop("--because must say why", USAGE)
     if address is not None:
         if any(undoing) or even_opt_outs or dry_run or yes:
-            raise Stop("either one ADDR, or --cause, --source, --import, --mailbox and their options", USAGE)
+            raise Stop(f"either one ADDR, or {', '.join(_BY)} and their options", USAGE)
         return _lift(address, because or "", list_id, as_json)
-    if not any((cause, source, imported, mailbox)):
-        raise Stop("say whose suppression to end, or what to undo: --cause, --source, --import or --mailbox", USAGE)
+    if not any(undoing[: len(_BY)]):
+        raise Stop(f"say whose suppression to end, or what to undo: {', '.join(_BY)}", USAGE)
     config = common.loaded()
     ledger = common.ledger(config)
-    what = _cause(config, ledger, list_id, *undoing, even_opt_outs)
+    what = _cause(config, ledger, list_id, undoing, even_opt_outs)
     if dry_run:
         return _dry_run(ledger, what, as_json)
     return _undo(ledger, what, because or "", yes, as_json)
@@ -119,31 +127,42 @@ def _lift(address: str, because: str, list_id: str | None, as_json: bool) -> Non
 # ------------------------------------------------------------------ all that came of a cause
 
 
-def _cause(
-    config: Loaded,
-    ledger: Ledger,
-    list_id: str | None,
-    reason: str | None,
-    source: str | None,
-    imported: str | None,
-    mailbox: str | None,
-    begin: str | None,
-    end: str | None,
-    even_opt_outs: bool,
-) -> Cause:
+class Given(NamedTuple):
+    """What is to be undone, as it was typed; in the order of _BY, then the window."""
+
+    cause: str | None
+    source: str | None
+    imported: str | None
+    mailbox: str | None
+    domain: str | None
+    diagnostic: str | None
+    begin: str | None
+    end: str | None
+
+
+def _cause(config: Loaded, ledger: Ledger, list_id: str | None, given: Given, even_opt_outs: bool) -> Cause:
     from storage.terms import REASONS as BY_WORD
     from storage.undo import Cause
 
-    one_of("--cause", reason, _CAUSES)
-    one_of("--source", source, SOURCES)
-    window = (moment(begin, "--from") if begin is not None else None, _until(end) if end is not None else None)
+    one_of("--cause", given.cause, _CAUSES)
+    one_of("--source", given.source, SOURCES)
+    window = (
+        moment(given.begin, "--from") if given.begin is not None else None,
+        _until(given.end) if given.end is not None else None,
+    )
     if window[0] and window[1] and window[0] > window[1]:
         raise Stop("--from is later than --to", USAGE)
     scope = None if list_id is None else common.scope_of(list_id, config, common.list_numbers(ledger))
-    file = None if imported is None else imported.rpartition("/")[2]
-    if "" in (file, mailbox):  # an unset variable in a script must not turn into something wider
-        raise Stop("--import and --mailbox must name something", USAGE)
-    return Cause(BY_WORD[reason] if reason else None, source, file, mailbox, scope, *window, even_opt_outs)
+    file = None if given.imported is None else given.imported.rpartition("/")[2]
+    domain = None if given.domain is None else given.domain.strip().lower()
+    for options, values in (
+        ("--import and --mailbox", (file, given.mailbox)),
+        ("--domain and --diagnostic", (domain, given.diagnostic)),
+    ):
+        if "" in values:  # an unset variable in a script must not turn into something wider
+            raise Stop(f"{options} must name something", USAGE)
+    reason = BY_WORD[given.cause] if given.cause else None
+    return Cause(reason, given.source, file, given.mailbox, scope, *window, even_opt_outs, domain, given.diagnostic)
 
 
 def _until(text: str) -> datetime:

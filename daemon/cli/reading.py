@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daemon.cli import common
+from daemon.cli import common, deciding
+from daemon.cli.braking import known
 from daemon.cli.common import NO, NOINPUT, USAGE, AsJson, Stop, tell
 from storage.terms import when
 
@@ -115,16 +116,28 @@ def _line(name: str, reading: Reading, explain: bool) -> str:
 # ------------------------------------------------------------------ review
 
 
+Cause = Annotated[
+    str | None, typer.Option("--cause", metavar="WHAT", help="All that this brake holds (see `optoutd brake`).")
+]
+
+
 def list_(
-    as_json: AsJson = False, every: Annotated[bool, typer.Option("--all", help="Decided ones too.")] = False
+    as_json: AsJson = False,
+    every: Annotated[bool, typer.Option("--all", help="Decided ones too.")] = False,
+    cause: Cause = None,
 ) -> None:
     """What waits for a decision, oldest first."""
     from daemon import telling
-    from storage import incoming
+    from storage import held, incoming
 
+    if cause is not None:
+        known("--cause", cause)
+        if every:
+            raise Stop("either --all or --cause", USAGE)
     ledger = common.ledger(common.loaded())
     with ledger.reading() as db:
-        items = incoming.reviews(db, None if every else "open")
+        of_it = None if cause is None else {*held.numbers(db, cause)}
+        items = [i for i in incoming.reviews(db, None if every else "open") if of_it is None or i.id in of_it]
     for item in items:
         state = "" if item.state == "open" else f"  {item.state}"
         about = f"{item.id}  {when(item.at)}  {item.sender or '(no sender)'}  {item.wish}  {', '.join(item.rules)}"
@@ -171,26 +184,55 @@ def show(number: Number, as_json: AsJson = False) -> None:
 Note = Annotated[str, typer.Option(metavar="TEXT", help="Kept with the decision.")]
 
 
-def accept(number: Number, note: Note = "", as_json: AsJson = False) -> None:
-    """Do what the item asks, and have its message filed away."""
-    _decide(number, True, note, as_json)
+MaybeNumber = Annotated[int | None, typer.Argument(metavar="[ID]", help="As `optoutd review list` shows it.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="With --cause: count, and change nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", help="With --cause: decide without asking.")]
 
 
-def reject(number: Number, note: Note = "", as_json: AsJson = False) -> None:
-    """Do nothing; the message stays where it is."""
-    _decide(number, False, note, as_json)
+def accept(
+    number: MaybeNumber = None,
+    note: Note = "",
+    cause: Cause = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Do what the item asks, and have its message filed away; or what all items of one cause ask."""
+    _decide(number, cause, True, note, (dry_run, yes), as_json)
 
 
-def _decide(number: int, accepted: bool, note: str, as_json: bool) -> None:
+def reject(
+    number: MaybeNumber = None,
+    note: Note = "",
+    cause: Cause = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Do nothing; the message stays where it is. Or the same with all items of one cause."""
+    _decide(number, cause, False, note, (dry_run, yes), as_json)
+
+
+def _decide(
+    number: int | None, cause: str | None, accepted: bool, note: str, how: tuple[bool, bool], as_json: bool
+) -> None:
+    if (number is None) == (cause is None):
+        raise Stop("say which: either one ID, or --cause", USAGE)
+    if cause is not None:
+        return deciding.of_cause(cause, accepted, note, *how, as_json)
+    if any(how):
+        raise Stop("--dry-run and --yes go with --cause", USAGE)
+    return _decide_one(number or 0, accepted, note, as_json)
+
+
+def _decide_one(number: int, accepted: bool, note: str, as_json: bool) -> None:
     config, ledger, item = _find(number)
     if item.state != "open":
         raise Stop(f"item {number} was {item.state} already", NO)
-    from daemon import events, telling
-    from daemon.intake import AlreadyDecided, Intake, NobodyNamed, Outdated
-    from daemon.opening import number_lists
+    from daemon import telling
+    from daemon.intake import AlreadyDecided, NobodyNamed, Outdated
 
-    events.configure("auto", "warning")  # intake logs what it does; here the line below says it
-    intake = Intake(ledger, config.config.house, number_lists(ledger, config.config), config.config.bounce)
+    intake = deciding.desk_of(config, ledger)
     try:
         added = intake.decide(item, accepted, note, common.now(), common.actor())
     except NobodyNamed:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Final, Literal
 
 from daemon import events
+from daemon.intake import causes
 from daemon.intake.allowing import BRAKE, UNPROVEN, Allowing
 from daemon.intake.deciding import close, concerned
 from daemon.intake.desk import Desk, Done, Envelope, Shelf, scope_numbers
@@ -30,6 +31,7 @@ from daemon.mail.reading import (
 from daemon.mail.tokens import Token
 from storage import incoming, outbox, suppressions
 from storage.address import Address, Who
+from storage.held import words_of
 from storage.incoming import Item
 from storage.suppressions import Whom
 from storage.terms import ALL, Reason
@@ -45,9 +47,9 @@ class Act:
     def __init__(self, desk: Desk, w: Write, envelope: Envelope):
         self._desk, self._w, self._envelope = desk, w, envelope
         self._refs: list[int] = []
-        self._held: list[str] = []  # full mailboxes that would be suppressed, were it not for the brake
+        self._held: list[Failed] = []  # of a report: who would be suppressed, were it not for the brake
         self._review: int | None = None
-        self._number: tuple[int, bytes] | None = None
+        self._numbers: dict[str, tuple[int, bytes]] = {}
         self._may = Allowing(desk, w, self._asked(), envelope.trusted_only)
 
     def do(self, reading: Reading) -> Done:
@@ -197,56 +199,75 @@ class Act:
         A policy or spam block says nothing about the address, and an unproven soft bounce would change nothing:
         neither is worth a person's time.
         """
-        gone = [f.recipient for f in reading.failed if f.hard and f.cause == "address"]
-        if self._may.is_held("bounces", gone, [ALL], Reason.HARD_BOUNCE):
-            return self._doubt(reading, gone, BRAKE)
-        news = self._may.not_yet(gone, [ALL], Reason.HARD_BOUNCE)
-        if reading.proof != "token" and gone and not self._may.is_within(news, self._envelope.sender, machine=True):
-            return self._doubt(reading, gone, UNPROVEN)
+        gone = [f for f in reading.failed if f.is_gone]
+        self._held = [f for f in gone if self._waits(f, Reason.HARD_BOUNCE)]
+        at_once = [f.recipient for f in gone if f not in self._held]
+        news = self._may.not_yet(at_once, [ALL], Reason.HARD_BOUNCE)
+        if reading.proof != "token" and at_once and not self._may.is_within(news, self._envelope.sender, machine=True):
+            return self._doubt(reading, [f.recipient for f in gone], UNPROVEN)
         for failed in reading.failed:
-            for person in self._desk.people([failed.recipient]):
+            for person in self._desk.people([failed.recipient] if failed not in self._held else []):
                 self._failed(person, failed, reading)
-        if self._held:
-            full = tuple(f for f in reading.failed if f.recipient in self._held)
-            return self._doubt(replace(reading, each=full), self._held, BRAKE)
-        return self._record("bounce", target="machine")
+        return self._held_up(reading) if self._held else self._record("bounce", target="machine")
+
+    def _waits(self, failed: Failed, reason: Reason) -> bool:
+        return self._may.is_held(causes.of_bounce(failed), [failed.recipient], [ALL], reason)
+
+    def _held_up(self, reading: Bounce) -> Done:
+        """Those who are gone wait. Full mailboxes, if there is nothing else: they come again, and are decided otherwise."""
+        held = [f for f in self._held if f.is_gone] or self._held
+        cause = causes.together({causes.of_bounce(f) for f in held})
+        words = words_of(cause, reading.diagnostic_code)
+        return self._doubt(replace(reading, each=tuple(held), words=words), [f.recipient for f in held], BRAKE)
 
     def _failed(self, person: Address, failed: Failed, reading: Bounce) -> None:
         suppressed = False
-        if failed.hard and failed.cause == "address":
-            suppressed = self._suppress(person, ALL, Reason.HARD_BOUNCE, "dsn", lambda: self._evidence(reading))
+        if failed.is_gone:
+            suppressed = self._bounced(person, failed, reading, Reason.HARD_BOUNCE)
         elif failed.cause == "mailbox" and reading.proof == "token":
-            suppressed = self._soft(person, failed.recipient, reading)
+            suppressed = self._soft(person, failed, reading)
         told = partial(events.bounce_recorded, hard=failed.hard, cause=failed.cause, suppressed=suppressed)
         self._say(told, person)
 
-    def _soft(self, person: Address, failed: str, reading: Bounce) -> bool:
+    def _bounced(self, person: Address, failed: Failed, reading: Bounce, reason: Reason) -> bool:
+        """Suppressed, if this cause has not done so too often already. True: a new row stands."""
+        cause = causes.of_bounce(failed)
+        if self._may.is_too_many(cause, [str(person)], reason):
+            self._held.append(failed)
+            return False
+        return self._suppress(person, ALL, reason, "dsn", lambda: self._evidence(reading, cause))
+
+    def _soft(self, person: Address, failed: Failed, reading: Bounce) -> bool:
         """Counted in any case; the brake holds up only what the count comes to."""
         ledger, limits = self._desk.ledger, self._desk.limits
         key = ledger.site_key.address_key(suppressions.form_of(self._w, person))
         days = incoming.count_soft_bounce(self._w, key, self._asked(), limits.soft_window_days)
         if days < limits.soft_limit:
             return False
-        if self._may.is_held("bounces", [str(person)], [ALL], Reason.SOFT_BOUNCE):
+        if self._waits(failed, Reason.SOFT_BOUNCE):
             self._held.append(failed)
             return False
-        return self._suppress(person, ALL, Reason.SOFT_BOUNCE, "dsn", lambda: self._evidence(reading))
+        return self._bounced(person, failed, reading, Reason.SOFT_BOUNCE)
 
     def _complaint(self, reading: Complaint) -> Done:
         """The brake cannot hold up one that a token alone says of whom it is: the queue has room for addresses only."""
         people: list[Whom] = [*self._desk.people(reading.recipients)]
+        cause = causes.of_complaint(self._envelope.sender)
+        held = replace(reading, words=words_of(cause, reading.feedback_type))
         if reading.token is not None and not people:
             people = [reading.token.address_key]
-        elif self._may.is_held("complaints", reading.recipients, [ALL], Reason.COMPLAINT):
-            return self._doubt(reading, reading.recipients, BRAKE)
+        elif self._may.is_held(cause, reading.recipients, [ALL], Reason.COMPLAINT):
+            return self._doubt(held, reading.recipients, BRAKE)
         elif reading.proof != "token":
             news = self._may.not_yet(reading.recipients, [ALL], Reason.COMPLAINT)
             if not people or not self._may.is_within(news, self._envelope.sender, machine=True):
                 return self._doubt(reading, reading.recipients, UNPROVEN if people else None)
         elif not people:
             return self._doubt(reading, reading.recipients)
+        if self._may.is_too_many(cause, [str(p) for p in people if isinstance(p, Address)], Reason.COMPLAINT):
+            return self._doubt(held, reading.recipients, BRAKE)
         for person in people:
-            self._suppress(person, ALL, Reason.COMPLAINT, "arf", lambda: self._evidence(reading))
+            self._suppress(person, ALL, Reason.COMPLAINT, "arf", lambda: self._evidence(reading, cause))
             self._say(partial(events.complaint_recorded, ref=self._refs[-1]), person)
         return self._record("complaint", target="machine")
 
@@ -306,11 +327,11 @@ class Act:
             **({"weighed": list(weighed)} if (weighed := getattr(reading, "weighed", ())) else {}),
         }
 
-    def _evidence(self, reading: Reading) -> tuple[int, bytes]:
-        """One for all that one message asks; a message seen before in another mailbox has one already."""
-        if self._number is None:
-            self._number = self._w.evidence(**self._about(reading))
-        return self._number
+    def _evidence(self, reading: Reading, cause: str = "") -> tuple[int, bytes]:
+        """One for all that one message asks, or says by one cause, so that what came of that can be undone by itself."""
+        if cause not in self._numbers:
+            self._numbers[cause] = self._w.evidence(**self._about(reading), **({"cause": cause} if cause else {}))
+        return self._numbers[cause]
 
     def _suppress(
         self,

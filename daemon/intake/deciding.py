@@ -7,7 +7,7 @@ from typing import Any
 
 from daemon.intake.desk import Desk, scope_numbers
 from daemon.intake.undoing import asked_again, undo
-from storage import incoming, suppressions
+from storage import held, incoming, suppressions
 from storage.address import Address
 from storage.incoming import Item
 from storage.terms import ALL, REASONS, Reason
@@ -55,6 +55,8 @@ def _carry_out(w: Write, item: Item, desk: Desk, note: str) -> list[suppressions
     reason = REASONS.get(item.wish, Reason.OPT_OUT)
     source = {"hard-bounce": "dsn", "soft-bounce": "dsn", "complaint": "arf"}.get(item.wish, "mail")
     detail: dict[str, Any] = {"review": item.id, "words": item.words, "rules": list(item.rules), "note": note}
+    if cause := held.cause_in(item.rules, item.words):
+        detail["cause"] = cause
     if item.place:
         detail |= {"mailbox": item.place.mailbox, "uid": item.place.uid}
     return [suppressions.add(w, p, s, reason, source, detail, since=item.at) for p in people for s in scopes]

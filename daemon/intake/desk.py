@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from daemon.config import Bounce as BounceLimits
+from daemon.config import Brake as BrakeLimits
 from daemon.config import House
 from daemon.config import Intake as Allowance
 from daemon.mail.reading import OptOut
@@ -55,6 +56,7 @@ class Desk:
     limits: BounceLimits = field(default_factory=BounceLimits)
     allowance: Allowance = field(default_factory=Allowance)
     notices: bool = False
+    brakes: BrakeLimits = field(default_factory=BrakeLimits)
 
     def scopes(self, reading: OptOut) -> list[int]:
         """The list numbers that a request is about."""

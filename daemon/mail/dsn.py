@@ -38,12 +38,13 @@ _DONE: Final = frozenset(("delivered", "relayed", "expanded", "deliverable"))
 
 @dataclass(slots=True)
 class Failure:
-    """One recipient of a report."""
+    """One recipient of a report. `host`: the server that said no, else the one that reports it."""
 
     address: str
     action: str
     diagnosis: Diagnosis
     text: str
+    host: str = ""
 
 
 @dataclass(slots=True)
@@ -125,14 +126,17 @@ def _by_amazon(told: arf.Notification) -> Report | None:
 def _machine_readable(part: Part, message: Message) -> Report:
     report = Report(original=message.enclosed(), machine_readable=True)
     text = _readable(message)
-    _by_blocks(report, _blocks(part.octets()), text)
+    _by_blocks(report, _blocks(part.octets()), text, _host(_first_block(part).get("reporting-mta")))
     if not report.failures and not report.delivered:
         _failed_recipients(report, message, text)
     return report
 
 
-def _by_blocks(report: Report, blocks: list[Fields], text: str) -> None:
-    """The failures that groups of status fields tell of; `text`: what the report says for people to read."""
+def _by_blocks(report: Report, blocks: list[Fields], text: str, reporting: str = "") -> None:
+    """The failures that groups of status fields tell of; `text`: what the report says for people to read.
+
+    `reporting`: the server that reports them.
+    """
     expanded = {b: a for a, b in _expansions(text)}
     to_program = _expanded_to_program(text) if len(blocks) == 1 and not expanded else None
     seen = set[str]()
@@ -148,9 +152,24 @@ def _by_blocks(report: Report, blocks: list[Fields], text: str) -> None:
         diagnostic = _decoded(fields.words(block.get("diagnostic-code")))
         if not diagnostic or (len(blocks) == 1 and says_nothing(block.get("status") + " " + diagnostic)):
             diagnostic = f"{diagnostic} {_near(text, address)}".strip()
-        report.failures.append(
-            Failure(address, action, diagnose(action, block.get("status"), _said(diagnostic)), diagnostic[:500])
-        )
+        diagnosis = diagnose(action, block.get("status"), _said(diagnostic))
+        host = _host(block.get("remote-mta")) or reporting
+        report.failures.append(Failure(address, action, diagnosis, diagnostic[:500], host))
+
+
+def _host(mta: str) -> str:
+    """The name of a server in Remote-MTA or Reporting-MTA (RFC 3464 section 2.1.2): `dns; mx.example.net`."""
+    kind, semicolon, name = mta[:400].partition(";")
+    words = (name if semicolon else kind).split()
+    return words[0].lower() if words else ""
+
+
+def _first_block(part: Part) -> Fields:
+    """The fields about the message as a whole."""
+    group, _, _ = fields.split(
+        part.octets().replace(b"\r\n", b"\n").lstrip(b"\n").partition(b"\n\n")[0][:65_536] + b"\n"
+    )
+    return group
 
 
 def _decoded(diagnostic: str) -> str:

@@ -65,11 +65,21 @@ class Resubscribe:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """What a delivery report says of one recipient."""
+    """What a delivery report says of one recipient. `status` as in Bounce.
+
+    `host`: the server that said no, else the one that reports it (RFC 3464 sections 2.3.5, 2.2.2); "": it names none.
+    """
 
     recipient: str
     hard: bool
     cause: Cause
+    status: str = ""
+    host: str = ""
+
+    @property
+    def is_gone(self) -> bool:
+        """Is there no such address, for good?"""
+        return self.hard and self.cause == "address"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +87,8 @@ class Bounce:
     """A delivery report: `recipients` as we mailed them. `hard`: permanent and about the address itself, for all of them.
 
     `each`: what it says of each recipient (RFC 3464 section 2.3), where that is not the same for all.
-    `status` is the RFC 3463 code ("5.1.1", "" if none), `diagnostic_code` the remote text (at most 500 characters).
+    `status` is the RFC 3463 code ("5.1.1", "" if none), `diagnostic_code` the remote text (at most 500 characters), `host`
+    as in Failed.
     """
 
     recipients: tuple[str, ...]
@@ -89,11 +100,12 @@ class Bounce:
     rules: tuple[str, ...]
     words: str = ""
     each: tuple[Failed, ...] = ()
+    host: str = ""
 
     @property
     def failed(self) -> tuple[Failed, ...]:
         """One for each recipient."""
-        return self.each or tuple(Failed(r, self.hard, self.cause) for r in self.recipients)
+        return self.each or tuple(Failed(r, self.hard, self.cause, self.status, self.host) for r in self.recipients)
 
 
 @dataclass(frozen=True, slots=True)

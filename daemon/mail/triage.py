@@ -107,13 +107,16 @@ def _delivery_report(case: _Case) -> Reading | None:
         _returned_proof(report.original, recipients, case.site_key),
         ("0.1-delivery-report" if report.machine_readable else "0.1-text-bounce",),
         each=_each(report),
+        host=first.host,
     )
 
 
 def _each(report: dsn.Report) -> tuple[Failed, ...]:
     """What is said of each recipient, where they differ."""
-    found = tuple(Failed(f.address, f.diagnosis.hard, f.diagnosis.cause) for f in report.failures)
-    return found if len({(f.hard, f.cause) for f in found}) > 1 else ()
+    found = tuple(
+        Failed(f.address, f.diagnosis.hard, f.diagnosis.cause, f.diagnosis.status, f.host) for f in report.failures
+    )
+    return found if len({(f.hard, f.cause, f.status, f.host) for f in found}) > 1 else ()
 
 
 def _nobody_named(case: _Case) -> Reading:

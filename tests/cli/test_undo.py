@@ -8,6 +8,8 @@ from datetime import timedelta
 import pytest
 
 from daemon.cli import common
+from storage import suppressions
+from storage.address import parse
 from storage.terms import ALL, Reason, when
 from storage.write import write
 from tests.cli.desk import Desk
@@ -84,6 +86,17 @@ def test_what_people_asked_for_is_kept_and_told(desk: Desk, books: Books) -> Non
     assert desk("check", "dee@example.com", "--list", "offers").code == 0
 
 
+def test_by_the_domain_and_the_status_of_a_bounce(desk: Desk, books: Books) -> None:
+    with write(books.ledger, common.now(), "mailbox bounces") as w:
+        for name, cause in (("eve", "bounces:outlook.com/5.1.1"), ("fay", "bounces:google.com/5.1.1")):
+            detail = {"cause": cause}
+            suppressions.add(w, parse(f"{name}@example.com"), ALL, Reason.HARD_BOUNCE, "dsn", detail)
+    assert desk("lift", "--domain", "OUTLOOK.com", "--dry-run", "--json").fact["first"] == ["eve@example.com"]
+    assert desk("lift", "--diagnostic", "5.1.1", "--dry-run", "--json").fact["lifted"] == 2
+    assert desk("lift", "--domain", "outlook.com", "--diagnostic", "5.1.1", *DO).code == 0
+    assert (desk("check", "eve@example.com").code, desk("check", "fay@example.com").code) == (0, 1)
+
+
 def test_the_window(desk: Desk, books: Books) -> None:
     today, now = common.now().date().isoformat(), common.now()
     before, after = (when(now + timedelta(hours=n)) for n in (-1, 1))
@@ -119,6 +132,8 @@ def test_the_window(desk: Desk, books: Books) -> None:
         ),
         (("--cause", "complaint", "--import", "", "--dry-run"), "--import and --mailbox must name something"),
         (("--cause", "complaint", "--mailbox", "", "--dry-run"), "--import and --mailbox must name something"),
+        (("--cause", "complaint", "--domain", "", "--dry-run"), "--domain and --diagnostic must name something"),
+        (("--cause", "complaint", "--diagnostic", "", "--dry-run"), "--domain and --diagnostic must name something"),
         (("--cause", "complaint", "--because", "x"), "nothing done: look with --dry-run"),
     ],
 )

@@ -14,13 +14,33 @@ from daemon.intake import Intake
 from tests.intake.support import (
     HOUSE,
 )
-from tests.ledgers import Books, verified
+from tests.ledgers import Books, verified, verified_on
+from tests.servers import Postgres
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Books]:
     with verified(tmp_path / "ledger") as it:
         yield it
+
+
+@pytest.fixture
+def in_file(tmp_path: Path) -> Iterator[Books]:
+    with verified(tmp_path / "ledger") as it:
+        yield it
+
+
+@pytest.fixture
+def on_server(postgres: Postgres, tmp_path: Path) -> Iterator[Books]:
+    with verified_on(postgres, tmp_path) as it:
+        yield it
+
+
+@pytest.fixture(params=["file", pytest.param("postgres", marks=pytest.mark.postgres)])
+def anywhere(request: pytest.FixtureRequest) -> Books:
+    """In each kind of database."""
+    found: Books = request.getfixturevalue("in_file" if request.param == "file" else "on_server")
+    return found
 
 
 @pytest.fixture

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
 from daemon.intake import Intake
 from daemon.mail.reading import Bounce, Complaint, Failed, Proof
 from daemon.mail.tokens import Token
-from storage import audit, brake
+from storage import brake
 from storage.brake import What
-from storage.postgres import Server, migrate, open_server
 from storage.terms import ALL, Reason
 from storage.write import write
 from tests.intake.support import (  # fmt: skip
@@ -33,33 +30,12 @@ from tests.intake.support import (  # fmt: skip
     queue,
     rows,
 )
-from tests.ledgers import Books, opened, verified
-from tests.servers import Postgres
+from tests.ledgers import Books
 
 
 @pytest.fixture
-def in_file(tmp_path: Path) -> Iterator[Books]:
-    with verified(tmp_path / "ledger") as it:
-        yield it
-
-
-@pytest.fixture
-def on_server(postgres: Postgres, tmp_path: Path) -> Iterator[Books]:
-    server, key_file = Server(postgres.url(postgres.new_database())), tmp_path / "site.key"
-    migrate(server, key_file)
-    it = opened(open_server(server, key_file))
-    yield it
-    with it.ledger.reading() as db:
-        audit.verify(db, it.ledger.site_key)
-    it.close()
-    server.engine.dispose()
-    postgres.drop(server.url.rpartition("/")[2])
-
-
-@pytest.fixture(params=["file", pytest.param("postgres", marks=pytest.mark.postgres)])
-def desk(request: pytest.FixtureRequest) -> Intake:
-    it: Books = request.getfixturevalue("in_file" if request.param == "file" else "on_server")
-    return Intake(it.ledger, HOUSE, it.numbers)
+def desk(anywhere: Books) -> Intake:
+    return Intake(anywhere.ledger, HOUSE, anywhere.numbers)
 
 
 def pull(desk: Intake, *what: What) -> None:

@@ -258,3 +258,37 @@ def test_notifications_of_amazon(house: House) -> None:
 @pytest.mark.parametrize("body", ['{"Message":' * 20_000, '{"Message": "{"}', "{" * 100_000, '{"Message": 3}', "{}"])
 def test_hostile_notifications(house: House, body: str) -> None:
     assert not isinstance(triage.read(text(body, "AWS", "no-reply@sns.amazonaws.com"), house), Bounce)
+
+
+# ------------------------------------------------------------------ who says so
+
+
+@pytest.mark.parametrize(
+    ("remote", "host"),
+    [
+        ("Remote-MTA: dns; MX1.mail.example.org", "mx1.mail.example.org"),
+        ("Remote-MTA:mx.example.org (192.0.2.7)", "mx.example.org"),
+        ("Remote-MTA: dns;\n mx.example.org", "mx.example.org"),
+        ("Remote-MTA: dns; [192.0.2.7]", "[192.0.2.7]"),
+        ("Remote-MTA: ;", "mx.example.net"),  # the one that reports it
+        ("", "mx.example.net"),
+    ],
+)
+def test_which_server_said_no(house: House, remote: str, host: str) -> None:
+    reading = bounce(triage.read(report("\n".join(filter(None, (block("ann@example.net"), remote)))), house))
+    assert reading.host == host
+    assert [(f.host, f.status) for f in reading.failed] == [(host, "5.1.1")]
+
+
+def test_each_recipient_has_its_server_and_its_status(house: House) -> None:
+    blocks = (
+        f"{block('ann@example.net')}\nRemote-MTA: dns; mx.a.example",
+        f"{block('ben@example.net', '5.1.2', '550 5.1.2 no such domain')}\nRemote-MTA: dns; mx.b.example",
+    )
+    failed = bounce(triage.read(report(*blocks), house)).failed
+    assert [(f.host, f.status) for f in failed] == [("mx.a.example", "5.1.1"), ("mx.b.example", "5.1.2")]
+
+
+def test_a_bounce_in_words_names_no_server(house: House) -> None:
+    reading = bounce(triage.read(text("<ann@example.net>: 550 5.1.1 user unknown"), house))
+    assert (reading.host, reading.failed[0].status) == ("", "5.1.1")

@@ -104,6 +104,43 @@ def test_by_cause_source_and_mailbox_all_of_which_must_hold(ledger: Books) -> No
     assert standing(ledger) == {"bob", "cem", "dee"}
 
 
+def test_by_domain_and_status_exactly_the_rows_of_the_cause(ledger: Books) -> None:
+    causes = {
+        "ann": "bounces:outlook.com/5.1.1",
+        "bob": "bounces:outlook.com/5.1.10",
+        "cem": "bounces:google.com/5.1.1",
+        "dee": "complaints:outlook.com",
+    }
+    for name, cause in causes.items():
+        complained = cause.startswith("complaints")
+        reason = Reason.COMPLAINT if complained else Reason.HARD_BOUNCE
+        add(ledger, name, reason, "arf" if complained else "dsn", cause=cause)
+    add(ledger, "eve", cause="bounces:outlook.com/5.1.1")  # it is her own wish, whatever else is written there
+    rows = {name: rows_of(ledger, name) for name in (*causes, "eve")}
+    assert undo.survey(ledger.ledger, Cause(domain="outlook.com")).lifted.total() == 3
+    assert undo.survey(ledger.ledger, Cause(diagnostic="5.1.1")).lifted.total() == 2
+    assert run(ledger, Cause(domain="outlook.com", diagnostic="5.1.1")).lifted == {(Reason.HARD_BOUNCE, ALL): 1}
+    assert {name: rows_of(ledger, name) for name in rows} == {**rows, "ann": []}
+    assert run(ledger, Cause(source="arf", domain="outlook.com")).lifted == {(Reason.COMPLAINT, ALL): 1}
+    assert standing(ledger) == {"bob", "cem", "eve"}
+
+
+def rows_of(it: Books, name: str) -> list[suppressions.RawRow]:
+    with it.ledger.reading() as db:
+        return suppressions.standing(db, it.ledger.site_key, parse(f"{name}@example.com"))
+
+
+def test_older_bounces_go_by_their_recipients_domain_and_what_the_server_said(ledger: Books) -> None:
+    """Evidence from before there were names for causes."""
+    add(ledger, "ann", Reason.HARD_BOUNCE, "dsn", words="550-5.1.1 no such user. 5.1.1 Learn more")
+    add(ledger, "bob", Reason.HARD_BOUNCE, "dsn", words="550 15.1.1 no")
+    add(ledger, "cem", Reason.HARD_BOUNCE, "dsn", words="550 no")
+    assert undo.survey(ledger.ledger, Cause(domain="example.com")).lifted.total() == 3
+    assert undo.survey(ledger.ledger, Cause(domain="other.example")) == Tally()
+    assert run(ledger, Cause(domain="example.com", diagnostic="5.1.1")).lifted.total() == 1
+    assert standing(ledger) == {"bob", "cem"}
+
+
 def test_the_window_is_of_when_it_was_recorded(ledger: Books) -> None:
     for hour, name in enumerate(("ann", "bob", "cem")):
         add(ledger, name, Reason.HARD_BOUNCE, "dsn", at=NOW + hour * HOUR)

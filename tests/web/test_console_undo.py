@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 import pytest
 
 from daemon.web.errands import MOST_EACH
-from storage import brake, suppressions
+from storage import brake, held, suppressions
 from storage.address import parse
 from storage.terms import ALL, Reason
 from storage.write import write
-from tests.ledgers import Books, bring
+from tests.ledgers import Books, bring, queued
 from tests.web.rooms import ended, rooms, text_of
 from tests.web.support import ANN, Door
 from tests.web.visitor import LOOKER, Visitor
@@ -46,9 +46,10 @@ def imported(web: Door) -> Books:
         people = sorted((web.key(a), a) for a in (ANN, BOB))
         rows = [(key, ALL, int(Reason.OPT_OUT), 1) for key, _ in people]
         bring(w, rows, "import", {"file": "list <b>.csv", "import": 3}, people)
+    bounce = {"mailbox": "bounces", "cause": "bounces:outlook.com/5.1.1"}
     with write(it.ledger, NOW, "mailbox bounces") as w:
         suppressions.add(w, parse(BOB), ALL, Reason.OPT_OUT, "mail", {})
-        suppressions.add(w, parse("cem@customer.example"), ALL, Reason.HARD_BOUNCE, "dsn", {"mailbox": "bounces"})
+        suppressions.add(w, parse("cem@customer.example"), ALL, Reason.HARD_BOUNCE, "dsn", bounce)
     return it
 
 
@@ -87,6 +88,9 @@ def test_counted_first_then_confirmed_then_done(web: Door, admin: Visitor, impor
         ({"mailbox": "bounces"}, 1),
         ({"source": "dsn", "list": "all"}, 1),
         ({"source": "dsn", "list": "offers"}, 0),
+        ({"domain": " Outlook.com "}, 1),
+        ({"domain": "outlook.com", "diagnostic": "5.1.1"}, 1),
+        ({"diagnostic": "5.1.2"}, 0),
         ({"import": "3", "even_opt_outs": "yes"}, 2),
         ({"import": "3", "from": "2026-05-04T12:30", "to": "2026-05-04T12:30"}, 1),  # the minute is meant
         ({"import": "3", "from": "2026-05-04", "to": "2026-05-04"}, 1),
@@ -147,6 +151,24 @@ def test_pulled_and_released(web: Door, admin: Visitor, what: str) -> None:
     assert (pulled(web), web.audit_rows()) == ([], 2)
 
 
+def test_one_cause_is_pulled_shown_and_released(web: Door, admin: Visitor) -> None:
+    name = "bounces:outlook.com/5.1.1"
+    page = text_of(admin.follow(admin.post("/console/brake", what=name, to="pull", because="a block")))
+    assert "Bounces of outlook.com with 5.1.1 wait for a person from now on." in page
+    body = admin.get("/console/undo").body
+    assert f'name="what" value="{name}"' in body
+    assert pulled(web) == [name]
+    page = text_of(admin.follow(admin.post("/console/brake", what=name, to="release", because="over")))
+    assert "Bounces of outlook.com with 5.1.1 act again." in page
+    assert (pulled(web), name in admin.get("/console/undo").body.replace(f'placeholder="{name}"', "")) == ([], False)
+
+
+@pytest.mark.parametrize("what", ["bounces:<b>", "complaints:a.example/5.1.1", "bounces:" + "x" * 150])
+def test_a_cause_that_there_is_not_is_told(web: Door, admin: Visitor, what: str) -> None:
+    page = admin.post("/console/brake", what=what, to="pull", because="x")
+    assert (page.status, "There is no such brake." in text_of(page), pulled(web)) == (422, True, [])
+
+
 def test_the_reference_of_a_pull_leads_to_why(admin: Visitor) -> None:
     admin.post("/console/brake", what="bounces", to="pull", because="a storm")
     page = text_of(admin.get("/console/suppressions?q=ref+1"))
@@ -160,10 +182,55 @@ def test_a_brake_without_a_reason_or_a_name_is_not_pulled(web: Door, admin: Visi
     assert (pulled(web), web.audit_rows()) == ([], 0)
 
 
+# ------------------------------------------------------------------ what waits by it
+
+CAUSE = "bounces:outlook.com/5.1.1"
+
+
+@pytest.fixture
+def waiting(web: Door) -> None:
+    """Ann and Bob were reported by a cause whose brake is pulled."""
+    with write(web.books.ledger, NOW, "mailbox bounces") as w:
+        brake.pull_by_itself(w, CAUSE, "201 people", "dsn")
+        for address in (ANN, BOB):
+            words = held.words_of(CAUSE, "550 5.1.1 <b>")
+            queued(w, NOW, addresses=[address], wish="hard-bounce", rules=[held.RULE], words=words)
+
+
+@pytest.mark.parametrize(("decision", "standing"), [("accept", [(ALL, Reason.HARD_BOUNCE)]), ("reject", [])])
+def test_what_waits_is_counted_then_decided_together(
+    web: Door, admin: Visitor, waiting: None, decision: str, standing: list[tuple[int, Reason]]
+) -> None:
+    assert "2 mails wait by this brake." in text_of(admin.get("/console/undo"))
+    rows = web.audit_rows()
+    counted = ended(admin, admin.post("/console/brake/count", what=CAUSE, decision=decision))
+    said = text_of(counted)
+    assert said.startswith(
+        f"2 mails would be {decision}ed All that waits because of the brake on bounces of outlook.com"
+    )
+    assert f"Among them: {ANN}, {BOB}." in said
+    assert (web.audit_rows(), f'name="what" value="{CAUSE}"' in counted.body) == (rows, True)
+    done = ended(admin, admin.post("/console/brake/decide", what=CAUSE, decision=decision, note="looked"))
+    assert text_of(done).startswith(f"2 mails {decision}ed 2 hard-bounce")
+    assert [web.standing(address) for address in (ANN, BOB)] == [standing] * 2
+    with web.books.ledger.connect() as db:
+        actors = {row[0] for row in db.exec_driver_sql("SELECT actor FROM audit WHERE event LIKE 'review-%'")}
+    assert (actors, pulled(web)) == ({"console admin"}, [CAUSE])
+    assert "Nothing waits." in text_of(ended(admin, admin.post("/console/brake/count", what=CAUSE, decision="accept")))
+
+
+@pytest.mark.parametrize("fields", [{"what": CAUSE}, {"decision": "accept"}, {"what": "<b>", "decision": "accept"}])
+@pytest.mark.parametrize("path", ["/console/brake/count", "/console/brake/decide"])
+def test_what_no_page_of_ours_asks_is_400(admin: Visitor, waiting: None, path: str, fields: dict[str, str]) -> None:
+    assert admin.post(path, **fields).status == 400
+
+
 # ------------------------------------------------------------------ who may what
 
 
-@pytest.mark.parametrize("path", ["/console/undo/count", "/console/undo", "/console/brake"])
+@pytest.mark.parametrize(
+    "path", ["/console/undo/count", "/console/undo", "/console/brake", "/console/brake/count", "/console/brake/decide"]
+)
 def test_only_who_has_the_right_and_a_form_of_ours(web: Door, admin: Visitor, imported: Books, path: str) -> None:
     rows, fields = web.audit_rows(), {"cause": "hard-bounce", "because": "x", "what": "bounces", "to": "pull"}
     kim = Visitor(web, *LOOKER)
@@ -178,6 +245,7 @@ def test_looking_changes_nothing(web: Door, admin: Visitor, imported: Books) -> 
     rows = web.audit_rows()
     assert admin.get("/console/undo?cause=hard-bounce&because=x&to=pull&what=bounces").status == 200
     assert admin.get("/console/undo/count?cause=hard-bounce").status == 405
+    assert admin.get("/console/brake/decide?what=bounces&decision=accept").status == 405
     assert admin.get("/console/brake?what=bounces&to=pull&because=x").status == 405
     assert web.audit_rows() == rows
 

@@ -57,6 +57,7 @@ def test_when_all_is_well_it_says_so() -> None:
         ({}, {"promise_broken": 2}, {}, "bad", "2 were mailed who had opted out"),
         ({"pulled": {"bounces": NOW - 3 * HOUR}}, {}, {}, "doubt", "the brake has been pulled for 3 hours"),
         ({"pulled": {"complaints": NOW - 3 * HOUR}}, {}, {}, "doubt", "who complained is mailed meanwhile"),
+        ({"pulled": {"bounces:a.example/5.1.1": NOW}}, {}, {}, "doubt", "person (bounces of a.example with 5.1.1): the"),
         ({"hooks": {"crm": HookSight("connect: refused", 0)}}, {}, {}, "doubt", "connect: refused"),
         ({"hooks": {"crm": HookSight("", 7)}}, {}, {}, "doubt", "never told of 7 changes"),
         ({"hooks": {"crm": HookSight("", 0)}}, {}, {}, "good", ""),

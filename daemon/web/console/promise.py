@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from daemon.vitals import MailboxVitals, Vitals
+from storage import brake
 from storage.sights import Sight
 
 Level = Literal["good", "doubt", "bad"]
@@ -146,7 +147,8 @@ _PULLED: Final[Mapping[str, str]] = {
 def _held_up(sight: Sight, now: datetime) -> Iterator[Finding]:
     """What the brake keeps from acting, and what other programs have not heard."""
     for what, since in sight.pulled.items():
-        yield Finding("doubt", f"{_PULLED[what]}: the brake has been pulled for {lasted(now - since)}.")
+        kind, narrow = brake.kind_of(what), f" ({brake.said(what)})" if what not in _PULLED else ""
+        yield Finding("doubt", f"{_PULLED[kind]}{narrow}: the brake has been pulled for {lasted(now - since)}.")
     for name, hook in sight.hooks.items():
         if hook.trouble:
             yield Finding("doubt", f"The webhook {name} does not take what it is told ({hook.trouble}).")

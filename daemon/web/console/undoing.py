@@ -17,12 +17,12 @@ from daemon.web.console.typed import scope as typed_scope
 from daemon.web.console.visit import Visit, room
 from daemon.web.context import Context
 from daemon.web.errands import Errand
-from storage import brake, undo
+from storage import brake, held, undo
 from storage.terms import REASONS, SOURCES, reason_word, scope_word
 from storage.undo import Cause, Tally
 
 PATH: Final = "/console/undo"
-FIELDS: Final = ("cause", "source", "import", "mailbox", "list", "from", "to", "even_opt_outs")
+FIELDS: Final = ("cause", "source", "import", "mailbox", "domain", "diagnostic", "list", "from", "to", "even_opt_outs")
 CAUSES: Final = tuple(reason for reason in REASONS if reason != "wanted")
 
 
@@ -31,7 +31,7 @@ async def _look(visit: Visit) -> Response:
 
 
 async def _page(visit: Visit, *, wrong: str = "", about: str = "", because: str = "") -> Response:
-    """The room. `wrong`: why the form `about` (undo, or a word of the brake) was not accepted."""
+    """The room. `wrong`: why the form `about` (undo, narrow, or a word of the brake) was not accepted."""
     states = await visit.workers.read(lambda: _states(visit.context))
     status = HTTPStatus.UNPROCESSABLE_ENTITY if wrong else HTTPStatus.OK
     return visit.page(
@@ -50,25 +50,32 @@ async def _page(visit: Visit, *, wrong: str = "", about: str = "", because: str 
 
 def _states(of: Context) -> list[dict[str, Any]]:
     with of.ledger.reading() as db:
-        return telling.brakes(db)
+        states = telling.brakes(db)
+        waiting = {state["what"]: len(held.numbers(db, state["what"])) for state in states if state["pulled"]}
+    return [{**state, "name": _name(state["what"]), "waiting": waiting.get(state["what"], 0)} for state in states]
+
+
+def _name(what: str) -> str:
+    """At the beginning of a sentence."""
+    said = brake.said(what)
+    return said[:1].upper() + said[1:]
 
 
 # ------------------------------------------------------------------ the brake
 
 
 async def _brake(visit: Visit) -> Response:
-    what, on, because = visit.given("what", 40), visit.given("to", 40) == "pull", visit.given("because")
-    if what not in brake.WHAT:
-        return await _page(visit, wrong="There is no such brake.", about="undo")
+    what, on, because = visit.given("what", 200), visit.given("to", 40) == "pull", visit.given("because")
+    if not brake.is_name(what):
+        return await _page(visit, wrong="There is no such brake.", about="narrow")
     if not because:
-        return await _page(visit, wrong="Say why: it is kept in the record.", about=what)
+        return await _page(
+            visit, wrong="Say why: it is kept in the record.", about=what if what in brake.WHAT else "narrow"
+        )
     words, of = (what,), hand_of(visit)
     changed = await visit.workers.write(lambda: of.brake(words if on else (), () if on else words, because))
     state = "wait for a person from now on" if on else "act again"
-    return visit.go(PATH, f"{_NAMES[what]} {state}." if changed else "It was so already; nothing was changed.")
-
-
-_NAMES: Final = {"bounces": "Bounces", "complaints": "Complaints", "unproven": "Requests that nobody proved"}
+    return visit.go(PATH, f"{_name(what)} {state}." if changed else "It was so already; nothing was changed.")
 
 
 # ------------------------------------------------------------------ undoing
@@ -110,8 +117,8 @@ async def _undo(visit: Visit) -> Response:
 
 def cause_of(of: Context, typed: Mapping[str, str], numbers: Mapping[str, int]) -> Cause:
     """What the form says is to be undone. Raises NotUnderstood."""
-    if not any(typed[name] for name in ("cause", "source", "import", "mailbox")):
-        raise NotUnderstood("Say what is to be undone: a reason, a source, an import or a mailbox.")
+    if not any(typed[name] for name in ("cause", "source", "import", "mailbox", "domain", "diagnostic")):
+        raise NotUnderstood("Say what is to be undone: a reason, a source, an import, a mailbox, a domain or a status.")
     if typed["cause"] not in ("", *CAUSES) or typed["source"] not in ("", *SOURCES):
         raise NotUnderstood("There is no such reason or source.")
     scope = typed_scope(typed["list"], of, numbers)
@@ -127,6 +134,8 @@ def cause_of(of: Context, typed: Mapping[str, str], numbers: Mapping[str, int]) 
         begin_at,
         end_at,
         typed["even_opt_outs"] == "yes",
+        typed["domain"].strip().lower() or None,
+        typed["diagnostic"].strip() or None,
     )
 
 
