@@ -34,10 +34,11 @@ def doctor(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Is all well? Everything is tried for real, and what fails is told with what to do about it.
+    """Is all well? Everything is tried for real.
 
-    A line each: `ok`, `warn` (it works; look at it some day) or `FAIL`, the part, what was found, and advice. While the daemon
-    runs or while it does not; in 20 seconds at most. Exit code 1 if anything failed, 78 for a config that cannot be used.
+    A line each: `ok`, `warn` (it works; look at it some day) or `FAIL`, the part, what was found, and what to do about it.
+    While the daemon runs or while it does not, in some 20 seconds at most. Exit code 1 if anything failed, 78 for a config
+    that cannot be used.
 
     Nothing is changed. With --probe a message goes through the upstream to house.operators_mail (else to the first of
     house.addresses), folders that mail is to be filed into are made where they are missing, and a row is written into the database.

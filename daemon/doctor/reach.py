@@ -87,7 +87,7 @@ def _speaks_tls_first(where: Where) -> bool:
 
 def of_tls(why: str, where: Where) -> str:
     """What to do when TLS fails."""
-    said = why.lower()
+    said = why.lower().replace("_", " ")
     if "expired" in said:
         return (
             f"renew the certificate of {where.host} (if it is right, the clock of this machine is wrong: see `clock`)"
