@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -21,6 +20,8 @@ from storage.engine import Ledger, Unavailable, verify_identity
 from storage.sqlite import File
 from storage.write import write
 
+_STEPS: Final = 10_000  # of SQLite's machine between two looks at the clock
+
 
 class _Enough(Exception):
     """The time is up."""
@@ -30,9 +31,8 @@ class _Enough(Exception):
 def _within(db: Connection, seconds: float) -> Iterator[None]:
     """SQLite's statements inside end after so many seconds. Raises _Enough."""
     line: Any = db.connection.dbapi_connection
-    timer = threading.Timer(seconds, line.interrupt)
-    timer.daemon = True
-    timer.start()
+    end = time.monotonic() + seconds
+    line.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
     try:
         yield
     except DBAPIError as why:
@@ -40,8 +40,7 @@ def _within(db: Connection, seconds: float) -> Iterator[None]:
             raise _Enough from None
         raise
     finally:
-        timer.cancel()
-        timer.join()
+        line.set_progress_handler(None, 0)
 
 
 def pages(ledger: Ledger, seconds: float) -> str | None:

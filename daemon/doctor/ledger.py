@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Final
 
 from daemon import opening
@@ -34,6 +35,8 @@ def probe(look: Look) -> Iterator[Finding]:
     if not loaded.in_postgres and not loaded.database.exists() and not loaded.key_file.exists():
         yield from _nothing_yet(database)
         return
+    if not loaded.in_postgres:
+        yield from _room(database)
     look.step(f"read {loaded.key_file}")
     try:
         keys = len(read_site_key(loaded.key_file).keys)
@@ -138,8 +141,7 @@ def _time_of_record(look: Look, last: datetime | None) -> Iterator[Finding]:
 
 
 def _file(look: Look, ledger: Ledger, holds: str) -> Iterator[Finding]:
-    found, room = ledger.path.stat(), os.statvfs(ledger.path.parent)
-    free = room.f_bavail * room.f_frsize
+    found, free = ledger.path.stat(), _free(ledger.path.parent)
     look.step("SQLite's own check of the file")
     wrong = checkup.pages(ledger, PAGES_SECONDS)
     if wrong:
@@ -147,7 +149,6 @@ def _file(look: Look, ledger: Ledger, holds: str) -> Iterator[Finding]:
     else:
         part = "" if wrong == "" else f"; not all of it was read within {PAGES_SECONDS:.0f} s"
         yield look.ok(f"{ledger.path}: {holds}, {size(found.st_size)}, {size(free)} free{part}")
-    yield from _room(look, free, found.st_size, ledger)
     if (log := checkup.log_size(ledger)) > LONG_LOG:
         yield look.warn(
             f"its log (-wal) has grown to {size(log)}: somebody has been reading for very long",
@@ -162,17 +163,28 @@ def _file(look: Look, ledger: Ledger, holds: str) -> Iterator[Finding]:
         )
 
 
-def _room(look: Look, free: int, octets: int, ledger: Ledger) -> Iterator[Finding]:
-    where = ledger.path.parent
+def _room(look: Look) -> Iterator[Finding]:
+    """Asked before the database is opened, which wants some itself."""
+    database = look.loaded.database
+    try:
+        free, octets = _free(database.parent), database.stat().st_size
+    except OSError:
+        return  # it is not there, which is told in a moment
     if free < FULL:
         yield look.fail(
-            f"the disk is full: {size(free)} free at {where}",
+            f"the disk is full: {size(free)} free at {database.parent}",
             "make room: requests wait in the mailbox and clicks get 503 until they can be recorded",
         )
     elif free < max(NARROW, octets):
         yield look.warn(
-            f"{size(free)} free at {where}", "make room: a migration or a backup needs as much as the database"
+            f"{size(free)} free at {database.parent}",
+            "make room: a migration or a backup needs as much as the database",
         )
+
+
+def _free(directory: Path) -> int:
+    room = os.statvfs(directory)
+    return room.f_bavail * room.f_frsize
 
 
 def _server(look: Look, ledger: Ledger, holds: str) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
@@ -19,6 +20,8 @@ from daemon.doctor.findings import Finding, Look, count, size
 from daemon.doctor.reach import Unreached, Where
 
 _REPLY_SECONDS: Final = 8.0
+_GOODBYE_SECONDS: Final = 2.0
+_DOWN_SECONDS: Final = 0.02  # for the turns of the loop that closing takes
 _WANTED: Final = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "DSN")
 _LOOP: Final = "a message would go round for ever: name the mail server behind the relay"
 
@@ -97,8 +100,18 @@ async def _converse(look: Look, where: Where, server: Endpoint, *, sends: bool) 
             look.step(f"send a message by {where}")
             found.append(await _send(look, connection))
     finally:
-        connection.quit()
+        await _say_goodbye(connection)
     return found
+
+
+async def _say_goodbye(connection: Connection) -> None:
+    """QUIT, and wait until the line is down: this loop ends with us."""
+    if not connection.gone:
+        connection.send(b"QUIT\r\n", 1)
+        with suppress(Lost):
+            await connection.reply(_GOODBYE_SECONDS, "quit")
+    connection.drop()
+    await asyncio.sleep(_DOWN_SECONDS)
 
 
 def _offered(look: Look, connection: Connection, server: Endpoint) -> str:

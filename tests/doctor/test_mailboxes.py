@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +14,7 @@ from daemon.doctor import examine
 from daemon.doctor.rounds import probes_of
 from tests.doctor.imap import imap, port_of
 from tests.doctor.patient import Patient, failures
+from tests.doctor.silence import silence
 from tests.loopback import free_port
 from tests.mailbox.support import mail
 from tests.servers import Dovecot
@@ -165,13 +165,11 @@ def test_a_folder_that_is_not_there(at: Patient, dovecot: Dovecot) -> None:
 
 
 def test_a_server_that_accepts_and_says_nothing(at: Patient) -> None:
-    silence = threading.Event()
-    with raw(lambda _: silence.wait(60) and None) as url:
+    with silence() as port:
         began = time.monotonic()
-        line = only(at.told("imap", box(port_of(url)), seconds=1.5))
+        line = only(at.told("imap", box(port), seconds=1.5))
         assert time.monotonic() - began < 10
-        silence.set()
-    assert f"login at 127.0.0.1:{port_of(url)}: no answer within 2 s" in line
+    assert f"login at 127.0.0.1:{port}: no answer within 2 s" in line
     assert "neither answers nor refuses" in line
 
 
