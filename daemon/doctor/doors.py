@@ -9,7 +9,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from daemon import relaying
 from daemon.config import ConfigError, Listener, host_port, is_loopback
@@ -20,7 +20,7 @@ from daemon.relay import tls
 
 SECONDS: Final = 5.0
 _HERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask what listens everywhere
-_OURS: Final = "ESMTP optoutd"
+_OURS: Final = b"ESMTP optoutd"
 Ask = Callable[[str, int], Iterator[Finding]]
 
 
@@ -140,26 +140,39 @@ def _own_certificate(look: Look, listener: Listener) -> Iterator[Finding]:
         yield look.ok(f"{cert}: for {hostname}, {days} more days, and the key is its")
 
 
+class _Line(smtplib.SMTP):
+    """A client that remembers how it was greeted."""
+
+    greeting = b""
+
+    def connect(self, *where: Any, **options: Any) -> tuple[int, bytes]:
+        """As it does; anything but 220 raises SMTPConnectError in whoever makes the client."""
+        code, self.greeting = super().connect(*where, **options)
+        return code, self.greeting
+
+
+class _TlsLine(_Line, smtplib.SMTP_SSL):
+    """The same, under TLS from the start."""
+
+
 def _smtp(look: Look, listener: Listener, host: str, port: int) -> Iterator[Finding]:
     look.step(f"EHLO at {listener.address}")
     context = certificates.any_server()
-    implicit = listener.tls == "implicit"
-    line = smtplib.SMTP_SSL(timeout=SECONDS, context=context) if implicit else smtplib.SMTP(timeout=SECONDS)
-    with line:
-        code, greeting = line.connect(host, port)
-        if code != 220 or _OURS not in greeting.decode("ascii", "replace"):
-            said = look.said(f"{code} {greeting.decode('ascii', 'replace')}")
+    with (
+        _TlsLine(host, port, "localhost", timeout=SECONDS, context=context)
+        if listener.tls == "implicit"
+        else _Line(host, port, "localhost", timeout=SECONDS)
+    ) as line:
+        if _OURS not in line.greeting:
             yield look.fail(
-                f"{listener.address}: greets with {said}",
-                "it is not our relay, or it takes no more connections: its log says more"
-                if code == 220
-                else "too many connections, or it is about to stop: its log says more",
+                f"{listener.address}: greets with {look.said(line.greeting.decode('ascii', 'replace'))}",
+                f"another program listens there (ss -tlnp 'sport = {port}'): give one of the two another port",
             )
             return
-        line.ehlo("localhost")
+        line.ehlo()
         if listener.tls == "starttls":
             line.starttls(context=context)
-            line.ehlo("localhost")
+            line.ehlo()
         auth = "AUTH" if line.has_extn("auth") else "no AUTH"
         yield look.ok(f"{listener.address}: answers ({listener.mode}, tls {listener.tls}, {auth})")
         if isinstance(line.sock, ssl.SSLSocket):

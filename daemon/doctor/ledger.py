@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -35,8 +35,7 @@ def probe(look: Look) -> Iterator[Finding]:
     if not loaded.in_postgres and not loaded.database.exists() and not loaded.key_file.exists():
         yield from _nothing_yet(database)
         return
-    if not loaded.in_postgres:
-        yield from _room(database)
+    room = loaded.in_postgres or (yield from _room(database))
     look.step(f"read {loaded.key_file}")
     try:
         keys = len(read_site_key(loaded.key_file).keys)
@@ -51,7 +50,7 @@ def probe(look: Look) -> Iterator[Finding]:
         return
     except (Unusable, Unavailable, ConfigError, OSError) as why:
         yield look.ok(f"{loaded.key_file}: {count(keys, 'key')}; of which database cannot be told while none opens")
-        yield database.fail(look.said(_unnamed(why)), _advice(database))
+        yield database.fail(look.said(_unnamed(why)), _advice(database) if room else "make room first")
         return
     try:
         yield look.ok(f"{loaded.key_file}: {count(keys, 'key')}, the database's; {_KEEP_A_COPY}")
@@ -163,13 +162,13 @@ def _file(look: Look, ledger: Ledger, holds: str) -> Iterator[Finding]:
         )
 
 
-def _room(look: Look) -> Iterator[Finding]:
-    """Asked before the database is opened, which wants some itself."""
+def _room(look: Look) -> Generator[Finding, None, bool]:
+    """Is there some? Asked before the database is opened, which wants some itself."""
     database = look.loaded.database
     try:
         free, octets = _free(database.parent), database.stat().st_size
     except OSError:
-        return  # it is not there, which is told in a moment
+        return True  # it is not there, which is told in a moment
     if free < FULL:
         yield look.fail(
             f"the disk is full: {size(free)} free at {database.parent}",
@@ -180,6 +179,7 @@ def _room(look: Look) -> Iterator[Finding]:
             f"{size(free)} free at {database.parent}",
             "make room: a migration or a backup needs as much as the database",
         )
+    return free >= FULL
 
 
 def _free(directory: Path) -> int:
