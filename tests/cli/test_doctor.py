@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.cli import doctor as of_cli
 from tests.cli.desk import CONFIG, ROOT, Desk
 from tests.loopback import free_port
 from tests.scenarios.process import Daemon, config
@@ -42,11 +43,9 @@ def test_a_house_that_is_well_while_the_daemon_runs(tmp_path: Path, dovecot: Dov
     (tmp_path / "imap-password").chmod(0o600)
     web = f'[web]\nlisten = "127.0.0.1:{free_port()}"\n'
     with Daemon(tmp_path, config(sink.port, dovecot, more=web)).running() as daemon:
-        daemon.cli("suppress", "ann@example.com")
         daemon.until(lambda: daemon.events("mailbox_connected"))
-        said = daemon.cli("doctor")
-        probed = daemon.cli("doctor", "--probe")
-        daemon.until(lambda: daemon.rcpt("ann@example.com").startswith("550 5.7.1"))
+        said = daemon.cli("doctor", "--probe")
+        assert daemon.rcpt("ann@example.com").startswith("250")
     found = states(said.stdout)
     assert not [part for part, of in found.items() if "FAIL" in of], said.stdout
     for part in (
@@ -62,8 +61,7 @@ def test_a_house_that_is_well_while_the_daemon_runs(tmp_path: Path, dovecot: Dov
         "web",
     ):
         assert "ok" in found[part], part
-    assert "failed" in said.stderr
-    assert "files into Opt-outs, which was made now" in probed.stdout or "which is there" in probed.stdout
+    assert said.stderr.startswith("0 failed, ")
     assert sink.messages
 
 
@@ -148,10 +146,10 @@ def test_a_reader_who_has_had_enough(desk: Desk) -> None:
 # ------------------------------------------------------------------ a terminal
 
 
-def on_a_terminal(desk: Desk, **environment: str) -> str:
+def on_a_terminal(desk: Desk) -> str:
     """All that is shown on a terminal of 100 columns."""
     ours, theirs = pty.openpty()
-    settings = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "100", **environment}
+    settings = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "100"}
     process = subprocess.Popen(
         [sys.executable, "-m", "daemon", "doctor"],
         stdin=theirs,
@@ -182,10 +180,20 @@ def test_on_a_terminal_there_is_colour_and_room(desk: Desk) -> None:
     shown = on_a_terminal(desk)
     assert "\x1b[31m" in shown
     assert "\n                      -> nothing listens there" in shown
-    plain = re.sub(r"\x1b\[[0-9;]*[mK]|\r", "", shown)
-    assert max(len(x) for x in plain.splitlines() if "-c FILE" not in x and "/" not in x) <= 100
-    for quiet in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
-        assert "\x1b[31m" not in on_a_terminal(desk, **quiet)
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;]*[mK]", "", shown))
+    assert max(len(x) for x in lines if "/" not in x) <= 100  # a path is not broken
+    assert any(x.startswith("... ") for x in lines)
+
+
+def test_colour_is_left_out_where_it_is_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_cli, "_is_terminal", lambda stream: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert of_cli._painted("FAIL  x") == "\x1b[31m\x1b[1mFAIL\x1b[0m  x"
+    for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
+        with monkeypatch.context() as quiet:
+            quiet.setenv(name, value)
+            assert of_cli._painted("FAIL  x") == "FAIL  x"
 
 
 def test_into_a_file_go_no_escapes(desk: Desk) -> None:

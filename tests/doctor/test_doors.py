@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import socket
+import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -16,14 +16,14 @@ from tests.doctor.patient import HOUSE, Patient, failures
 from tests.doctor.proxy import Proxy, proxied
 from tests.loopback import HOST, free_port
 from tests.scenarios.process import Daemon
-from tests.servers import Sink
+from tests.servers import Sink, sink
 from tests.upstream.certificates import Authority
 from tests.webhooks.receiver import SECRET, receiver
 
-RELAY, WEB, POLICY = free_port(), free_port(), free_port()
+RELAY, WEB, POLICY, PUBLIC = free_port(), free_port(), free_port(), free_port()
 
 
-def doors(upstream: int, more: str = "", web: str = "") -> str:
+def doors(upstream: int, more: str = "") -> str:
     """All doors on known ports. `more`: in [relay]."""
     return f"""
 [relay]
@@ -34,7 +34,6 @@ hostname = "relay.quillpdf.example"
 port = {upstream}
 [web]
 listen = "{HOST}:{WEB}"
-{web}
 [postfix]
 policy = "{HOST}:{POLICY}"
 """
@@ -109,15 +108,28 @@ def test_the_relays_own_certificate(patient: Patient, ca: Authority, name: str, 
 # ------------------------------------------------------------------ while it runs
 
 
-@pytest.fixture
-def running(patient: Patient, sink: Sink, ca: Authority) -> Iterator[Daemon]:
-    """The daemon, with all its doors."""
-    with Daemon(patient.directory, HOUSE + doors(sink.port, certificate(ca))).running() as it:
+@pytest.fixture(scope="module")
+def behind() -> Iterator[Sink]:
+    """The upstream of the daemon."""
+    with sink() as it:
         yield it
 
 
-def test_a_daemon_that_runs(patient: Patient, running: Daemon, sink: Sink, ca: Authority) -> None:
-    config = doors(sink.port, certificate(ca))
+@pytest.fixture(scope="module")
+def _running(tmp_path_factory: pytest.TempPathFactory, behind: Sink, ca: Authority) -> Iterator[Daemon]:
+    with Daemon(tmp_path_factory.mktemp("running"), HOUSE + doors(behind.port, certificate(ca))).running() as it:
+        yield it
+
+
+@pytest.fixture
+def running(patient: Patient, _running: Daemon) -> Daemon:
+    """The daemon, with all its doors; the patient is its house."""
+    patient.directory = _running.directory
+    return _running
+
+
+def test_a_daemon_that_runs(patient: Patient, running: Daemon, behind: Sink, ca: Authority) -> None:
+    config = doors(behind.port, certificate(ca))
     lines = all_told(patient, config)
     assert failures(lines) == []
     assert f"ok relay: 127.0.0.1:{RELAY}: answers (refuse, tls starttls, no AUTH)" in lines
@@ -130,10 +142,12 @@ def test_a_daemon_that_runs(patient: Patient, running: Daemon, sink: Sink, ca: A
 
 @pytest.mark.parametrize("tls", ["starttls", "implicit"])
 def test_a_renewed_certificate_that_the_daemon_has_not_read(
-    patient: Patient, sink: Sink, ca: Authority, tls: str
+    patient: Patient, behind: Sink, ca: Authority, tls: str
 ) -> None:
+    port = free_port()
     cert, key = patient.directory / "cert.pem", patient.directory / "key.pem"
-    config = doors(sink.port, f'tls = "{tls}"\ncert_file = "cert.pem"\nkey_file = "key.pem"')
+    config = doors(behind.port, f'tls = "{tls}"\ncert_file = "cert.pem"\nkey_file = "key.pem"')
+    config = config.partition("[web]")[0].replace(str(RELAY), str(port))
     old, new = (ca.files("DNS:relay.quillpdf.example", days=days) for days in (60, 90))
     for source, target in zip(old, (cert, key), strict=True):
         shutil.copy(source, target)
@@ -142,35 +156,35 @@ def test_a_renewed_certificate_that_the_daemon_has_not_read(
         for source, target in zip(new, (cert, key), strict=True):
             shutil.copy(source, target)
         (warning,) = [x for x in patient.told("relay", config) if x[:2] != "ok"]
-    assert f"127.0.0.1:{RELAY}: shows another certificate than " in warning
+    assert f"127.0.0.1:{port}: shows another certificate than " in warning
     assert "systemctl reload optoutd" in warning
 
 
-def test_a_relay_that_is_not_ours(patient: Patient, running: Daemon, sink: Sink) -> None:
-    config = doors(sink.port).replace(f'listen = "{HOST}:{RELAY}"', f'listen = "{HOST}:{sink.port}"', 1)
-    config = config.replace(f"port = {sink.port}\n", "port = 25\n", 1)
+def test_a_relay_that_is_not_ours(patient: Patient, running: Daemon, behind: Sink) -> None:
+    config = doors(behind.port).replace(f'listen = "{HOST}:{RELAY}"', f'listen = "{HOST}:{behind.port}"', 1)
+    config = config.replace(f"port = {behind.port}\n", "port = 25\n", 1)
     (failure,) = failures(patient.told("relay", config))
-    assert f"127.0.0.1:{sink.port}: greets with " in failure
+    assert f"127.0.0.1:{behind.port}: greets with " in failure
 
 
-def test_a_door_that_the_config_got_after_the_start(patient: Patient, running: Daemon, sink: Sink) -> None:
-    config = doors(sink.port).replace(str(WEB), str(free_port()))
+def test_a_door_that_the_config_got_after_the_start(patient: Patient, running: Daemon, behind: Sink) -> None:
+    config = doors(behind.port).replace(str(WEB), str(free_port()))
     (failure,) = failures(patient.told("web", config))
     assert "the daemon runs, but does not listen there -> was the config changed" in failure
 
 
-def test_another_version(patient: Patient, running: Daemon, sink: Sink) -> None:
+def test_another_version(patient: Patient, running: Daemon, behind: Sink) -> None:
     patient.monkeypatch.setattr("daemon.doctor.running.__version__", "99.0")
-    assert any("this command 99.0 -> restart it" in x for x in patient.told("daemon", doors(sink.port)))
+    assert any("this command 99.0 -> restart it" in x for x in patient.told("daemon", doors(behind.port)))
 
 
-def test_what_the_daemon_says_of_its_parts(patient: Patient, running: Daemon, sink: Sink) -> None:
-    sink.stop()
+def test_what_the_daemon_says_of_its_parts(patient: Patient, running: Daemon, behind: Sink) -> None:
+    behind.stop()
     try:
         running.rcpt("ann@example.com")
-        lines = patient.told("daemon", doors(sink.port))
+        lines = patient.told("daemon", doors(behind.port))
     finally:
-        sink.start()
+        behind.start()
     assert any(x.startswith("warn daemon: it says of its upstream: connect: ") for x in lines)
 
 
@@ -182,17 +196,23 @@ def test_a_daemon_that_does_not_run(patient: Patient) -> None:
 # ------------------------------------------------------------------ what the world sees
 
 
-@pytest.fixture
-def proxy(ca: Authority, patient: Patient) -> Iterator[Proxy]:
-    """Before the public door, and trusted by this process."""
-    patient.monkeypatch.setenv("SSL_CERT_FILE", str(ca.ca_file))
-    with proxied(ca.issue("DNS:localhost", "IP:127.0.0.1", days=90), WEB) as it:
+@pytest.fixture(scope="module")
+def _proxy(ca: Authority) -> Iterator[Proxy]:
+    with proxied(ca.issue("DNS:localhost", "IP:127.0.0.1", days=90), PUBLIC) as it:
         yield it
+
+
+@pytest.fixture
+def proxy(_proxy: Proxy, ca: Authority, patient: Patient) -> Proxy:
+    """Before the public door, set up well, and trusted by this process."""
+    patient.monkeypatch.setenv("SSL_CERT_FILE", str(ca.ca_file))
+    vars(_proxy).update(vars(Proxy(PUBLIC, _proxy.port)))
+    return _proxy
 
 
 def seen(proxy: Proxy, path: str = "") -> str:
     """The config."""
-    return doors(25, web=f'public_url = "https://127.0.0.1:{proxy.port}{path}"')
+    return f'[web]\nlisten = "{HOST}:{PUBLIC}"\npublic_url = "https://127.0.0.1:{proxy.port}{path}"\n'
 
 
 def of_url(lines: list[str]) -> list[str]:
@@ -200,11 +220,17 @@ def of_url(lines: list[str]) -> list[str]:
     return [x for x in lines if "web: listen" not in x]
 
 
-@pytest.fixture
-def public(patient: Patient, proxy: Proxy) -> Iterator[Daemon]:
-    """The daemon behind it."""
-    with Daemon(patient.directory, HOUSE + seen(proxy)).running() as it:
+@pytest.fixture(scope="module")
+def _public(tmp_path_factory: pytest.TempPathFactory, _proxy: Proxy) -> Iterator[Daemon]:
+    with Daemon(tmp_path_factory.mktemp("public"), HOUSE + seen(_proxy)).running() as it:
         yield it
+
+
+@pytest.fixture
+def public(patient: Patient, _public: Daemon) -> Daemon:
+    """The daemon behind it; the patient is its house."""
+    patient.directory = _public.directory
+    return _public
 
 
 def test_links_work_from_outside(patient: Patient, public: Daemon, proxy: Proxy) -> None:
@@ -212,7 +238,9 @@ def test_links_work_from_outside(patient: Patient, public: Daemon, proxy: Proxy)
         f"ok web: https://127.0.0.1:{proxy.port}: reached, TLS (certificate for 89 more days)",
         "ok web: a link of ours is shown, and POST comes through (what is no link of ours was refused)",
     ]
-    assert public.cli("stats", "--json").stdout.startswith('{"suppressions": 0')
+    with sqlite3.connect(public.directory / "optoutd.db") as db:
+        assert db.execute("SELECT count(*) FROM audit").fetchone() == (0,)
+    db.close()
 
 
 def test_a_proxy_that_passes_no_posts(patient: Patient, public: Daemon, proxy: Proxy) -> None:
@@ -230,12 +258,17 @@ def test_a_proxy_that_answers_itself(patient: Patient, public: Daemon, proxy: Pr
 def test_a_proxy_that_does_not_reach_the_daemon(patient: Patient, public: Daemon, proxy: Proxy) -> None:
     proxy.backend = free_port()
     (failure,) = failures(patient.told("web", seen(proxy)))
-    assert f"HTTP 502: the proxy does not reach optoutd -> let it pass requests on to http://{HOST}:{WEB}" in failure
+    assert f"HTTP 502: the proxy does not reach optoutd -> let it pass requests on to http://{HOST}:{PUBLIC}" in failure
 
 
 def test_another_optoutd_behind_the_proxy(patient: Patient, public: Daemon, proxy: Proxy) -> None:
+    at = public.directory / "site.key"
+    key = at.read_text()
     patient.file("site.key", "ab" * 32 + "\n")
-    (failure,) = failures(patient.told("web", seen(proxy)))
+    try:
+        (failure,) = failures(patient.told("web", seen(proxy)))
+    finally:
+        at.write_text(key)
     assert "a link of ours is answered HTTP 400 -> is it another optoutd" in failure
 
 
@@ -246,14 +279,15 @@ def test_a_proxy_with_another_clock(patient: Patient, public: Daemon, proxy: Pro
 
 
 def test_while_the_daemon_does_not_run_the_proxy_is_tried(patient: Patient, proxy: Proxy) -> None:
+    proxy.backend = free_port()
     (line,) = of_url(patient.told("web", seen(proxy)))
     assert line.startswith(f"ok web: https://127.0.0.1:{proxy.port}: reached, ")
     assert line.endswith("HTTP 502, what is behind it can be tried when the daemon runs")
 
 
-def test_a_public_certificate_that_is_not_trusted(patient: Patient, proxy: Proxy, tmp_path: Path) -> None:
+def test_a_public_certificate_that_is_not_trusted(patient: Patient, proxy: Proxy) -> None:
     patient.monkeypatch.setenv("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
-    (failure,) = failures(patient.told("web", seen(proxy)))
+    (failure,) = failures(of_url(patient.told("web", seen(proxy))))
     assert "tls: unable to get local issuer certificate" in failure
 
 
