@@ -60,16 +60,18 @@ def doctor(
 
     with _Waiting() as waiting:
         found = _tell_all(waiting.cleared(examine(loaded, traces=probe, trying=waiting.show)), as_json)
-    failed, warned = (sum(f.state == state for f in found) for state in ("FAIL", "warn"))
-    note(_sum(failed, warned))
+    failed = [finding.part for finding in found if finding.state == "FAIL"]
+    note(_sum(failed, sum(finding.state == "warn" for finding in found)))
     if failed:
         raise typer.Exit(NO)
 
 
-def _sum(failed: int, warned: int) -> str:
+def _sum(failed: Sequence[str], warned: int) -> str:
+    """`failed`: the part of each failure."""
     if not failed and not warned:
         return "all is well"
-    return f"{failed} failed, {warned} to look at some day; docs/doctor.md explains each line"
+    parts = f": {', '.join(dict.fromkeys(failed))}" if failed else ""
+    return f"{len(failed)} failed{parts}; {warned} to look at some day (docs/doctor.md explains each line)"
 
 
 def _tell_all(findings: Iterable[Finding], as_json: bool) -> list[Finding]:

@@ -40,7 +40,8 @@ def probe(look: Look) -> Iterator[Finding]:
     try:
         keys = len(read_site_key(loaded.key_file).keys)
     except Unusable as why:
-        yield look.fail(str(why), _key_advice(look))
+        said, _, run = str(why).partition("; run: ")  # it says what to run if the file is only open to others
+        yield look.fail(said, f"run: {run}" if run else _key_advice(look))
         return
     database.step("open the database")
     try:
@@ -50,7 +51,7 @@ def probe(look: Look) -> Iterator[Finding]:
         return
     except (Unusable, Unavailable, ConfigError, OSError) as why:
         yield look.ok(f"{loaded.key_file}: {count(keys, 'key')}; of which database cannot be told while none opens")
-        yield database.fail(look.said(_unnamed(why)), _advice(database) if room else "make room first")
+        yield _closed(database, why, room=room)
         return
     try:
         yield look.ok(f"{loaded.key_file}: {count(keys, 'key')}, the database's; {_KEEP_A_COPY}")
@@ -67,11 +68,22 @@ def _key_advice(look: Look) -> str:
     )
 
 
-def _unnamed(why: Exception) -> str:
+def _closed(look: Look, why: Exception, *, room: bool) -> Finding:
+    """A database that does not open."""
+    database = look.loaded.database
+    if not look.loaded.in_postgres and not database.exists():
+        return look.fail(f"{database} is gone, and its site key is there", _advice(look))
+    said = _said(look, why)
+    if not room:
+        return look.fail(said, "make room first")
+    said, colon, to_do = said.partition(": ") if isinstance(why, Unusable) else (said, "", "")
+    return look.fail(said, to_do if colon else _advice(look))  # Unusable says what to do
+
+
+def _said(look: Look, why: Exception) -> str:
     """Without the URL of a server: a user name before a host looks like somebody's address."""
-    text = str(why)
-    start, colon, rest = text.partition(": ")
-    return rest if colon and start.startswith("database postgresql:") else text
+    url = look.config.storage.url.partition("?")[0]
+    return look.said(str(why).replace(f"database {url}", "the database"))
 
 
 def _advice(look: Look) -> str:
@@ -81,8 +93,8 @@ def _advice(look: Look) -> str:
             " answered 451; try: psql with the host, user and database of storage.url"
         )
     return (
-        "if the file was moved or its disk is not mounted, put it back; if its schema is old, `optoutd migrate`; else stop the"
-        " daemon and `optoutd restore` the newest backup (docs/backup.md). Until then every recipient is answered 451"
+        "if it was moved, or its disk is not mounted, put it back; else stop the daemon and `optoutd restore` the newest backup"
+        " (docs/backup.md). Until then every recipient is answered 451"
     )
 
 
@@ -121,7 +133,7 @@ def _database(look: Look, ledger: Ledger) -> Iterator[Finding]:
         with ledger.connect() as db:
             gap, last = deferral.deferred(db), checkup.newest_row(db)
     except (Unavailable, Unusable) as why:
-        yield look.fail(look.said(_unnamed(why)), _advice(look))
+        yield look.fail(_said(look, why), _advice(look))
         return
     if gap is not None:
         yield look.fail(
@@ -215,7 +227,7 @@ def _writing(look: Look, ledger: Ledger) -> Iterator[Finding]:
         checkup.try_to_write(ledger, look.house.now, note=look.house.traces)
     except (Unavailable, Unusable) as why:
         yield look.fail(
-            f"cannot be written: {look.said(_unnamed(why))}",
+            f"cannot be written: {_said(look, why)}",
             "opt-outs cannot be recorded: is the file or its disk read-only, is the disk full, or does another program hold it?",
         )
         return
@@ -237,7 +249,7 @@ def _record(look: Look, ledger: Ledger) -> Iterator[Finding]:
         )
         return
     except (Unavailable, Unusable) as why:
-        yield look.fail(look.said(_unnamed(why)), _advice(look))
+        yield look.fail(_said(look, why), _advice(look))
         return
     text = (
         f"whole up to row {last:,}"

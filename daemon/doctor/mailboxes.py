@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from datetime import datetime, timedelta
@@ -40,14 +41,19 @@ def probe(settings: Mailbox, look: Look) -> Iterator[Finding]:
         yield look.fail(look.said(why), "put the secret into that file, readable by the daemon")
         return
     except Failed as failure:
-        yield look.fail(f"{where}: {look.said(failure)}", _advice(failure, where, settings))
+        yield look.fail(f"{where}: {_said(look, failure)}", _advice(failure, where, settings))
         return
     try:
         yield from _logged_in(look, settings, session, where)
     except Failed as failure:
-        yield look.fail(f"{where}: {look.said(failure)}", _advice(failure, where, settings))
+        yield look.fail(f"{where}: {_said(look, failure)}", _advice(failure, where, settings))
     finally:
         session.close()
+
+
+def _said(look: Look, what: object) -> str:
+    """In the server's words: imaplib has them as octets, and shows them so."""
+    return look.said(re.sub(r"\bb(['\"])(.{0,1000})\1", r"\2", str(what)))
 
 
 def _advice(failure: Failed, where: Where, settings: Mailbox) -> str:
@@ -78,7 +84,7 @@ def _logged_in(look: Look, settings: Mailbox, session: Session, where: Where) ->
     if days is not None and days <= reach.SOON:
         yield look.warn(
             f"the certificate of {where} ends in {count(days, 'day')}",
-            "tell whoever runs that server; it reads no mail after",
+            "tell whoever runs that server: after that no mail is read",
         )
     yield from _lacking(look, settings, lacks)
     look.step("select the folders")
@@ -110,7 +116,9 @@ def _folders(look: Look, settings: Mailbox, session: Session) -> Generator[Findi
         except Failed as failure:
             if not failure.refused:
                 raise
-            yield look.fail(f"select: folder {name!r}: {look.said(failure.why)}", _other_name(name, session.names()))
+            yield look.fail(
+                f"select: folder {name!r}: {_said(look, failure.why)}", look.said(_other_name(name, session.names()))
+            )
     if counts:
         yield look.ok("watches " + ", ".join(f"{name} ({count(n, 'message')})" for name, n in counts.items()))
     return list(counts)
@@ -152,7 +160,7 @@ def _make(look: Look, session: Session, name: str) -> Iterator[Finding]:
         session.ensure(name)
     except Failed as failure:
         yield look.fail(
-            f"{name!r} cannot be made: {look.said(failure.why)}", "make it by hand, or name another in the config"
+            f"{name!r} cannot be made: {_said(look, failure.why)}", "make it by hand, or name another in the config"
         )
     else:
         yield look.ok(f"files into {name}, which was made now")

@@ -74,7 +74,7 @@ def _asked(look: Look) -> Mapping[str, Any]:
             return {}
         found = _VERSION.search(counted.body)
         parts = json.loads(told.body)["parts"]
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, RecursionError):
         return {}  # the doors are told of as `web`
     version = {"version": found[1].decode("ascii", "replace")} if found else {}
     return {**version, "parts": parts if isinstance(parts, dict) else {}}

@@ -61,7 +61,7 @@ def test_a_house_that_is_well_while_the_daemon_runs(tmp_path: Path, dovecot: Dov
         "web",
     ):
         assert "ok" in found[part], part
-    assert said.stderr.startswith("0 failed, ")
+    assert said.stderr.startswith("0 failed; ")
     assert sink.messages
 
 
@@ -78,7 +78,9 @@ def test_a_failure_is_1_and_has_advice_on_its_line(desk: Desk) -> None:
     assert said.code == 1
     (line,) = [x for x in said.out.splitlines() if x.startswith("FAIL")]
     assert re.match(r"FAIL  upstream +127\.0\.0\.1:\d+: connect: Connection refused -> nothing listens there", line)
-    assert re.fullmatch(r"1 failed, \d+ to look at some day; docs/doctor.md explains each line\n", said.err)
+    assert re.fullmatch(
+        r"1 failed: upstream; \d+ to look at some day \(docs/doctor.md explains each line\)\n", said.err
+    )
 
 
 def test_json_has_the_same(desk: Desk) -> None:
@@ -175,14 +177,15 @@ def on_a_terminal(desk: Desk) -> str:
     return shown.decode()
 
 
-def test_on_a_terminal_there_is_colour_and_room(desk: Desk) -> None:
-    desk.configure(f"{CONFIG}\n[upstream]\nport = {free_port()}\n")
+def test_on_a_terminal_there_is_colour_and_room_and_what_is_tried(desk: Desk, sink: Sink) -> None:
+    sink.replies["GREETING"], sink.delays["GREETING"] = "554 5.3.2 go away", 2
+    desk.configure(f"{CONFIG}\n[upstream]\nport = {sink.port}\n")
     shown = on_a_terminal(desk)
     assert "\x1b[31m" in shown
-    assert "\n                      -> nothing listens there" in shown
+    assert "\n                      -> does the server's own log say more?" in shown
     lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;]*[mK]", "", shown))
     assert max(len(x) for x in lines if "/" not in x) <= 100  # a path is not broken
-    assert any(x.startswith("... ") for x in lines)
+    assert f"... upstream: greeting, EHLO with 127.0.0.1:{sink.port}" in lines
 
 
 def test_colour_is_left_out_where_it_is_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:

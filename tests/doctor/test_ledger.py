@@ -88,7 +88,7 @@ def test_the_wrong_site_key(well: Patient) -> None:
     ("spoil", "said"),
     [
         (lambda key: key.unlink(), "FAIL site key: site key "),
-        (lambda key: key.chmod(0o644), "others can read it"),
+        (lambda key: key.chmod(0o644), "others can read it -> run: chmod 600 "),
         (lambda key: key.write_text("no key\n"), "must have one or more lines of 64 hex digits"),
     ],
     ids=["gone", "open", "garbled"],
@@ -104,7 +104,22 @@ def test_a_database_that_went_away(well: Patient) -> None:
     (well.directory / "optoutd.db").unlink()
     lines = well.told("site key")
     assert [x.partition(":")[0] for x in lines] == ["ok site key", "FAIL database"]
+    assert "is gone, and its site key is there -> if it was moved, or its disk is not mounted" in lines[1]
     assert "Until then every recipient is answered 451" in lines[1]
+
+
+def test_a_schema_of_another_version(well: Patient) -> None:
+    for version, said in (
+        ("0004", "-> run `optoutd migrate`"),
+        ("9999", "-> it belongs to a newer version of optoutd"),
+    ):
+        with closing(sqlite3.connect(well.directory / "optoutd.db")) as db:
+            db.execute("UPDATE alembic_version SET version_num = ?", (version,))
+            db.execute("UPDATE meta SET value = ? WHERE name = 'needs'", (version.encode(),))
+            db.commit()
+        (failure,) = failures(well.told("site key"))
+        assert f"the database schema is {version}, this version needs " in failure
+        assert failure.endswith(said)
 
 
 def test_a_garbled_database(well: Patient) -> None:
@@ -316,7 +331,9 @@ def test_a_postgresql_that_is_well(patient: Patient, url: str, capsys: pytest.Ca
     from daemon.cli import invoke
 
     on = f'\n[storage]\nurl = "{url}"\n'
-    assert any("has no schema yet: run `optoutd migrate`" in x for x in patient.told("site key", on)) is False
+    patient.file("site.key", "ab" * 32 + "\n")
+    assert "FAIL database: the database has no schema yet -> run `optoutd migrate`" in patient.told("site key", on)
+    (patient.directory / "site.key").unlink()
     patient.file("optoutd.toml", HOUSE + on)
     assert invoke(["-c", str(patient.directory / "optoutd.toml"), "migrate"]) == 0
     lines = patient.told("site key", on)

@@ -149,7 +149,7 @@ def test_a_port_that_speaks_no_tls_at_first(at: Patient, dovecot: Dovecot) -> No
 def test_a_wrong_password(at: Patient, dovecot: Dovecot) -> None:
     at.file("imap-password", "wrong-secret\n")
     line = only(at.told("imap", secured(dovecot)))
-    assert ": login: " in line
+    assert ": login: [AUTHENTICATIONFAILED] Authentication failed. -> " in line
     assert "are username and secret of [[mailbox]] support right" in line
     assert "wrong-secret" not in line
 
