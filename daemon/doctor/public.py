@@ -11,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from daemon import opening, webhooks
+from daemon.config import ConfigError
 from daemon.doctor import reach
 from daemon.doctor.asking import SECONDS, Answer, Line
 from daemon.doctor.findings import Finding, Look, count
@@ -159,7 +160,7 @@ def _standing(look: Look, settings: Webhook) -> Iterator[Finding]:
         return
     try:
         ledger = opening.open_for(look.loaded)
-    except (Unavailable, Unusable, OSError):
+    except (Unavailable, Unusable, ConfigError, OSError):
         return  # told as `database`
     try:
         with ledger.connect() as db:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from daemon import __version__, opening
-from daemon.config import host_port, is_loopback
+from daemon.config import ConfigError, host_port, is_loopback
 from daemon.doctor.asking import Line
 from daemon.doctor.findings import Finding, Look
 from storage import leases
@@ -55,7 +55,7 @@ def _nodes(look: Look) -> str:
             holders = leases.holders(ledger)
         finally:
             ledger.close()
-    except (Unavailable, Unusable, OSError):
+    except (Unavailable, Unusable, ConfigError, OSError):
         return "whether it runs is known to the database only, which cannot be asked"
     return f"nodes that run: {', '.join(holders)}" if holders else "no node runs"
 
