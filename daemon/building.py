@@ -31,7 +31,7 @@ def watcher(loaded: Loaded, settings: Mailbox, ledger: Ledger, numbers: dict[str
     config = loaded.config
     intake = intake_of(config, ledger, numbers)
     return Watcher(
-        settings, Means(partial(_log_in, loaded, settings), partial(_read, config.house, ledger), intake, now)
+        settings, Means(partial(log_in, loaded, settings), partial(_read, config.house, ledger), intake, now)
     )
 
 
@@ -135,8 +135,8 @@ def _settings(tables: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, st
             yield path, json.dumps(value, ensure_ascii=False)
 
 
-def _log_in(loaded: Loaded, settings: Mailbox) -> Session:
-    """The password is read at each log-in, so that a new one counts from the next on."""
+def log_in(loaded: Loaded, settings: Mailbox) -> Session:
+    """The password is read at each log-in, so that a new one counts from the next on. Raises Failed, ConfigError."""
     ca_file = loaded.file(settings.ca_file) if settings.ca_file else None
     return connect(settings, loaded.secret(settings.password_file), ca_file)
 

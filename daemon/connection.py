@@ -7,7 +7,7 @@ import re
 import ssl
 from collections import deque
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from daemon.steps import Steps, pause, running
 
@@ -183,6 +183,11 @@ class Connection(asyncio.Protocol):
     def gone(self) -> bool:
         """Is it certainly unusable?"""
         return self._gone is not None
+
+    @property
+    def certificate(self) -> dict[str, Any]:
+        """The peer's, verified (ssl.SSLSocket.getpeercert); empty in clear."""
+        return (self._transport and self._transport.get_extra_info("peercert")) or {}
 
     @property
     def spoke(self) -> bool:

@@ -13,7 +13,7 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import Container, MutableMapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -95,10 +95,18 @@ def shown(who: Who) -> str:
     return who.plain if plain else who.digest
 
 
-def masked(text: object) -> str:
-    """A text of somebody else's making (a server's reply, an error) with the addresses in it made unreadable."""
+def masked(text: object, known: Container[str] = ()) -> str:
+    """A text of somebody else's making (a server's reply, an error) with the addresses in it made unreadable.
+
+    `known`: addresses of the house, in small letters, which may be read.
+    """
     words = " ".join(str(text)[:4000].split())
-    return (words if plain else _ADDRESS.sub("<address>", words))[:300]  # cut last: half an address is not seen as one
+    return (words if plain else without_addresses(words, known))[:300]  # cut last: half an address is not seen as one
+
+
+def without_addresses(text: str, known: Container[str] = ()) -> str:
+    """The text with all addresses but the known ones (in small letters) made unreadable."""
+    return _ADDRESS.sub(lambda found: found[0] if found[0].lower() in known else "<address>", text)
 
 
 def trace_of(error: BaseException | None) -> list[str]:

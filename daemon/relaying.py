@@ -68,13 +68,20 @@ def pool(loaded: Loaded) -> Pool:
     config = loaded.config
     upstream = config.upstream
     assert upstream is not None
-    servers = [("upstream", upstream), *((f"upstream.fallback[{n}]", x) for n, x in enumerate(upstream.fallback))]
     return Pool(
-        [_endpoint(loaded, at, server) for at, server in servers],
+        [endpoint for _, endpoint in endpoints(loaded)],
         hostname=config.relay.hostname,
         timeout=upstream.timeout,
         connections=upstream.connections,
     )
+
+
+def endpoints(loaded: Loaded) -> list[tuple[str, Endpoint]]:
+    """(path of the section, server) of the upstream and those that stand in for it. Raises ConfigError."""
+    upstream = loaded.config.upstream
+    assert upstream is not None
+    servers = [("upstream", upstream), *((f"upstream.fallback[{n}]", x) for n, x in enumerate(upstream.fallback))]
+    return [(at, _endpoint(loaded, at, server)) for at, server in servers]
 
 
 def _endpoint(loaded: Loaded, at: str, server: options.Endpoint) -> Endpoint:

@@ -212,7 +212,7 @@ def verify(path: Path, site_key: SiteKey) -> tuple[Head, int]:
         with opened(path) as db:
             verify_identity(lambda sql: db.exec_driver_sql(sql).scalar(), site_key)
             check_pages(db, path)
-            head = _verify_end(db, site_key, path)
+            head = verify_end(db, site_key, path)
             return head, int(db.exec_driver_sql("SELECT count(*) FROM suppression").scalar_one())
     except (DBAPIError, Unavailable) as why:
         raise Damaged(f"{path}: {why.orig if isinstance(why, DBAPIError) else why}") from None
@@ -231,7 +231,7 @@ _END: Final = (
 )
 
 
-def _verify_end(db: Connection, site_key: SiteKey, path: Path) -> Head:
+def verify_end(db: Connection, site_key: SiteKey, path: Path) -> Head:
     """The last rows follow each other, and the head record is that of the last. Raises Damaged."""
     chain = Chain(site_key)
     rows: list[Any] = list(reversed(db.exec_driver_sql(_END, (_LAST_ROWS + 1,)).all()))

@@ -38,6 +38,10 @@ class Unusable(Exception):
     """The ledger or its key is not what it must be; waiting does not help. The message says what to do."""
 
 
+class WrongKey(Unusable):
+    """The key file is not that of this database, or lacks one of its keys."""
+
+
 # ------------------------------------------------------------------ the site key's file
 
 
@@ -218,7 +222,8 @@ def judge_identity(
 ) -> None:
     """Is this our database, and one that we understand? `check`, `needs`, `newest`: of table meta.
 
-    Raises Unavailable when something is missing (doubt: not our database, or not whole), Unusable when it is another's.
+    Raises Unavailable when something is missing (doubt: not our database, or not whole), Unusable when it is another's
+    (WrongKey: or the key is).
     """
     if version is None:
         raise Unavailable("the database has no schema")
@@ -228,7 +233,7 @@ def judge_identity(
     if check is None:
         raise Unavailable("the database has no check value")
     if not secrets.compare_digest(bytes(check), check_value(site_key)):
-        raise Unusable("the site key is not the one this database was made with: put the right key file in place")
+        raise WrongKey("the site key is not the one this database was made with: put the right key file in place")
     judge_newest(newest, site_key)
 
 
@@ -236,9 +241,9 @@ NEWEST: Final = "SELECT value FROM meta WHERE name = 'newest'"  # the mark of th
 
 
 def judge_newest(mark: bytes | None, site_key: SiteKey, what: str = "this database") -> None:
-    """Have we every key that rows may stand under? `mark`: of table meta; None: they stand under one key. Raises Unusable."""
+    """Have we every key that rows may stand under? `mark`: of table meta; None: they stand under one key. Raises WrongKey."""
     if mark is not None and bytes(mark) not in site_key.marks():
-        raise Unusable(f"the key file lacks a site key that {what} was written with: put the newest key file in place")
+        raise WrongKey(f"the key file lacks a site key that {what} was written with: put the newest key file in place")
 
 
 def _goes_with(newer: str, needs: bytes | None) -> bool:

@@ -23,11 +23,11 @@ from daemon.cli import (
     backups,
     braking,
     common,
+    doctor,
     exchanging,
     hooks,
     importing,
     keeping,
-    later,
     lifting,
     links,
     passwords,
@@ -43,7 +43,6 @@ from daemon.cli.common import CONFIG, INTERRUPTED, OK, SOFTWARE, TEMPFAIL, USAGE
 
 app = typer.Typer(
     name="optoutd",
-    cls=later.Group,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -77,6 +76,7 @@ def _options(
 
 _GROUPS = (
     running,
+    doctor,
     people,
     lifting,
     braking,

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -174,10 +174,10 @@ def prepare_streams() -> None:
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # in JSON a \udcff is an escape, too
 
 
-def tell(fact: dict[str, Any], as_json: bool, text: str) -> None:
-    """One fact on stdout. Raises ReaderGone."""
+def tell(fact: dict[str, Any], as_json: bool, text: str, paint: Callable[[str], str] = str) -> None:
+    """One fact on stdout; `paint` colours the text. Raises ReaderGone."""
     try:
-        print(json.dumps(fact, ensure_ascii=False) if as_json else harmless(text))
+        print(json.dumps(fact, ensure_ascii=False) if as_json else paint(harmless(text)))
     except BrokenPipeError:
         raise ReaderGone from None
     except OSError as why:

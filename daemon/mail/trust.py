@@ -28,7 +28,7 @@ def dmarc(fields: Fields, house: House, author_domain: str) -> Verdict:
     for name, value in fields.items:
         if name == "received" and not _received_by_us(value, house):
             break
-        if name == "authentication-results" and _authserv_id(value) == ours:
+        if name == "authentication-results" and authserv_id(value) == ours:
             return _result(value, author_domain)
     return "none"
 
@@ -38,7 +38,8 @@ def _received_by_us(value: str, house: House) -> bool:
     return found is not None and (found[1].lower() == house.authserv_id.lower() or house.owns(found[1]))
 
 
-def _authserv_id(value: str) -> str:
+def authserv_id(value: str) -> str:
+    """Who wrote this Authentication-Results field, in small letters; "" if it does not say."""
     head = _without_comments(value[:8000]).partition(";")[0].split()
     return head[0].strip('"').lower() if head else ""
 

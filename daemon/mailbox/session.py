@@ -103,6 +103,47 @@ class Session:
                 with contextlib.suppress(IMAPClientError):
                     self._client.subscribe_folder(name)
 
+    # ---- what there is
+
+    @property
+    def offers(self) -> frozenset[str]:
+        """The capabilities that the server offers to who is logged in (RFC 3501 7.2.1)."""
+        return frozenset(c.decode("ascii", "replace").upper() for c in self._client.capabilities())
+
+    @property
+    def certificate(self) -> dict[str, Any]:
+        """The server's, verified (ssl.SSLSocket.getpeercert); empty in clear."""
+        line = self._client.socket()
+        return (line.getpeercert() if isinstance(line, ssl.SSLSocket) else None) or {}
+
+    def names(self) -> list[str]:
+        """The folders of the account. Raises Failed("select")."""
+        with _step("select"):
+            return [str(name) for _, _, name in self._client.list_folders()]
+
+    def namespace(self) -> tuple[str, str]:
+        """What names of own folders begin with, and what parts them (RFC 2342); ("", "") if the server does not say."""
+        with _step("select"):
+            own = self._client.namespace().personal if self._client.has_capability("NAMESPACE") else ()
+        return (str(own[0][0] or ""), str(own[0][1] or "")) if own else ("", "")
+
+    def count(self, name: str) -> int:
+        """How many messages a folder holds. Changes nothing, and selects nothing. Raises Failed("select")."""
+        with _step("select"):
+            return int(self._client.folder_status(name, ["MESSAGES"])[b"MESSAGES"])
+
+    def newest(self, field: str, most: int) -> list[tuple[datetime, bytes]]:
+        """(INTERNALDATE, these fields of its header) of the newest messages of the selected folder, at most 16 KB of each.
+
+        Raises Failed(search|fetch).
+        """
+        assert self._selected is not None
+        uids = self.uids_from(max(1, self._selected.uidnext - 10 * most))[-most:]
+        with _step("fetch"):
+            found = self._client.fetch(uids, ["INTERNALDATE", f"BODY.PEEK[HEADER.FIELDS ({field})]<0.16384>"])
+        bodies = [(_utc(of.get(b"INTERNALDATE")), _body(of)) for _, of in sorted(found.items())]
+        return [(when, body) for when, body in bodies if when.timestamp()]
+
     # ---- searching and waiting
 
     def uids_from(self, first: int) -> list[int]:
@@ -180,7 +221,7 @@ class Session:
             )
         if not found or b"RFC822.SIZE" not in found:
             return None
-        raw = next((v for k, v in found.items() if k.startswith(b"BODY[]")), b"") or b""
+        raw = _body(found)
         if not raw and found[b"RFC822.SIZE"]:  # NIL for what it cannot read: nothing in it is not what it says
             raise Failed("fetch", "the server gives no body", refused=True)
         assert self._selected is not None
@@ -220,7 +261,7 @@ class Session:
         found = self._client.fetch([uid], ["FLAGS", fields]).get(uid, {})
         if b"\\Deleted" not in found.get(b"FLAGS", ()):
             return False
-        header = next((v for k, v in found.items() if k.startswith(b"BODY[")), b"") or b""
+        header = _body(found)
         self.enter(folder, writable=False)
         held = self.holds(header.partition(b":")[2].strip().decode("ascii", "replace"))
         self.enter(source)
@@ -283,6 +324,11 @@ def _step(name: str) -> Iterator[None]:
     except (IMAPClientError, OSError, ValueError, AssertionError) as why:
         refused = isinstance(why, IMAPClientError) and not isinstance(why, IMAPClientAbortError)
         raise Failed(name, why if str(why) else type(why).__name__, refused=refused) from why
+
+
+def _body(found: dict[bytes, Any]) -> bytes:
+    """What was asked for of a message; b"" for NIL."""
+    return next((v for k, v in found.items() if k.startswith(b"BODY[")), b"") or b""
 
 
 def _number(value: Any) -> int:

@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 
 from daemon import __version__
-from daemon.cli import later
 from tests.cli.desk import CONFIG, ROOT, Desk
 
 COMMANDS = (
-    "demo run brake check-config check suppress lift show erase list token read replay review stats import export scrub audit migrate"
+    "demo run doctor brake check-config check suppress lift show erase list token read replay review stats import export scrub audit migrate"
     " backup restore password review_list review_show"
     " review_accept review_reject audit_verify audit_export hooks hooks_list hooks_again hooks_drop"
 ).split()
@@ -67,13 +66,6 @@ def test_nothing_at_all_is_64_and_the_help(desk: Desk) -> None:
         said = desk(*words)
         assert (said.code, said.out) == (64, "")
         assert said.err.startswith("Usage: optoutd")
-
-
-@pytest.mark.parametrize("command", sorted(later.COMMANDS))
-def test_commands_of_later_versions(desk: Desk, command: str) -> None:
-    for words in ([command], [command, "--help"], [command, "--whatever", "x"]):
-        said = desk(*words)
-        assert (said.code, said.sentence) == (64, f"{command} is not in this version yet")
 
 
 @pytest.mark.parametrize(

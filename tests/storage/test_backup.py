@@ -174,9 +174,9 @@ def test_only_the_end_of_a_long_record_is_verified(
         with backup.opened(copies / "a.db") as db2:
             if found:
                 with pytest.raises(backup.Damaged, match="audit row 3"):
-                    backup._verify_end(db2, ledger.ledger.site_key, copies)
+                    backup.verify_end(db2, ledger.ledger.site_key, copies)
             else:
-                assert backup._verify_end(db2, ledger.ledger.site_key, copies).seq == 4
+                assert backup.verify_end(db2, ledger.ledger.site_key, copies).seq == 4
 
 
 def test_another_key_is_told_as_such(ledger: Books, copies: Path, tmp_path: Path) -> None:

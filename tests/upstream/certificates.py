@@ -27,15 +27,19 @@ class Authority:
 
     def issue(self, *names: str, days: int = 2) -> ssl.SSLContext:
         """What a server of these names (`DNS:x`, `IP:x`) needs; `days` -1: its certificate expired yesterday."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self.files(*names, days=days))
+        return context
+
+    def files(self, *names: str, days: int = 2) -> tuple[Path, Path]:
+        """The same as files: (certificate, key)."""
         name = f"{self.directory}/{'+'.join(names).replace(':', '-')}{days}"
         _openssl(f"req {_KEY} -subj /CN=x -addext subjectAltName={','.join(names)} -keyout {name}.key -out {name}.csr")
         _openssl(
             f"x509 -req -in {name}.csr -CA {self.ca_file} -CAkey {self.directory}/ca.key -copy_extensions copy "
             f"-days {days} -out {name}.pem"
         )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(f"{name}.pem", f"{name}.key")
-        return context
+        return Path(f"{name}.pem"), Path(f"{name}.key")
 
 
 def authority(directory: Path) -> Authority:
