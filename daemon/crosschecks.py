@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from daemon.values import CLEAR_TEXT, FILED_IN_CIRCLES, PASSWORD_OR_TOKEN, as_tuple, at_odds, host_port, is_loopback
+from daemon.values import CLEAR_TEXT, FILED_IN_CIRCLES, ONE_WAY_IN, as_tuple, at_odds, host_port, is_loopback
 
 Found = Iterator[tuple[str, str]]
 Table = dict[str, Any]
@@ -75,7 +75,7 @@ def _mailboxes(data: Table) -> Found:
         if isinstance(watched, tuple) and any(f in watched for f in filed):
             yield at, FILED_IN_CIRCLES
         if bool(box.get("password_file")) == ("oauth2" in box):
-            yield f"{at}.password_file", PASSWORD_OR_TOKEN
+            yield f"{at}.password_file", ONE_WAY_IN
     for at, oauth2 in _tokens(data):
         for option, sentence in at_odds(oauth2):
             yield f"{at}.{option}", sentence

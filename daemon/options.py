@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from daemon.values import (
     CLEAR_TEXT,
     FILED_IN_CIRCLES,
-    PASSWORD_OR_TOKEN,
+    ONE_WAY_IN,
     Colour,
     Database,
     Domain,
@@ -168,7 +168,7 @@ class Mailbox(Section):
         if {self.processed_folder, self.machine_folder} & set(self.folders):
             raise ValueError(FILED_IN_CIRCLES)
         if bool(self.password_file) == (self.oauth2 is not None):
-            raise ValueError(f"password_file: {PASSWORD_OR_TOKEN}")
+            raise ValueError(f"password_file: {ONE_WAY_IN}")
         return self
 
 

@@ -114,7 +114,8 @@ def _header(text: str) -> str:
     return text.lower()
 
 
-def _hook_url(url: str) -> str:
+def https_url(url: str) -> str:
+    """A URL that secrets may be sent to. Raises ValueError."""
     try:
         found = urlsplit(url)
         fits = found.scheme == "https" or (found.scheme == "http" and is_loopback(found.hostname or ""))
@@ -127,7 +128,7 @@ def _hook_url(url: str) -> str:
 
 
 def _token_url(url: str) -> str:
-    return _hook_url(url) if url else url
+    return https_url(url) if url else url
 
 
 def at_odds(oauth2: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -166,7 +167,7 @@ PublicUrl = Annotated[str, AfterValidator(_public_url)]
 Network = Annotated[str, AfterValidator(_network)]
 Colour = Annotated[str, AfterValidator(_colour)]
 HeaderName = Annotated[str, AfterValidator(_header)]
-HookUrl = Annotated[str, AfterValidator(_hook_url)]
+HookUrl = Annotated[str, AfterValidator(https_url)]
 TokenUrl = Annotated[str, AfterValidator(_token_url)]
 SenderId = Annotated[str, AfterValidator(_sender_id)]
 Right = Literal["check", "suppress", "lift", "export", "review", "import", "erase"]
@@ -204,4 +205,4 @@ def is_loopback(host: str) -> bool:
 
 CLEAR_TEXT: Final = '"none" is for loopback hosts only; use "implicit" or "starttls"'
 FILED_IN_CIRCLES: Final = "processed_folder and machine_folder must not be among the watched folders"
-PASSWORD_OR_TOKEN: Final = "give either password_file or [mailbox.oauth2]"
+ONE_WAY_IN: Final = "give either password_file or [mailbox.oauth2]"

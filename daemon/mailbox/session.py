@@ -11,32 +11,26 @@ import contextlib
 import select
 import socket
 import ssl
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from imapclient import IMAPClient, SocketTimeout
-from imapclient.exceptions import IMAPClientAbortError, IMAPClientError, IMAPClientReadOnlyError
+from imapclient.exceptions import IMAPClientReadOnlyError
 
 from daemon.config import Mailbox
+from daemon.mailbox.failing import Failed, step
+from daemon.mailbox.folders import Names, doubtful
+from daemon.mailbox.login import log_in
+from daemon.mailbox.tokens import Tokens
 from storage.incoming import Place
+
+__all__ = ["FETCH_OCTETS", "Failed", "Fetched", "Folder", "Session", "connect"]
 
 FETCH_OCTETS: Final = 1_048_576  # at most this much of a message is read
 _CONNECT_SECONDS: Final = 10
 _READ_SECONDS: Final = 25  # a line gone dead without a FIN is noticed within 30 s of the next poll
-
-
-class Failed(Exception):
-    """The IMAP server could not do `step`: connect, tls, login, select, search, idle, fetch, move.
-
-    `refused`: it said NO or BAD; the connection is as good as before.
-    """
-
-    def __init__(self, step: str, why: object, *, refused: bool = False):
-        super().__init__(f"{step}: {why}")
-        self.step, self.why, self.refused = step, why, refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +57,8 @@ class Session:
 
     def __init__(self, settings: Mailbox, client: IMAPClient):
         self._settings, self._client = settings, client
+        with step("select"):
+            self._names = Names(client)
         self._selected: Folder | None = None
         self._writable = False
         self._wake_in, self._wake_out = socket.socketpair()
@@ -73,11 +69,23 @@ class Session:
 
     # ---- folders
 
+    def doubts(self) -> list[str]:
+        """What about this server or the folders of the config makes us less use than we could be. Raises Failed("select")."""
+        with step("select"):
+            found = doubtful(self._client, self._names, self._settings)
+        if not self._moves and not self._uidplus and self._settings.processed_folder:
+            found.append("the server has neither MOVE nor UIDPLUS: honoured requests stay where they are")
+        if not self.idles:
+            found.append(
+                f"the server has no IDLE: it is asked every {self._settings.poll_seconds} seconds (poll_seconds)"
+            )
+        return found
+
     def enter(self, name: str, *, writable: bool = True) -> Folder:
         """Be in a folder: SELECT (or EXAMINE) it unless it is the one selected. Raises Failed("select")."""
         if self._selected is None or self._selected.name != name or (writable and not self._writable):
             self._selected = None
-            with _step("select"):
+            with step("select"):
                 found = self._select(name, writable)
             validity, following = _number(found[b"UIDVALIDITY"]), _number(found.get(b"UIDNEXT", 0))
             self._selected, self._writable = Folder(name, validity, following), writable
@@ -87,9 +95,9 @@ class Session:
 
     def _select(self, name: str, writable: bool) -> dict[bytes, Any]:
         try:
-            found: dict[bytes, Any] = self._client.select_folder(name, readonly=not writable)
+            found: dict[bytes, Any] = self._client.select_folder(self._names.of(name), readonly=not writable)
         except IMAPClientReadOnlyError:  # imaplib takes offence at a folder that may only be read; we read it
-            found = self._client.select_folder(name, readonly=True)
+            found = self._client.select_folder(self._names.of(name), readonly=True)
         return found
 
     def _highest(self) -> int:
@@ -97,11 +105,8 @@ class Session:
 
     def ensure(self, name: str) -> None:
         """Create a folder that is not there. Raises Failed("select")."""
-        with _step("select"):
-            if not self._client.folder_exists(name):
-                self._client.create_folder(name)
-                with contextlib.suppress(IMAPClientError):
-                    self._client.subscribe_folder(name)
+        with step("select"):
+            self._names.ensure(name)
 
     # ---- searching and waiting
 
@@ -114,7 +119,7 @@ class Session:
         return sorted(self._search(["SINCE", day.date()]))
 
     def _search(self, criteria: list[Any]) -> list[int]:
-        with _step("search"):
+        with step("search"):
             return [int(u) for u in self._client.search(criteria)]
 
     def wait(self, seconds: float) -> None:
@@ -125,7 +130,7 @@ class Session:
         if not self.idles:
             self._sleep(seconds, self._wake_in)
         else:
-            with _step("idle"):
+            with step("idle"):
                 self._idle(seconds)
         with contextlib.suppress(BlockingIOError):
             self._wake_in.recv(64)
@@ -174,10 +179,9 @@ class Session:
 
     def fetch(self, uid: int) -> Fetched | None:
         """A message, its \\Seen flag untouched; None if it is gone. Raises Failed("fetch")."""
-        with _step("fetch"):
-            found = self._client.fetch([uid], ["INTERNALDATE", "RFC822.SIZE", f"BODY.PEEK[]<0.{FETCH_OCTETS}>"]).get(
-                uid
-            )
+        with step("fetch"):
+            wanted = ["INTERNALDATE", "RFC822.SIZE", f"BODY.PEEK[]<0.{FETCH_OCTETS}>"]
+            found = self._client.fetch([uid], wanted).get(uid)
         if not found or b"RFC822.SIZE" not in found:
             return None
         raw = next((v for k, v in found.items() if k.startswith(b"BODY[]")), b"") or b""
@@ -201,12 +205,12 @@ class Session:
         MOVE (RFC 6851); else COPY, \\Deleted, UID EXPUNGE (RFC 4315); never a plain EXPUNGE, which would remove what
         people have marked. Raises Failed("move").
         """
-        with _step("move"):
+        with step("move"):
             if self._moves:
-                self._client.move([uid], folder)
+                self._client.move([uid], self._names.of(folder))
             elif self._uidplus:
                 if not self._copied(uid, folder):
-                    self._client.copy([uid], folder)
+                    self._client.copy([uid], self._names.of(folder))
                 self._client.add_flags([uid], [b"\\Deleted"], silent=True)
                 self._client.uid_expunge([uid])
             else:
@@ -236,15 +240,16 @@ class Session:
         self._wake_out.close()
 
 
-def connect(settings: Mailbox, password: str, ca_file: Path | None) -> Session:
-    """Connect, secure, log in. Raises Failed(connect|tls|login); never goes on without TLS."""
+def connect(settings: Mailbox, secret: str | Tokens, ca_file: Path | None) -> Session:
+    """Connect, secure, log in with a password or with tokens. Raises Failed(connect|tls|token|login|select); never goes
+    on without TLS."""
     context = None
     if settings.tls != "none":
-        with _step("tls"):
+        with step("tls"):
             context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
     timeout = SocketTimeout(_CONNECT_SECONDS, _READ_SECONDS)
     implicit = settings.tls == "implicit"
-    with _step("connect"):
+    with step("connect"):
         client = IMAPClient(
             settings.host, settings.port, ssl=implicit, ssl_context=context if implicit else None, timeout=timeout
         )
@@ -252,11 +257,9 @@ def connect(settings: Mailbox, password: str, ca_file: Path | None) -> Session:
         client.normalise_times = False
         _keep_alive(client.socket())
         if settings.tls == "starttls":
-            with _step("tls"):
+            with step("tls"):
                 client.starttls(context)
-        with _step("login"):
-            client.login(settings.username, password)
-            client.capabilities()  # after login: what a server offers before and after differs
+        log_in(client, settings, secret)
         return Session(settings, client)
     except BaseException:
         with contextlib.suppress(Exception):
@@ -269,20 +272,6 @@ def _keep_alive(sock: socket.socket) -> None:
     for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
         if hasattr(socket, option):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-
-
-@contextlib.contextmanager
-def _step(name: str) -> Iterator[None]:
-    """Name the step of whatever goes wrong inside. A certificate that fails is `tls`, whenever it does."""
-    try:
-        yield
-    except ssl.SSLError as why:
-        raise Failed(
-            "tls", why.reason if not isinstance(why, ssl.SSLCertVerificationError) else why.verify_message
-        ) from why
-    except (IMAPClientError, OSError, ValueError, AssertionError) as why:
-        refused = isinstance(why, IMAPClientError) and not isinstance(why, IMAPClientAbortError)
-        raise Failed(name, why if str(why) else type(why).__name__, refused=refused) from why
 
 
 def _number(value: Any) -> int:
