@@ -117,7 +117,7 @@ def ask(line: Line, form: Mapping[str, str], *, asserted: bool = False) -> Grant
         )
     said = _object(response)
     if response.status != 200 or "access_token" not in said:
-        raise _refused(response, said, asserted)
+        raise _refused(response, said, form, asserted)
     return _granted(said)
 
 
@@ -149,10 +149,12 @@ def _seconds(given: object) -> float | None:
     return float(text) if re.fullmatch(r"\d{1,9}", text) else None
 
 
-def _refused(response: Response, said: dict[str, Any], asserted: bool) -> Failed:
+def _refused(response: Response, said: dict[str, Any], form: Mapping[str, str], asserted: bool) -> Failed:
     error, description = said.get("error"), said.get("error_description")
     error = error if isinstance(error, str) and re.fullmatch(r"[\w.-]{1,64}", error) else ""
     description = description if isinstance(description, str) else ""
+    for secret in filter(None, map(form.get, ("client_secret", "refresh_token", "assertion"))):
+        description = description.replace(secret, "<...>")
     if not error:
         advice = (
             "is token_url the address that gives tokens?"

@@ -69,7 +69,7 @@ class Tokens:
         now = time.monotonic()
         if refused.fresh:
             self._vain_until = now + _VAIN
-        if now < self._vain_until:
+        if refused.fresh or now < self._vain_until:
             return None
         self._token = ""
         return self._renew()
