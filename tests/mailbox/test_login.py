@@ -36,7 +36,7 @@ class Server:
     identified: str = "OK"
     said: list[str] = field(default_factory=list)
     decoded: list[bytes] = field(default_factory=list)
-    port: int = 0
+    port: int = 1
 
     def serve(self, listening: socket.socket) -> None:
         """One connection."""
@@ -136,9 +136,11 @@ def test_the_reasons_of_a_refusal_are_told_and_the_server_gets_the_answer_it_wai
     mechanism: str, last: bytes
 ) -> None:
     reasons = json.dumps({"status": "400", "schemes": "Bearer", "scope": "https://mail.google.com/"}).encode()
-    with serving(Server(f"IMAP4rev1 AUTH={mechanism}", challenge=reasons, refusal="NO no")) as server:
-        with pytest.raises(Failed) as failed:
-            into(server)
+    with (
+        serving(Server(f"IMAP4rev1 AUTH={mechanism}", challenge=reasons, refusal="NO no")) as server,
+        pytest.raises(Failed) as failed,
+    ):
+        into(server)
     assert server.decoded[1] == last
     assert str(failed.value.why) == "no in (status 400, schemes Bearer, scope https://mail.google.com/)"
     assert failed.value.step == "login"
@@ -146,9 +148,11 @@ def test_the_reasons_of_a_refusal_are_told_and_the_server_gets_the_answer_it_wai
 
 
 def test_a_server_that_repeats_the_token_does_not_make_us_tell_it() -> None:
-    with serving(Server("IMAP4rev1 AUTH=XOAUTH2", refusal=f"NO I do not know {TOKEN}")) as server:
-        with pytest.raises(Failed) as failed:
-            into(server)
+    with (
+        serving(Server("IMAP4rev1 AUTH=XOAUTH2", refusal=f"NO I do not know {TOKEN}")) as server,
+        pytest.raises(Failed) as failed,
+    ):
+        into(server)
     assert str(failed.value.why) == "I do not know <...> in"
 
 
@@ -181,17 +185,15 @@ def test_a_password_that_is_not_ascii_goes_by_plain() -> None:
 
 
 def test_a_server_that_takes_no_passwords_is_not_sent_one() -> None:
-    with serving(Server("IMAP4rev1 LOGINDISABLED")) as server:
-        with pytest.raises(Failed, match="LOGINDISABLED") as failed:
-            into(server, "pass")
+    with serving(Server("IMAP4rev1 LOGINDISABLED")) as server, pytest.raises(Failed, match="LOGINDISABLED") as failed:
+        into(server, "pass")
     assert failed.value.advice.startswith("the server wants encryption first")
     assert "pass" not in " ".join(server.said)
 
 
 def test_a_refused_password_is_told_without_it() -> None:
-    with serving(Server(refusal="NO [AUTHENTICATIONFAILED] not hunter2")) as server:
-        with pytest.raises(Failed) as failed:
-            into(server, "hunter2")
+    with serving(Server(refusal="NO [AUTHENTICATIONFAILED] not hunter2")) as server, pytest.raises(Failed) as failed:
+        into(server, "hunter2")
     assert str(failed.value.why) == "[AUTHENTICATIONFAILED] not <...> in"
     assert "username" in failed.value.advice
 

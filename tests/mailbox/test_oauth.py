@@ -15,8 +15,8 @@ from daemon.mailbox import tokens as keeping_tokens
 from daemon.mailbox.session import Failed
 from daemon.mailbox.tokens import Tokens
 from daemon.mailboxes import log_in, tokens_of
-from tests.mailbox.tokenserver import CLIENT, CLIENT_SECRET, REFRESH, TokenServer, tokenserver
 from tests.servers import Dovecot, dovecot
+from tests.tokenserver import CLIENT, CLIENT_SECRET, REFRESH, TokenServer, tokenserver
 
 pytestmark = pytest.mark.dovecot
 

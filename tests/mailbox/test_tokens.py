@@ -21,7 +21,7 @@ from daemon.mailbox.command import Command
 from daemon.mailbox.failing import Failed
 from daemon.mailbox.tokens import Means, Tokens
 from daemon.posting import Response
-from tests.mailbox.tokenserver import CLIENT, CLIENT_SECRET, REFRESH, TokenServer, tokenserver
+from tests.tokenserver import CLIENT, CLIENT_SECRET, REFRESH, TokenServer, tokenserver
 from tests.webhooks.receiver import raw
 
 SHORT = "GOCSPX-short"
