@@ -7,7 +7,8 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ from daemon.mailbox.failing import Failed
 from daemon.mailbox.login import _mechanism, _told
 from daemon.mailbox.session import Session, connect
 from daemon.mailbox.tokens import Means, Tokens
+from daemon.mailbox.watcher import Means as WatcherMeans
+from daemon.mailbox.watcher import Watcher
 
 TOKEN = "ya29.a-token-of-some-length"
 
@@ -280,3 +283,20 @@ def test_advice_names_only_options_that_there_are() -> None:
     named = {w for t in texts for w in re.findall(r"\b[a-z]+_(?:file|url|id|seconds|command)\b", t)}
     assert named
     assert named <= {*Mailbox.model_fields, *OAuth2.model_fields}
+
+
+def test_advice_stands_with_the_trouble_of_the_mailbox(logged: Callable[[], list[dict[str, Any]]]) -> None:
+    """For the console and /readyz's readers; in the log it is a field of its own."""
+
+    def fails() -> Session:
+        raise Failed("token", "invalid_grant", advice="log in again")
+
+    watcher = Watcher(settings(Server()), WatcherMeans(fails, None, None, None))  # type: ignore[arg-type]
+    watcher.start()
+    end = time.monotonic() + 20
+    while not watcher.trouble and time.monotonic() < end:
+        time.sleep(0.01)
+    watcher.stop()
+    assert watcher.trouble == "token: invalid_grant (log in again)"
+    (line,) = [line for line in logged() if line["event"] == "mailbox_lost"][:1]
+    assert (line["step"], line["reason"], line["advice"]) == ("token", "invalid_grant", "log in again")
