@@ -15,8 +15,7 @@ from daemon.mail.links import undo_link
 from daemon.mail.reading import Reading
 from daemon.mail.triage import read
 from daemon.mailbox.watcher import Means, Watcher
-from daemon.mailboxes import log_in as _log_in
-from daemon.mailboxes import tokens_of
+from daemon.mailboxes import log_in, tokens_of
 from daemon.opening import lookup_of, now
 from daemon.upstream import Pool
 from daemon.values import Right
@@ -26,6 +25,8 @@ from daemon.web.context import Context as WebContext
 from daemon.web.context import Holder, Inside
 from storage.engine import Ledger
 
+_log_in = log_in  # the name by which `doctor` knows it
+
 
 def watcher(loaded: Loaded, settings: Mailbox, ledger: Ledger, numbers: dict[str, int]) -> Watcher:
     """The watcher of one mailbox, not started."""
@@ -33,7 +34,7 @@ def watcher(loaded: Loaded, settings: Mailbox, ledger: Ledger, numbers: dict[str
     intake = intake_of(config, ledger, numbers)
     tokens = tokens_of(loaded, settings)
     means = Means(
-        connect=partial(_log_in, loaded, settings, tokens),
+        connect=partial(log_in, loaded, settings, tokens),
         read=partial(_read, config.house, ledger),
         intake=intake,
         now=now,

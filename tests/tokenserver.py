@@ -157,7 +157,7 @@ def _handler(of: TokenServer, answer: Callable[[Form], Reply]) -> type[BaseHTTPR
             self.wfile.write(body)
 
         def date_time_string(self, timestamp: float | None = None) -> str:
-            return super().date_time_string(of.date if timestamp is None else timestamp)  # type: ignore[arg-type] # a float does
+            return super().date_time_string(of.date if timestamp is None else timestamp)
 
         def log_message(self, format: str, *args: object) -> None:
             """Nothing."""

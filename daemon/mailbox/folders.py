@@ -7,6 +7,7 @@ INBOX.A.B. A folder that has exactly the configured name is taken first, whateve
 from __future__ import annotations
 
 from imapclient import IMAPClient
+from imapclient.exceptions import IMAPClientError
 
 from daemon.config import Mailbox
 from daemon.mailbox.failing import refusals_aside
@@ -54,7 +55,11 @@ class Names:
         """Create a folder that is not there, and subscribe to it, so that people's programs show it."""
         called = self.of(name)
         if self.flags(called) is None:
-            self._client.create_folder(called)
+            try:
+                self._client.create_folder(called)
+            except IMAPClientError:
+                if self.flags(called) is None:  # else somebody was quicker, or has opened it while it came about
+                    raise
             with refusals_aside():
                 self._client.subscribe_folder(called)
 

@@ -96,16 +96,19 @@ class Tokens:
         return self._post(settings.token_url, {"grant_type": "client_credentials", **client})
 
     def _refresh(self, client: dict[str, str], given: str) -> Granted:
-        """With the newest refresh token; the one that was given is tried again should that one have gone bad."""
+        """With the newest refresh token. Should that one have gone bad: with the one that another process of ours has got
+        meanwhile (`replay` beside the daemon), or else with the one that was given."""
         kept = Kept(self._means.kept, given)
         newest = self._unkept[1] if self._unkept and self._unkept[0] == given else kept.newest()
         kept.prepare()
         try:
             granted = self._use(client, newest)
         except Failed as failure:
-            if not failure.refused or newest == given:
+            other = kept.newest()
+            other = given if other == newest else other
+            if not failure.refused or other == newest:
                 raise
-            newest, granted = given, self._use(client, given)
+            newest, granted = other, self._use(client, other)
         self._keep(kept, given, granted.refresh_token or newest)
         return granted
 

@@ -12,6 +12,7 @@ import pytest
 
 from daemon.config import Loaded, Mailbox, load
 from daemon.mailbox import tokens as keeping_tokens
+from daemon.mailbox.keeping import Kept
 from daemon.mailbox.session import Failed
 from daemon.mailbox.tokens import Tokens
 from daemon.mailboxes import log_in, tokens_of
@@ -217,6 +218,25 @@ def test_a_kept_refresh_token_gone_bad_gives_way_to_the_one_in_the_file(desk: De
     desk.server.refresh_tokens = {REFRESH}
     desk.enters(desk.source(desk.refreshing))
     assert [a["refresh_token"] == REFRESH for a in desk.server.asked] == [True, False, True]
+
+
+def test_a_refresh_token_that_another_process_has_renewed_meanwhile_is_found(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.server.rotates = True
+    newest = Kept.newest
+    slow, other = desk.source(desk.refreshing), desk.source(desk.refreshing)
+
+    def overtaken(of: Kept) -> str:
+        found = newest(of)
+        monkeypatch.setattr(Kept, "newest", newest)
+        desk.enters(other)  # between our reading of the file and our use of what was in it
+        return found
+
+    monkeypatch.setattr(Kept, "newest", overtaken)
+    desk.enters(slow)
+    first, second, third = (a["refresh_token"] for a in desk.server.asked)
+    assert first == second == REFRESH != third
 
 
 def test_a_new_refresh_token_that_cannot_be_written_is_used_and_written_the_next_time(

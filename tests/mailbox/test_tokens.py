@@ -138,7 +138,12 @@ def test_told_to_stop_we_wait_for_no_token_server(tmp_path: Path) -> None:
 
     with raw(silent) as url:
         it = source(url, tmp_path)
-        threading.Thread(target=lambda: (asked.wait(20), it.cut())).start()
+
+        def stop() -> None:
+            asked.wait(20)
+            it.cut()
+
+        threading.Thread(target=stop).start()
         began = time.monotonic()
         failure(it)
         assert time.monotonic() - began < 10
