@@ -9,7 +9,7 @@ import base64
 import contextlib
 import json
 import re
-from typing import Any, Final
+from typing import Final
 
 from imapclient import IMAPClient
 
@@ -37,9 +37,9 @@ def log_in(client: IMAPClient, settings: Mailbox, secret: str | Tokens) -> None:
 
 
 def _offered(client: IMAPClient) -> set[str]:
-    """What the server offers before the log-in. IMAPClient would remember it, and take it for what it offers after."""
-    found: Any = client.capabilities() if client._starttls_done else client._imap.capabilities
-    return {c.decode("ascii", "replace").upper() if isinstance(c, bytes) else c.upper() for c in found}
+    """What the server offers before the log-in."""
+    with step("login"):
+        return {c.decode("ascii", "replace").upper() for c in client.capabilities()}
 
 
 # ------------------------------------------------------------------ passwords
