@@ -116,6 +116,10 @@ def test_each_mechanism_opens_the_mailbox(desk: Desk, mechanism: str) -> None:
     }
 
 
+def test_a_token_goes_over_starttls_as_well(desk: Desk) -> None:
+    desk.enters(desk.source(desk.refreshing, tls="starttls", port=desk.imap.imap_port))
+
+
 def test_a_client_with_a_secret_and_no_refresh_token_asks_for_itself(desk: Desk) -> None:
     scope = "https://outlook.office365.com/.default"
     desk.enters(desk.source(desk.of_client | {"scope": scope}))
