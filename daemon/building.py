@@ -14,8 +14,8 @@ from daemon.intake import Intake
 from daemon.mail.links import undo_link
 from daemon.mail.reading import Reading
 from daemon.mail.triage import read
-from daemon.mailbox.session import Session, connect
 from daemon.mailbox.watcher import Means, Watcher
+from daemon.mailboxes import log_in, tokens_of
 from daemon.opening import lookup_of, now
 from daemon.upstream import Pool
 from daemon.values import Right
@@ -25,14 +25,22 @@ from daemon.web.context import Context as WebContext
 from daemon.web.context import Holder, Inside
 from storage.engine import Ledger
 
+_log_in = log_in  # the name by which `doctor` knows it
+
 
 def watcher(loaded: Loaded, settings: Mailbox, ledger: Ledger, numbers: dict[str, int]) -> Watcher:
     """The watcher of one mailbox, not started."""
     config = loaded.config
     intake = intake_of(config, ledger, numbers)
-    return Watcher(
-        settings, Means(partial(log_in, loaded, settings), partial(_read, config.house, ledger), intake, now)
+    tokens = tokens_of(loaded, settings)
+    means = Means(
+        connect=partial(log_in, loaded, settings, tokens),
+        read=partial(_read, config.house, ledger),
+        intake=intake,
+        now=now,
+        interrupt=tokens.cut if tokens else lambda: None,
     )
+    return Watcher(settings, means)
 
 
 def intake_of(config: Config, ledger: Ledger, numbers: dict[str, int]) -> Intake:
@@ -133,12 +141,6 @@ def _settings(tables: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, st
                 yield from _settings(table, f"{path}[{number}]")
         else:
             yield path, json.dumps(value, ensure_ascii=False)
-
-
-def log_in(loaded: Loaded, settings: Mailbox) -> Session:
-    """The password is read at each log-in, so that a new one counts from the next on. Raises Failed, ConfigError."""
-    ca_file = loaded.file(settings.ca_file) if settings.ca_file else None
-    return connect(settings, loaded.secret(settings.password_file), ca_file)
 
 
 def _read(house: House, ledger: Ledger, raw: bytes) -> Reading:

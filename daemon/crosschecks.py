@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from daemon.values import CLEAR_TEXT, FILED_IN_CIRCLES, as_tuple, host_port, is_loopback
+from daemon.values import CLEAR_TEXT, FILED_IN_CIRCLES, ONE_WAY_IN, as_tuple, at_odds, host_port, is_loopback
 
 Found = Iterator[tuple[str, str]]
 Table = dict[str, Any]
 _UNGUARDED: Final = 'beyond loopback a listener needs tls = "starttls" or "implicit", and auth'
-_FILES: Final = "password_file admin_password_file token_file secret_file ca_file cert_file key_file".split()
+_FILES: Final = (
+    "password_file admin_password_file token_file secret_file ca_file cert_file key_file"
+    " client_secret_file refresh_token_file service_account_file"
+).split()
 _SAME_AS: Final = "is one of our own listeners: name the mail server behind the relay"
 
 
@@ -71,6 +74,17 @@ def _mailboxes(data: Table) -> Found:
         filed = box.get("processed_folder", "Opt-outs"), box.get("machine_folder", "")
         if isinstance(watched, tuple) and any(f in watched for f in filed):
             yield at, FILED_IN_CIRCLES
+        if bool(box.get("password_file")) == ("oauth2" in box):
+            yield f"{at}.password_file", ONE_WAY_IN
+    for at, oauth2 in _tokens(data):
+        for option, sentence in at_odds(oauth2):
+            yield f"{at}.{option}", sentence
+
+
+def _tokens(data: Table) -> Iterator[tuple[str, Table]]:
+    for at, box in _tables(data, "mailbox"):
+        if isinstance(box.get("oauth2"), dict):
+            yield f"{at}.oauth2", box["oauth2"]
 
 
 def _listeners(relay: Table) -> Iterator[tuple[str, str, Table]]:
@@ -152,6 +166,7 @@ def _missing_files(data: Table, file: Callable[[str], Path]) -> Found:
     relay, upstream, web = _table(data, "relay"), _table(data, "upstream"), _table(data, "web")
     for at, table in (
         *_tables(data, "mailbox"),
+        *_tokens(data),
         ("relay", relay),
         *_tables(relay, "listener", "relay."),
         *_tables(relay, "credential", "relay."),

@@ -112,11 +112,21 @@ def mailbox_connected(mailbox: str, folders: Iterable[str]) -> None:
     log.bound.info("mailbox_connected", mailbox=mailbox, folders=list(folders))
 
 
-def mailbox_lost(mailbox: str, step: str, reason: object, retry_seconds: float) -> None:
-    """The IMAP server could not be used at `step`; tried again later."""
-    log.bound.warning(
-        "mailbox_lost", mailbox=mailbox, step=step, reason=masked(reason), retry_seconds=round(retry_seconds, 1)
-    )
+def mailbox_lost(mailbox: str, step: str, reason: object, retry_seconds: float, advice: str = "") -> None:
+    """The IMAP server could not be used at `step`; tried again later. `advice`: what to do about it, if that is known."""
+    more = {"advice": advice} if advice else {}
+    seconds = round(retry_seconds, 1)
+    log.bound.warning("mailbox_lost", mailbox=mailbox, step=step, reason=masked(reason), retry_seconds=seconds, **more)
+
+
+def mailbox_doubtful(mailbox: str, advice: str) -> None:
+    """It is read, but something about its folders or its server is not as it should be."""
+    log.bound.warning("mailbox_doubtful", mailbox=mailbox, advice=masked(advice))
+
+
+def refresh_token_not_kept(mailbox: str, reason: object) -> None:
+    """The token server gave a new refresh token, and it could not be written down: a restart would lose it."""
+    log.bound.error("refresh_token_not_kept", mailbox=mailbox, reason=masked(reason))
 
 
 def message_read(mailbox: str, uid: int, label: str, rules: Iterable[str], seconds: float) -> None:

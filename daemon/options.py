@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from daemon.values import (
     CLEAR_TEXT,
     FILED_IN_CIRCLES,
+    ONE_WAY_IN,
     Colour,
     Database,
     Domain,
@@ -36,8 +37,11 @@ from daemon.values import (
     Purpose,
     Right,
     SenderId,
+    Text,
     Tls,
+    TokenUrl,
     as_tuple,
+    at_odds,
     host_port,
     is_loopback,
 )
@@ -101,6 +105,32 @@ class Storage(Section):
     backup_dir: str = ""  # hourly backups, 48 kept, and the journal of keys; "" = none
 
 
+class OAuth2(Section):
+    """Where access tokens come from that log in to a mailbox, instead of a password: a program, or a token server.
+
+    What of the server's kinds of grant it is, follows from what is given: `service_account_file` (Google), else
+    `refresh_token_file`, else the client's own credentials.
+    """
+
+    token_command: tuple[Text, ...] = ()  # prints a token; no shell
+    token_url: TokenUrl = ""
+    client_id: str = ""
+    client_secret_file: str = ""
+    refresh_token_file: str = ""
+    service_account_file: str = ""  # the JSON key of a Google service account
+    scope: str = ""
+    login: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")] = ""  # whose mailbox; default: mailbox.username
+    mechanism: Literal["auto", "xoauth2", "oauthbearer"] = "auto"
+    ca_file: str = ""  # of the token server
+
+    @model_validator(mode="after")
+    def _one_source(self) -> OAuth2:
+        wrong = next(at_odds(self.model_dump()), None)
+        if wrong:
+            raise ValueError(": ".join(wrong))
+        return self
+
+
 class Mailbox(Section):
     """An IMAP account that people write to (role support), or that our bounces return to (role bounces)."""
 
@@ -110,7 +140,7 @@ class Mailbox(Section):
     tls: Literal["implicit", "starttls", "none"] = "implicit"
     ca_file: str = ""
     username: Annotated[str, Field(min_length=1)]
-    password_file: Annotated[str, Field(min_length=1)]
+    password_file: str = ""  # or oauth2
     folders: Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=1)] = ("INBOX",)
     role: Literal["support", "bounces"] = "support"
     processed_folder: str = "Opt-outs"  # "" leaves honoured requests in place
@@ -120,6 +150,7 @@ class Mailbox(Section):
     subaddress: Literal["", "+"] = ""  # "+" once support+x@ is known to arrive
     trusted_only: bool = False  # what nobody proved waits for a person at once
     observe: bool = False  # read and report, act on nothing
+    oauth2: OAuth2 | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -136,6 +167,8 @@ class Mailbox(Section):
             raise ValueError(f"tls: {CLEAR_TEXT}")
         if {self.processed_folder, self.machine_folder} & set(self.folders):
             raise ValueError(FILED_IN_CIRCLES)
+        if bool(self.password_file) == (self.oauth2 is not None):
+            raise ValueError(f"password_file: {ONE_WAY_IN}")
         return self
 
 
@@ -355,5 +388,4 @@ class Config(Section):
 # What is announced and this version lacks: path -> the values that are true of this version all the same.
 LATER: Final[dict[str, tuple[object, ...]]] = {
     "house.operators_mail": ("",),
-    "mailbox.oauth2": (),
 }

@@ -20,7 +20,8 @@ from daemon.intake import Envelope, Intake
 from daemon.mail import triage
 from daemon.mail.reading import OptOut, Resubscribe, Review, addresses
 from daemon.mail.summary import summary
-from daemon.mailbox.session import Failed, Session, connect
+from daemon.mailbox.session import Failed, Session
+from daemon.mailboxes import log_in
 from storage import suppressions
 from storage.engine import Ledger
 from storage.incoming import Place
@@ -71,14 +72,13 @@ def folder(
 
     Raises MailboxFailed; so may what comes out of it.
     """
-    ca_file = loaded.file(settings.ca_file) if settings.ca_file else None
     try:
-        session = connect(settings, loaded.secret(settings.password_file), ca_file)
+        session = log_in(loaded, settings)
         found = [(name, uid) for name in folders for uid in _uids(session, name, since)]
         if filed:
             found += [(filed, uid) for uid in _uids_if_there(session, filed, since)]
     except Failed as failure:
-        raise MailboxFailed(str(failure)) from failure
+        raise MailboxFailed(f"{failure} ({failure.advice})" if failure.advice else str(failure)) from failure
     return Source(len(found), _fetched(session, found))
 
 

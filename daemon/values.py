@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qsl, urlsplit
 
@@ -114,7 +114,8 @@ def _header(text: str) -> str:
     return text.lower()
 
 
-def _hook_url(url: str) -> str:
+def https_url(url: str) -> str:
+    """A URL that secrets may be sent to. Raises ValueError."""
     try:
         found = urlsplit(url)
         fits = found.scheme == "https" or (found.scheme == "http" and is_loopback(found.hostname or ""))
@@ -124,6 +125,30 @@ def _hook_url(url: str) -> str:
     if not fits or not found.hostname or found.username is not None or not url.isascii() or not url.isprintable():
         raise ValueError("must be an https URL (http for loopback hosts only) without a user name")
     return url
+
+
+def _token_url(url: str) -> str:
+    return https_url(url) if url else url
+
+
+def at_odds(oauth2: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(option, sentence) of what is wrong between the options of [mailbox.oauth2]: tokens come from one source."""
+    given = {name for name, value in oauth2.items() if value}
+    of_server = ("token_url", "client_id", "client_secret_file", "refresh_token_file", "scope", "ca_file")
+    if "token_command" in given:
+        for name in (n for n in (*of_server, "service_account_file") if n in given):
+            yield name, "of no use beside token_command, which gets the token in its own way"
+    elif "service_account_file" in given:
+        for name in ("client_id", "client_secret_file", "refresh_token_file"):
+            if name in given:
+                yield name, "of no use beside service_account_file, which has all that is needed"
+    else:
+        if "token_url" not in given:
+            yield "token_url", "must be given, or else token_command or service_account_file"
+        if "client_id" not in given:
+            yield "client_id", "must be given"
+        if not given & {"refresh_token_file", "client_secret_file"}:
+            yield "refresh_token_file", "must be given, or else client_secret_file (of an application of its own)"
 
 
 def as_tuple(value: object) -> object:
@@ -136,12 +161,14 @@ EMail = Annotated[str, AfterValidator(_address)]
 Listen = Annotated[str, AfterValidator(_listen)]
 ListenOrNot = Annotated[str, AfterValidator(_listen_or_not)]
 ListenHere = Annotated[str, AfterValidator(_listen_here)]
+Text = Annotated[str, Field(min_length=1)]
 PlainEMail = Annotated[str, AfterValidator(_address), AfterValidator(_ascii)]
 PublicUrl = Annotated[str, AfterValidator(_public_url)]
 Network = Annotated[str, AfterValidator(_network)]
 Colour = Annotated[str, AfterValidator(_colour)]
 HeaderName = Annotated[str, AfterValidator(_header)]
-HookUrl = Annotated[str, AfterValidator(_hook_url)]
+HookUrl = Annotated[str, AfterValidator(https_url)]
+TokenUrl = Annotated[str, AfterValidator(_token_url)]
 SenderId = Annotated[str, AfterValidator(_sender_id)]
 Right = Literal["check", "suppress", "lift", "export", "review", "import", "erase"]
 HookEvent = Literal["opt-out", "complaint", "bounce", "operator", "lift"]
@@ -178,3 +205,4 @@ def is_loopback(host: str) -> bool:
 
 CLEAR_TEXT: Final = '"none" is for loopback hosts only; use "implicit" or "starttls"'
 FILED_IN_CIRCLES: Final = "processed_folder and machine_folder must not be among the watched folders"
+ONE_WAY_IN: Final = "give either password_file or [mailbox.oauth2]"

@@ -11,7 +11,7 @@ from datetime import datetime
 class MailboxVitals:
     """A mailbox of the config. `ours`: this node watches it (of several nodes one does).
 
-    `trouble`: `STEP: reason`, with addresses masked, while it is not connected; `last_success`: when it last answered us.
+    `trouble`: `STEP: reason (advice)`, with addresses masked, while it is not connected; `last_success`: when it last answered us.
     """
 
     name: str

@@ -44,6 +44,7 @@ LEAVES = {
     "daemon.events",
     "daemon.log",
     "daemon.metrics",
+    "daemon.posting",
     "daemon.connection",
     "daemon.crosschecks",
     "daemon.steps",
@@ -59,6 +60,7 @@ LEAVES = {
 COMPOSERS = {
     "daemon.relaying",
     "daemon.building",
+    "daemon.mailboxes",
     "daemon.nodes",
     "daemon.reloading",
     "daemon.opening",

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from daemon import building
+from daemon import mailboxes
 from daemon.config import ConfigError, Mailbox
 from daemon.doctor import reach
 from daemon.doctor.findings import Finding, Look, count
@@ -33,7 +33,7 @@ def probe(settings: Mailbox, look: Look) -> Iterator[Finding]:
     try:
         reach.connect(look, where)
         look.step(f"login at {where}")
-        session = building.log_in(look.loaded, settings)
+        session = mailboxes.log_in(look.loaded, settings)
     except Unreached as why:
         yield look.fail(f"{where}: {look.said(why)}", why.advice)
         return
@@ -87,6 +87,8 @@ def _logged_in(look: Look, settings: Mailbox, session: Session, where: Where) ->
             "tell whoever runs that server: after that no mail is read",
         )
     yield from _lacking(look, settings, lacks)
+    for odd in session.odd_folders():
+        yield look.warn(f"folders: {odd}", f"change that in [[mailbox]] {settings.name}")
     look.step("select the folders")
     there = yield from _folders(look, settings, session)
     yield from _filing(look, settings, session, lacks)
@@ -134,23 +136,11 @@ def _filing(look: Look, settings: Mailbox, session: Session, lacks: Sequence[str
     wanted = [] if settings.observe else [f for f in (settings.processed_folder, settings.machine_folder) if f]
     if not wanted or {"MOVE", "UIDPLUS"} <= set(lacks):
         return
-    names = session.names()
-    prefix, parts = session.namespace()
     for name in wanted:
-        if name in names:
+        if session.has(name):
             yield look.ok(f"files into {name}, which is there")
         elif look.house.traces:
             yield from _make(look, session, name)
-        elif prefix and not name.startswith(prefix):
-            yield look.warn(
-                f"{name!r} is not there, and names of own folders begin with {prefix!r} here",
-                f'it may not be possible to make it: name it "{prefix}{name}" in the config',
-            )
-        elif parts and parts != "/" and "/" in name:
-            yield look.warn(
-                f"{name!r} is not there, and {parts!r} parts the names of folders here, not '/'",
-                f'name it "{name.replace("/", parts)}" in the config',
-            )
         else:
             yield look.ok(f"files into {name}, which is made when it is needed (or by --probe)")
 

@@ -11,32 +11,26 @@ import contextlib
 import select
 import socket
 import ssl
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from imapclient import IMAPClient, SocketTimeout
-from imapclient.exceptions import IMAPClientAbortError, IMAPClientError, IMAPClientReadOnlyError
+from imapclient.exceptions import IMAPClientReadOnlyError
 
 from daemon.config import Mailbox
+from daemon.mailbox.failing import Failed, step
+from daemon.mailbox.folders import Names, doubtful
+from daemon.mailbox.login import log_in
+from daemon.mailbox.tokens import Tokens
 from storage.incoming import Place
+
+__all__ = ["FETCH_OCTETS", "Failed", "Fetched", "Folder", "Session", "connect"]
 
 FETCH_OCTETS: Final = 1_048_576  # at most this much of a message is read
 _CONNECT_SECONDS: Final = 10
 _READ_SECONDS: Final = 25  # a line gone dead without a FIN is noticed within 30 s of the next poll
-
-
-class Failed(Exception):
-    """The IMAP server could not do `step`: connect, tls, login, select, search, idle, fetch, move.
-
-    `refused`: it said NO or BAD; the connection is as good as before.
-    """
-
-    def __init__(self, step: str, why: object, *, refused: bool = False):
-        super().__init__(f"{step}: {why}")
-        self.step, self.why, self.refused = step, why, refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +57,8 @@ class Session:
 
     def __init__(self, settings: Mailbox, client: IMAPClient):
         self._settings, self._client = settings, client
+        with step("select"):
+            self._names = Names(client)
         self._selected: Folder | None = None
         self._writable = False
         self._wake_in, self._wake_out = socket.socketpair()
@@ -73,11 +69,27 @@ class Session:
 
     # ---- folders
 
+    def doubts(self) -> list[str]:
+        """What about this server or the folders of the config makes us less use than we could be. Raises Failed("select")."""
+        found = self.odd_folders()
+        if not self._moves and not self._uidplus and self._settings.processed_folder:
+            found.append("the server has neither MOVE nor UIDPLUS: honoured requests stay where they are")
+        if not self.idles:
+            found.append(
+                f"the server has no IDLE: it is asked every {self._settings.poll_seconds} seconds (poll_seconds)"
+            )
+        return found
+
+    def odd_folders(self) -> list[str]:
+        """Watched folders that are not what they seem, a sentence each. Raises Failed("select")."""
+        with step("select"):
+            return doubtful(self._client, self._names, self._settings)
+
     def enter(self, name: str, *, writable: bool = True) -> Folder:
         """Be in a folder: SELECT (or EXAMINE) it unless it is the one selected. Raises Failed("select")."""
         if self._selected is None or self._selected.name != name or (writable and not self._writable):
             self._selected = None
-            with _step("select"):
+            with step("select"):
                 found = self._select(name, writable)
             validity, following = _number(found[b"UIDVALIDITY"]), _number(found.get(b"UIDNEXT", 0))
             self._selected, self._writable = Folder(name, validity, following), writable
@@ -87,9 +99,9 @@ class Session:
 
     def _select(self, name: str, writable: bool) -> dict[bytes, Any]:
         try:
-            found: dict[bytes, Any] = self._client.select_folder(name, readonly=not writable)
+            found: dict[bytes, Any] = self._client.select_folder(self._names.of(name), readonly=not writable)
         except IMAPClientReadOnlyError:  # imaplib takes offence at a folder that may only be read; we read it
-            found = self._client.select_folder(name, readonly=True)
+            found = self._client.select_folder(self._names.of(name), readonly=True)
         return found
 
     def _highest(self) -> int:
@@ -97,11 +109,8 @@ class Session:
 
     def ensure(self, name: str) -> None:
         """Create a folder that is not there. Raises Failed("select")."""
-        with _step("select"):
-            if not self._client.folder_exists(name):
-                self._client.create_folder(name)
-                with contextlib.suppress(IMAPClientError):
-                    self._client.subscribe_folder(name)
+        with step("select"):
+            self._names.ensure(name)
 
     # ---- what there is
 
@@ -118,19 +127,18 @@ class Session:
 
     def names(self) -> list[str]:
         """The folders of the account. Raises Failed("select")."""
-        with _step("select"):
+        with step("select"):
             return [str(name) for _, _, name in self._client.list_folders()]
 
-    def namespace(self) -> tuple[str, str]:
-        """What names of own folders begin with, and what parts them (RFC 2342); ("", "") if the server does not say."""
-        with _step("select"):
-            own = self._client.namespace().personal if self._client.has_capability("NAMESPACE") else ()
-        return (str(own[0][0] or ""), str(own[0][1] or "")) if own else ("", "")
+    def has(self, name: str) -> bool:
+        """Is there such a folder? Raises Failed("select")."""
+        with step("select"):
+            return self._names.flags(self._names.of(name)) is not None
 
     def count(self, name: str) -> int:
         """How many messages a folder holds. Changes nothing, and selects nothing. Raises Failed("select")."""
-        with _step("select"):
-            return int(self._client.folder_status(name, ["MESSAGES"])[b"MESSAGES"])
+        with step("select"):
+            return int(self._client.folder_status(self._names.of(name), ["MESSAGES"])[b"MESSAGES"])
 
     def newest(self, field: str, most: int) -> list[tuple[datetime, bytes]]:
         """(INTERNALDATE, these fields of its header) of the newest messages of the selected folder, at most 16 KB of each.
@@ -139,7 +147,7 @@ class Session:
         """
         assert self._selected is not None
         uids = self.uids_from(max(1, self._selected.uidnext - 10 * most))[-most:]
-        with _step("fetch"):
+        with step("fetch"):
             found = self._client.fetch(uids, ["INTERNALDATE", f"BODY.PEEK[HEADER.FIELDS ({field})]<0.16384>"])
         bodies = [(_utc(of.get(b"INTERNALDATE")), _body(of)) for _, of in sorted(found.items())]
         return [(when, body) for when, body in bodies if when.timestamp()]
@@ -155,7 +163,7 @@ class Session:
         return sorted(self._search(["SINCE", day.date()]))
 
     def _search(self, criteria: list[Any]) -> list[int]:
-        with _step("search"):
+        with step("search"):
             return [int(u) for u in self._client.search(criteria)]
 
     def wait(self, seconds: float) -> None:
@@ -166,7 +174,7 @@ class Session:
         if not self.idles:
             self._sleep(seconds, self._wake_in)
         else:
-            with _step("idle"):
+            with step("idle"):
                 self._idle(seconds)
         with contextlib.suppress(BlockingIOError):
             self._wake_in.recv(64)
@@ -215,10 +223,9 @@ class Session:
 
     def fetch(self, uid: int) -> Fetched | None:
         """A message, its \\Seen flag untouched; None if it is gone. Raises Failed("fetch")."""
-        with _step("fetch"):
-            found = self._client.fetch([uid], ["INTERNALDATE", "RFC822.SIZE", f"BODY.PEEK[]<0.{FETCH_OCTETS}>"]).get(
-                uid
-            )
+        with step("fetch"):
+            wanted = ["INTERNALDATE", "RFC822.SIZE", f"BODY.PEEK[]<0.{FETCH_OCTETS}>"]
+            found = self._client.fetch([uid], wanted).get(uid)
         if not found or b"RFC822.SIZE" not in found:
             return None
         raw = _body(found)
@@ -242,12 +249,12 @@ class Session:
         MOVE (RFC 6851); else COPY, \\Deleted, UID EXPUNGE (RFC 4315); never a plain EXPUNGE, which would remove what
         people have marked. Raises Failed("move").
         """
-        with _step("move"):
+        with step("move"):
             if self._moves:
-                self._client.move([uid], folder)
+                self._client.move([uid], self._names.of(folder))
             elif self._uidplus:
                 if not self._copied(uid, folder):
-                    self._client.copy([uid], folder)
+                    self._client.copy([uid], self._names.of(folder))
                 self._client.add_flags([uid], [b"\\Deleted"], silent=True)
                 self._client.uid_expunge([uid])
             else:
@@ -277,15 +284,16 @@ class Session:
         self._wake_out.close()
 
 
-def connect(settings: Mailbox, password: str, ca_file: Path | None) -> Session:
-    """Connect, secure, log in. Raises Failed(connect|tls|login); never goes on without TLS."""
+def connect(settings: Mailbox, secret: str | Tokens, ca_file: Path | None) -> Session:
+    """Connect, secure, log in with a password or with tokens. Raises Failed(connect|tls|token|login|select); never goes
+    on without TLS."""
     context = None
     if settings.tls != "none":
-        with _step("tls"):
+        with step("tls"):
             context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
     timeout = SocketTimeout(_CONNECT_SECONDS, _READ_SECONDS)
     implicit = settings.tls == "implicit"
-    with _step("connect"):
+    with step("connect"):
         client = IMAPClient(
             settings.host, settings.port, ssl=implicit, ssl_context=context if implicit else None, timeout=timeout
         )
@@ -293,11 +301,9 @@ def connect(settings: Mailbox, password: str, ca_file: Path | None) -> Session:
         client.normalise_times = False
         _keep_alive(client.socket())
         if settings.tls == "starttls":
-            with _step("tls"):
+            with step("tls"):
                 client.starttls(context)
-        with _step("login"):
-            client.login(settings.username, password)
-            client.capabilities()  # after login: what a server offers before and after differs
+        log_in(client, settings, secret)
         return Session(settings, client)
     except BaseException:
         with contextlib.suppress(Exception):
@@ -310,20 +316,6 @@ def _keep_alive(sock: socket.socket) -> None:
     for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
         if hasattr(socket, option):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-
-
-@contextlib.contextmanager
-def _step(name: str) -> Iterator[None]:
-    """Name the step of whatever goes wrong inside. A certificate that fails is `tls`, whenever it does."""
-    try:
-        yield
-    except ssl.SSLError as why:
-        raise Failed(
-            "tls", why.reason if not isinstance(why, ssl.SSLCertVerificationError) else why.verify_message
-        ) from why
-    except (IMAPClientError, OSError, ValueError, AssertionError) as why:
-        refused = isinstance(why, IMAPClientError) and not isinstance(why, IMAPClientAbortError)
-        raise Failed(name, why if str(why) else type(why).__name__, refused=refused) from why
 
 
 def _body(found: dict[bytes, Any]) -> bytes:

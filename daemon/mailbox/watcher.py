@@ -10,12 +10,12 @@ again after a crash. Ordinary mail is never moved and never marked.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -25,8 +25,8 @@ from daemon.config import Mailbox
 from daemon.intake import Done, Envelope, Intake, Shelf
 from daemon.log import masked
 from daemon.mail.reading import Reading, addresses, label
-from daemon.mail.summary import summary
 from daemon.mailbox.session import Failed, Fetched, Folder, Session
+from daemon.mailbox.sighting import envelope, note
 from storage import incoming
 from storage.engine import Unavailable, Unusable
 from storage.incoming import Place, Seen
@@ -52,6 +52,7 @@ class Means:
     read: Callable[[bytes], Reading]
     intake: Intake
     now: Callable[[], datetime]
+    interrupt: Callable[[], None] = lambda: None  # from another thread: whatever `connect` waits for
 
 
 class Watcher:
@@ -76,6 +77,7 @@ class Watcher:
     def ask_to_stop(self) -> None:
         """End after the message under way; returns at once."""
         self._stopping.set()
+        self._means.interrupt()
         session = self._session
         if session is not None:
             session.wake()
@@ -92,12 +94,12 @@ class Watcher:
         """Connect, watch, and after any failure do so again, a little later each time."""
         delay = since = 0.0
         while not self._stopping.is_set():
-            began = time.monotonic()
+            began, advice = time.monotonic(), ""
             try:
                 self._once()
                 continue  # told to stop
             except Failed as failure:
-                step, reason = failure.step, failure.why
+                step, reason, advice = failure.step, failure.why, failure.advice
             except (Unavailable, Unusable) as why:  # not recorded: left in place
                 events.database_unavailable(why)
                 step, reason = "record", why
@@ -107,10 +109,10 @@ class Watcher:
             ended = time.monotonic()
             if not delay or (self.connected and ended - began > _FAR_BACK):
                 delay, since = 0.0, ended
-            self.connected, self.trouble = False, f"{step}: {masked(reason)}"
+            self.connected, self.trouble = False, f"{step}: {masked(reason)}" + (f" ({advice})" if advice else "")
             delay = longer(delay, ended - since)
             resting = delay * _CHANCE.uniform(0.75, 1.0)
-            events.mailbox_lost(self.settings.name, step, reason, resting)
+            events.mailbox_lost(self.settings.name, step, reason, resting, advice)
             self._stopping.wait(resting)
 
     def _once(self) -> None:
@@ -120,6 +122,8 @@ class Watcher:
             self._next.clear()
             self._targets = self._prepare(session)
             events.mailbox_connected(self.settings.name, self.settings.folders)
+            for doubt in session.doubts():
+                events.mailbox_doubtful(self.settings.name, doubt)
             self._heard()
             self._watch(session)
         finally:
@@ -142,7 +146,7 @@ class Watcher:
                 try:
                     session.ensure(name)
                 except Failed as failure:
-                    events.mailbox_lost(self.settings.name, f"create {name}", failure.why, 0)
+                    events.mailbox_lost(self.settings.name, f"create {name}", failure.why, 0, failure.advice)
                     targets[kind] = ""
         return targets
 
@@ -174,8 +178,8 @@ class Watcher:
             if not failure.refused:
                 raise
             self._next.pop(folder, None)  # what was left unread of it is looked for anew
-            why = f"{folder}: {failure.why}"
-            events.mailbox_lost(self.settings.name, failure.step, why, self.settings.poll_seconds)
+            why, seconds = f"{folder}: {failure.why}", self.settings.poll_seconds
+            events.mailbox_lost(self.settings.name, failure.step, why, seconds, failure.advice)
 
     # ---- a folder
 
@@ -214,7 +218,7 @@ class Watcher:
             begun = incoming.first_sight(db, name, folder.name, folder.uidvalidity)
         if begun is None:
             days = None if self._is_target(folder.name) else self.settings.first_days
-            with write(ledger, self._means.now(), f"mailbox {name}") as w:
+            with self._write() as w:
                 begun = incoming.begin_folder(w, name, folder.name, folder.uidvalidity, folder.uidnext, days)
         return begun
 
@@ -261,7 +265,7 @@ class Watcher:
 
     def _attempts(self, place: Place) -> int:
         """How often this message was begun, this time included: committed before it is touched."""
-        with write(self._means.intake.ledger, self._means.now(), f"mailbox {place.mailbox}") as w:
+        with self._write() as w:
             return incoming.attempt(w, place) - min(self._forgiven[place], _FORGIVEN)
 
     @contextlib.contextmanager
@@ -281,23 +285,14 @@ class Watcher:
         events.message_read(place.mailbox, place.uid, done.label, ("attempts-did-not-end",), 0)
 
     def _envelope(self, fetched: Fetched) -> Envelope:
-        outside = summary(fetched.raw)
-        excerpt = f"Subject: {outside.subject}\n\n{outside.excerpt}"
-        return Envelope(
-            place=fetched.place,
-            digest=hashlib.blake2b(b"%d:" % fetched.size + fetched.raw, digest_size=16).digest(),
-            size=fetched.size,
-            message_id=outside.message_id,
-            internaldate=fetched.internaldate,
-            sender=outside.sender,
-            excerpt=excerpt,
-            targets=self._targets,
-            trusted_only=self.settings.trusted_only,
-        )
+        return envelope(fetched, self._targets, self.settings.trusted_only)
+
+    def _write(self) -> AbstractContextManager[Write]:
+        return write(self._means.intake.ledger, self._means.now(), f"mailbox {self.settings.name}")
 
     def _settle_unseen(self, place: Place) -> None:
         """It went between the search and the fetch."""
-        with write(self._means.intake.ledger, self._means.now(), f"mailbox {place.mailbox}") as w:
+        with self._write() as w:
             incoming.record(w, place, digest=b"", size=0, message_id="", internaldate=None, label="", state="settled")
 
     # ---- messages met before
@@ -319,10 +314,10 @@ class Watcher:
             done = self._means.intake.found_back(envelope, self._means.now())
             events.message_read(self.settings.name, envelope.place.uid, done.label, ("moved-back-by-a-person",), 0)
             return True
-        with write(self._means.intake.ledger, self._means.now(), f"mailbox {self.settings.name}") as w:
+        with self._write() as w:
             known = incoming.seen(w.db, known.id)  # a decision may have come in just now
             state: incoming.State = "owed" if known.state == "owed" else "done"
-            incoming.take_over(w, known.id, _note(w, envelope, known, state))
+            incoming.take_over(w, known.id, note(w, envelope, known, state))
         return True
 
     def _is_still_there(self, session: Session, known: Seen) -> bool:
@@ -367,7 +362,7 @@ class Watcher:
         return True
 
     def _settle(self, number: int, state: incoming.State) -> None:
-        with write(self._means.intake.ledger, self._means.now(), f"mailbox {self.settings.name}") as w:
+        with self._write() as w:
             incoming.settle(w, number, state)
 
     def _pay_debts(self, session: Session) -> None:
@@ -420,8 +415,8 @@ class Watcher:
         envelope = self._envelope(fetched)
         known = self._known(envelope)
         if known is not None and known.state in ("filed", "owed"):
-            with write(self._means.intake.ledger, self._means.now(), f"mailbox {self.settings.name}") as w:
-                _note(w, envelope, known, "settled")
+            with self._write() as w:
+                note(w, envelope, known, "settled")
         else:
             done = self._means.intake.filed_by_hand(self._means.read(fetched.raw), envelope, self._means.now())
             events.message_read(place.mailbox, place.uid, done.label, ("filed-by-a-person",), 0)
@@ -431,20 +426,3 @@ def longer(delay: float, lasted: float) -> float:
     """The seconds to wait before the next try: `delay` before this one (0: the first), `lasted` since all was well."""
     first, last = _RETRY_SECONDS
     return min(max(first, 2 * delay), _SOON if lasted < _SHORT_OUTAGE else last)
-
-
-def _note(w: Write, envelope: Envelope, known: Seen, state: incoming.State) -> int:
-    """Record another sighting of a message that we know."""
-    return incoming.record(
-        w,
-        envelope.place,
-        digest=envelope.digest,
-        size=envelope.size,
-        message_id=envelope.message_id,
-        internaldate=envelope.internaldate,
-        label=known.label,
-        state=state,
-        target=known.target,
-        evidence=known.evidence,
-        sender=envelope.sender,
-    )

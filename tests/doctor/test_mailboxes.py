@@ -204,19 +204,10 @@ def test_without_idle_it_is_asked_now_and_then(at: Patient) -> None:
     assert not [x for x in quick if "late" in x]
 
 
-@pytest.mark.parametrize(
-    ("namespace", "name", "said", "advice"),
-    [
-        ('NAMESPACE (("INBOX." ".")) NIL NIL', "Opt-outs", "begin with 'INBOX.' here", 'name it "INBOX.Opt-outs"'),
-        ('NAMESPACE (("" ".")) NIL NIL', "Done/Opt-outs", "'.' parts the names", 'name it "Done.Opt-outs"'),
-    ],
-)
-def test_a_folder_whose_name_does_not_fit_here(at: Patient, namespace: str, name: str, said: str, advice: str) -> None:
-    with raw(imap("MOVE IDLE NAMESPACE", {"NAMESPACE": [namespace]})) as url:
-        lines = at.told("imap", box(port_of(url), f'processed_folder = "{name}"'))
-    (warning,) = [x for x in lines if "is not there" in x]
-    assert said in warning
-    assert advice in warning
+@pytest.mark.dovecot
+def test_a_watched_folder_that_mail_is_filed_to(at: Patient, imap_server: Dovecot) -> None:
+    lines = at.told("imap", box(imap_server.imap_port, 'folders = ["INBOX"]\nmachine_folder = "inbox"'))
+    assert [x for x in lines if "folders: INBOX is watched, and it is where mail is filed to" in x]
 
 
 def test_a_folder_that_cannot_be_made(at: Patient) -> None:

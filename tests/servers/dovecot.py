@@ -35,7 +35,7 @@ disable_plaintext_auth = no
 
 # Wrong passwords are answered at once: tests try them on purpose.
 auth_failure_delay = 0
-auth_mechanisms = plain login
+auth_mechanisms = {mechanisms}
 # The user is what stands before the @, so LMTP for support@anything arrives.
 auth_username_format = %Ln
 passdb {{
@@ -85,14 +85,34 @@ service anvil {{
 service stats {{
   {no_chroot}
 }}
+{more}
+"""
+# Access tokens are checked by asking the server that gives them (RFC 7662).
+_OAUTH2: Final = """\
+passdb {{
+  driver = oauth2
+  mechanisms = xoauth2 oauthbearer
+  args = {dir}/oauth2.conf
+}}
+"""
+_OAUTH2_CONF: Final = """\
+introspection_mode = post
+introspection_url = {url}
+username_attribute = username
+active_attribute = active
+active_value = true
 """
 
 
 class Dovecot(Server):
-    """IMAP, IMAPS and LMTP over Maildirs; MOVE, UIDPLUS and IDLE are on, as Dovecot has them by default."""
+    """IMAP, IMAPS and LMTP over Maildirs; MOVE, UIDPLUS and IDLE are on, as Dovecot has them by default.
 
-    def __init__(self, directory: Path):
+    `more`: further lines of its configuration; `introspection`: the URL that knows access tokens, if it takes them.
+    """
+
+    def __init__(self, directory: Path, more: str = "", introspection: str = ""):
         super().__init__(directory)
+        self._more, self._introspection = more, introspection
         self.users = {user: f"secret-{user}" for user in ("support", "alice", "bob")}
         self.imap_port, self.imaps_port, self.lmtp_port = free_port(), free_port(), free_port()
         self.ca_file = directory / "cert.pem"  # signed by itself
@@ -154,6 +174,7 @@ class Dovecot(Server):
         users = "".join(f"{user}:{password}::::::\n" for user, password in self.users.items())
         (self.directory / "users").write_text(users)
         (self.directory / "dovecot.conf").write_text(self._conf())
+        (self.directory / "oauth2.conf").write_text(_OAUTH2_CONF.format(url=self._introspection))
         certify(self.directory / "key.pem", self.ca_file)
 
     def _conf(self) -> str:
@@ -170,14 +191,16 @@ class Dovecot(Server):
             imap=self.imap_port,
             imaps=self.imaps_port,
             lmtp=self.lmtp_port,
+            mechanisms="plain login xoauth2 oauthbearer" if self._introspection else "plain login",
+            more=self._more + (_OAUTH2.format(dir=self.directory) if self._introspection else ""),
         )
 
 
 @contextlib.contextmanager
-def dovecot() -> Iterator[Dovecot]:
+def dovecot(more: str = "", introspection: str = "") -> Iterator[Dovecot]:
     """A running Dovecot (Debian: dovecot-imapd dovecot-lmtpd), as root or as a plain user."""
     with directory_of_its_own() as directory:
-        server = Dovecot(directory)
+        server = Dovecot(directory, more, introspection)
         server.start()
         try:
             yield server
