@@ -205,8 +205,8 @@ def test_without_idle_it_is_asked_now_and_then(at: Patient) -> None:
 
 
 @pytest.mark.dovecot
-def test_a_watched_folder_that_mail_is_filed_to(at: Patient, imap_server: Dovecot) -> None:
-    lines = at.told("imap", box(imap_server.imap_port, 'folders = ["INBOX"]\nmachine_folder = "inbox"'))
+def test_a_watched_folder_that_mail_is_filed_to(at: Patient, dovecot: Dovecot) -> None:
+    lines = at.told("imap", box(dovecot.imap_port, 'folders = ["INBOX"]\nmachine_folder = "inbox"'))
     assert [x for x in lines if "folders: INBOX is watched, and it is where mail is filed to" in x]
 
 
