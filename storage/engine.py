@@ -26,7 +26,7 @@ from storage.audit import Chain
 from storage.disk import sync_directory
 from storage.journal import Journal
 
-REVISION: Final = "0005"  # the migration this code needs (tests hold it to the newest in migrations/)
+REVISION: Final = "0006"  # the migration this code needs (tests hold it to the newest in migrations/)
 WRITE_SECONDS: Final = 5  # how long a writer waits for another process' writer
 
 

@@ -48,6 +48,7 @@ LEAVES = {
     "daemon.crosschecks",
     "daemon.steps",
     "daemon.delivery",
+    "daemon.disks",
     "daemon.dialling",
     "daemon.upstream",
     "daemon.systemd",

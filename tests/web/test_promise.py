@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from daemon.texts import lasted
 from daemon.vitals import MailboxVitals, Vitals
-from daemon.web.console.promise import judged, lasted
+from daemon.web.console.promise import judged
 from storage.sights import HookSight, Record, Sight
 
 NOW = datetime(2026, 11, 27, 12, 30, tzinfo=UTC)
