@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Coroutine, Sequence
 from typing import Final, Protocol
 
@@ -10,6 +11,8 @@ from daemon.connection import Connection, Lost, Reply
 from daemon.steps import in_task
 
 DOT_SECONDS: Final = 570  # RFC 5321 4.5.3.2.6 asks for 600; the client waits as long, so we answer a little before
+
+_PLAIN: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+\Z")  # what needs no quoting in a header
 
 
 class Source(Protocol):
@@ -185,6 +188,11 @@ async def deliver(pool: Source, recipient: str, octets: bytes) -> str:
         return str(reply)
     finally:
         delivery.drop()
+
+
+def to_field(recipient: str) -> str:
+    """What a mail of our own to this address has in To: an address that would have to be quoted is not told."""
+    return recipient if _PLAIN.match(recipient) else "undisclosed-recipients:;"
 
 
 async def to_the_end(doing: Coroutine[None, None, None], seconds: float = 10.0) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from typing import Final
 
 from daemon import events
 from daemon.config import House
-from daemon.delivery import deliver, to_the_end
+from daemon.delivery import deliver, to_field, to_the_end
 from daemon.mail import tokens
 from daemon.upstream import Lost, Pool
 from storage import outbox, suppressions
@@ -36,7 +35,6 @@ from storage.write import write
 
 POLL_SECONDS: Final = 5.0
 _RETRY: Final = (timedelta(minutes=1), timedelta(hours=1))  # doubling from the first to the last
-_PLAIN: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+\Z")  # what needs no quoting in a header
 # Who is not written to, whatever is owed: nobody is there, or they said that our mail is spam.
 _UNWANTED: Final = (Reason.COMPLAINT, Reason.HARD_BOUNCE)
 
@@ -154,7 +152,7 @@ def compose(
         paragraphs = [text[kind].format(lists=", ".join(named), name=name), text["again"]]
     message = EmailMessage(policy=SMTP.clone(utf8=not notice.address.isascii()))
     message["From"] = Mailbox(name, addr_spec=sender)
-    message["To"] = notice.address if _PLAIN.match(notice.address) else "undisclosed-recipients:;"
+    message["To"] = to_field(notice.address)
     message["Subject"] = text[notice.kind].format(name=name)
     message["Date"] = format_datetime(now)
     message["Message-ID"] = f"<optoutd.{seconds(notice.at)}.{notice.id}@{sender.rpartition('@')[2]}>"

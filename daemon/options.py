@@ -87,7 +87,7 @@ class House(Section):
 
     def never_suppresses(self, address: str) -> bool:
         """Is this ours, the operators', or one that our own mailings come from?"""
-        others = (self.operators_mail, *(x.sender for x in self.lists))
+        others = filter(None, (self.operators_mail, *(x.sender for x in self.lists)))
         return self.is_ours(address) or any(address.lower() == other.lower() for other in others)
 
 

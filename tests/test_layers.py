@@ -48,7 +48,6 @@ LEAVES = {
     "daemon.crosschecks",
     "daemon.steps",
     "daemon.delivery",
-    "daemon.disks",
     "daemon.dialling",
     "daemon.upstream",
     "daemon.systemd",

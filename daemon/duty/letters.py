@@ -16,6 +16,7 @@ from email.policy import SMTP
 from email.utils import format_datetime
 from typing import Final
 
+from daemon.delivery import to_field
 from daemon.texts import lasted
 from storage.alarms import Noted
 from storage.terms import seconds
@@ -106,7 +107,7 @@ def compose(envelope: Envelope, about: str, text: str, now: datetime, name: str)
     message = EmailMessage(policy=SMTP.clone(utf8=not envelope.to.isascii()))
     house = "".join(c for c in envelope.house if c.isprintable())
     message["From"] = Mailbox(f"optoutd at {house}", addr_spec=envelope.sender)
-    message["To"] = Mailbox(addr_spec=envelope.to)
+    message["To"] = to_field(envelope.to)
     message["Subject"] = "".join(c if c.isprintable() else " " for c in about)
     message["Date"] = format_datetime(now)
     message["Message-ID"] = f"<optoutd.{name}.{seconds(now)}@{envelope.sender.rpartition('@')[2]}>"

@@ -6,19 +6,22 @@ the alarms live in memory, and are written down when it is back.
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-from daemon import disks, events
+from daemon import events
 from daemon.duty import requests
 from daemon.duty.alarm import Alarm, Glance, Key, Limits, Look
 from daemon.duty.detectors import OF_THE_LEDGER, OF_THE_PARTS, name_of
 from daemon.vitals import AlarmVitals, DutyVitals, Vitals
-from storage import alarms, waiting
+from storage import alarms, disk, waiting
 from storage.alarms import Noted
 from storage.engine import Ledger, Unavailable, Unusable
 from storage.write import write
@@ -60,7 +63,7 @@ class Rounds:
         self.reachable = why is None
         standing = {alarm.key: alarm.since for alarm in self.known if alarm.ended is None}
         beside = f" of {self.host}" if self.host else ""
-        glance = Glance(vitals, now, self.limits, standing, disks.free(self.ledger), self.jump, beside)
+        glance = Glance(vitals, now, self.limits, standing, self._free(), self.jump, beside)
         finding = _Finding(now)
         for part in OF_THE_PARTS:
             finding.run(name_of(part), partial(part, glance))
@@ -72,6 +75,14 @@ class Rounds:
             finding.run("rounds.duty", partial(self._with_ledger, self._see_duty, vitals, now, standing))
         self._note(finding, now, everything=everything)
         self._tell_vitals()
+
+    def _free(self) -> dict[str, int]:
+        """Where we write -> octets left."""
+        found = self.ledger.free()
+        with suppress(OSError):  # stderr is closed
+            if stat.S_ISREG(os.fstat(2).st_mode) and (left := disk.free(2)) is not None:  # a journal keeps itself small
+                found["log"] = left
+        return found
 
     def _compare_clocks(self, now: datetime) -> None:
         """How much further did the wall clock go than time did?"""
@@ -130,7 +141,10 @@ class Rounds:
                 changed.append(Noted(*key, self.node, detector, since, now, alarm.text, alarm.advice))
                 events.alarm_raised(*key, since.isoformat(), alarm.text, alarm.advice)
         for key, old in standing.items():
-            ours = old.node == self.node and old.detector in finding.ran
+            looked = old.detector in finding.ran or (
+                everything and self.reachable and old.detector not in finding.tried
+            )
+            ours = old.node == self.node and looked
             gone = everything and old.node != self.node and abs(now - old.seen) > _GONE
             if key not in finding.found and (ours or gone):
                 changed.append(replace(old, ended=now, closed=now if self.quiet else None))
@@ -174,14 +188,16 @@ class Rounds:
 
 @dataclass
 class _Finding:
-    """What a round finds: by key, with the detector; and which detectors have ended well."""
+    """What a round finds: by key, with the detector; which detectors were asked, and which of them have ended well."""
 
     now: datetime
     found: dict[Key, tuple[str, Alarm]] = field(default_factory=dict)
+    tried: set[str] = field(default_factory=set)
     ran: set[str] = field(default_factory=set)
 
     def run(self, name: str, look: Callable[[], Iterable[Alarm]]) -> None:
         """One detector: whatever it trips over, the others look all the same."""
+        self.tried.add(name)
         try:
             alarms_of_it = list(look())
         except (Unavailable, Unusable) as why:

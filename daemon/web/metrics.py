@@ -24,7 +24,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import daemon
-from daemon import disks, metrics
+from daemon import metrics
 from daemon.duty.alarm import KINDS
 from daemon.vitals import DutyVitals, Vitals
 from daemon.web.context import context_of, inside_of, workers_of
@@ -98,7 +98,7 @@ class Figures:
 def _look(ledger: Ledger) -> tuple[census.Numbers, Mapping[str, int]]:
     with ledger.connect() as db:
         numbers = census.numbers(db)
-    return numbers, disks.free(ledger)
+    return numbers, ledger.free()
 
 
 def _suppressions(ledger: Ledger) -> dict[Reason, int]:
