@@ -14,8 +14,7 @@ from daemon.config import Config, ConfigError, House, Loaded, Mailbox, Problem
 from daemon.duty.alarm import Limits
 from daemon.duty.letters import Envelope
 from daemon.duty.rounds import Rounds
-from daemon.duty.watching import House as Surroundings
-from daemon.duty.watching import Watch
+from daemon.duty.watching import Surroundings, Watch
 from daemon.gate import Gate
 from daemon.intake import Intake
 from daemon.mail.links import undo_link
@@ -85,11 +84,11 @@ def envelope(config: Config) -> Envelope | None:
     return Envelope(house.name, sender, house.operators_mail)
 
 
-def watch(loaded: Loaded, ledger: Ledger, duties: Duties, house: Surroundings) -> Watch:
+def watch(loaded: Loaded, ledger: Ledger, duties: Duties, around: Surroundings) -> Watch:
     """The clock of duty, not running."""
     alone = duties.alone
     rounds = Rounds(ledger, now, "" if alone else duties.holder, "" if alone else socket.gethostname())
-    made = Watch(rounds, house)
+    made = Watch(rounds, around)
     take_over(made, loaded)
     if loaded.config.house.operators_mail and loaded.config.upstream is None:
         events.operators_not_mailed("there is no [upstream] to mail house.operators_mail through")

@@ -21,7 +21,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from daemon import building, events, jobs, metrics, postfix, relaying, reloading, systemd
 from daemon.config import ConfigError, Loaded, Mailbox, host_port, is_loopback, load
-from daemon.duty.watching import House, Watch
+from daemon.duty.watching import Surroundings, Watch
 from daemon.gate import Gate
 from daemon.mailbox.watcher import Watcher
 from daemon.nodes import HOOKS, JOBS, NOTICES, Duties, mailbox
@@ -82,8 +82,8 @@ class Service:
         self.witness = Witness(self.ledger, partial(lookup_of, self.ledger))
         self.witness.start()
         stack.callback(self.witness.stop)
-        house = House(self._vitals_in_full, lambda: self.duties.ours(JOBS), self._pool, self._restart_clockwork)
-        self.watch = building.watch(self.loaded, self.ledger, self.duties, house)
+        around = Surroundings(self._vitals_in_full, lambda: self.duties.ours(JOBS), self._pool, self._restart_clockwork)
+        self.watch = building.watch(self.loaded, self.ledger, self.duties, around)
         await self._open_relay(stack)
         await self._open_policy(stack)
         await self._open_web(stack, "web", "listen")
@@ -238,6 +238,7 @@ class Service:
             metrics.promise_broken.of().value,
             metrics.suppressions_unexplained.on,
             self.ledger.journal is not None and self.ledger.journal.behind,
+            hooks=tuple(hook.name for hook in self.hooks),
             duty=self.watch.duty,
         )
 

@@ -54,7 +54,8 @@ class Vitals:
     why not; None: there is none. `duties`: what of `jobs`, `notices` and `hooks` this node does. `record_broken`: the last check
     of the record found it so; `promise_broken`: how many were mailed who had opted out, as far as the witness has seen.
     `unexplained`: the last check of the suppressions found some without evidence. `journal_behind`: the journal misses what no
-    backup has yet. `certificates`: file -> whole days that our certificate in it lasts. `duty`: None until there was a look."""
+    backup has yet. `certificates`: file -> whole days that our certificate in it lasts. `hooks`: those of the config.
+    `duty`: None until there was a look."""
 
     started: datetime
     bound: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -66,4 +67,5 @@ class Vitals:
     unexplained: bool = False
     journal_behind: bool = False
     certificates: Mapping[str, int] = field(default_factory=dict)
+    hooks: tuple[str, ...] = ()
     duty: DutyVitals | None = None

@@ -109,6 +109,11 @@ def test_the_head_is_noted_and_a_changed_record_told(
     assert [line["event"] for line in told(said)] == ["audit_broken"]
 
 
+def unexplained() -> bool:
+    """What /metrics says."""
+    return metrics.suppressions_unexplained.on
+
+
 def test_suppressions_without_evidence_are_told_and_a_check_that_finds_none_is_noted(
     ledger: Books, due: Jobs, said: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,7 +123,7 @@ def test_suppressions_without_evidence_are_told_and_a_check_that_finds_none_is_n
         ledger.suppress(f"p{n}@example.com")
     due.check_evidence()
     assert ran(ledger) == {"check_evidence": int(NOW.timestamp())}
-    assert not metrics.suppressions_unexplained.on
+    assert not unexplained()
     with closing(sqlite3.connect(ledger.ledger.path)) as db:
         db.execute("DELETE FROM evidence WHERE id IN (2, 5)")
         db.execute("DELETE FROM job_run")
@@ -126,12 +131,12 @@ def test_suppressions_without_evidence_are_told_and_a_check_that_finds_none_is_n
     due.check_evidence()
     assert [(x["event"], x.get("number")) for x in told(said)] == [("job_done", None), ("suppressions_unexplained", 2)]
     assert not ran(ledger)
-    assert metrics.suppressions_unexplained.on
+    assert unexplained()
     with closing(sqlite3.connect(ledger.ledger.path)) as db:
         db.execute("DELETE FROM suppression WHERE evidence IN (2, 5)")
         db.commit()
     due.check_evidence()
-    assert not metrics.suppressions_unexplained.on
+    assert not unexplained()
 
 
 def test_soft_bounces_run_out_and_nothing_else_does(ledger: Books, due: Jobs) -> None:

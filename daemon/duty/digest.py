@@ -32,7 +32,7 @@ def if_due(ledger: Ledger, now: datetime, weekday: int) -> Week | None:
     """
     with ledger.connect() as db:
         last = weeks.last_sent(db)
-    if last is None:
+    if last is None or last > now:  # the clock was a year ahead once
         sent(ledger, now)
         return None
     if not last < moment_before(now, weekday):

@@ -59,13 +59,15 @@ def _last(look: Look, job: str) -> datetime:
 
 def jobs(look: Look) -> Iterator[Alarm]:
     """A job has not ended well for too long."""
+    ended = census.numbers(look.db).jobs
     for name, limit in LATE_AFTER.items():
-        if name in census.numbers(look.db).jobs and _is_late(look, "job-late", name, _last(look, name), limit):
-            text = f"The job {name} has not ended well for {lasted(look.now - _last(look, name))}"
+        last = datetime.fromtimestamp(ended.get(name, 0), UTC)
+        if name in ended and _is_late(look, "job-late", name, last, limit):
+            text = f"The job {name} has not ended well for {lasted(look.now - last)}"
             advice = "job_failed in the log says why; it is tried again at its time."
             if name == "verify_audit":
                 advice += " Until then run `optoutd audit verify` by hand."
-            yield Alarm("job-late", name, _last(look, name), text, advice)
+            yield Alarm("job-late", name, last, text, advice)
 
 
 def backups(look: Look) -> Iterator[Alarm]:
@@ -98,7 +100,7 @@ def deferring(look: Look) -> Iterator[Alarm]:
 def webhooks(look: Look) -> Iterator[Alarm]:
     """Programs that do not hear of changes."""
     for name, place in hooks.places(look.db).items():
-        if place.failures:
+        if place.failures and name in look.vitals.hooks:  # one that is gone from the config is not tried any more
             yield Alarm(
                 "webhook-failing",
                 name,

@@ -30,7 +30,7 @@ _PROBE_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True)
-class House:
+class Surroundings:
     """What the watch needs of the daemon around it.
 
     `vitals`: how the parts are; `jobs`: are they ours to do?; `pool`: what mail goes through; `jumped`: the wall clock did.
@@ -45,9 +45,9 @@ class House:
 class Watch:
     """Looks, tells, and looks again. `envelope`: None: nobody is mailed; `weekday` of the digest: Monday is 0, None: none."""
 
-    def __init__(self, rounds: Rounds, house: House, *, every: float | None = None):
+    def __init__(self, rounds: Rounds, around: Surroundings, *, every: float | None = None):
         self.rounds = rounds
-        self._house, self._every = house, every
+        self._around, self._every = around, every
         self._envelope: Envelope | None = None
         self._weekday: int | None = None
         self._jobs = True  # as of when the database could last be asked
@@ -77,19 +77,19 @@ class Watch:
     async def round(self) -> None:
         """Look once, and tell what is to be told."""
         await self._probe()
-        await asyncio.to_thread(self.rounds.look, self._house.vitals(), everything=self._house.jobs())
+        await asyncio.to_thread(self.rounds.look, self._around.vitals(), everything=self._around.jobs())
         self._looked = True
         if self.rounds.reachable:
-            self._jobs = self._house.jobs()
+            self._jobs = self._around.jobs()
         if abs(self.rounds.jump) > JUMP:
-            self._house.jumped()
+            self._around.jumped()
         if self._jobs and self._envelope is not None:
             await self._tell(self._envelope)
             await self._tell_week(self._envelope)
 
     async def _probe(self) -> None:
         """An upstream that failed is asked whether it still does: when no mail is sent nobody else would find out."""
-        pool = self._house.pool()
+        pool = self._around.pool()
         if pool is not None and pool.trouble:
             with suppress(Lost, TimeoutError):
                 async with asyncio.timeout(_PROBE_SECONDS):
@@ -123,7 +123,7 @@ class Watch:
 
     async def _send(self, envelope: Envelope, about: str, text: str, name: str) -> bool:
         """Was it taken? If not, it is tried again in a while."""
-        pool = self._house.pool()
+        pool = self._around.pool()
         if pool is None or time.monotonic() < self._not_before:
             return False
         octets = letters.compose(envelope, about, text, self.rounds.now(), name)

@@ -8,12 +8,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from daemon import jobs
 from daemon.config import Bounce
 from daemon.duty import keeping, requests
-from daemon.duty.alarm import Key, Limits
+from daemon.duty.alarm import Key, Limits, Look
 from daemon.intake import Intake
+from daemon.vitals import MailboxVitals
 from storage import deferral, hooks, incoming, outbox
 from storage.address import parse
 from storage.incoming import Place
@@ -88,8 +90,8 @@ def test_a_mailbox_that_is_down_bounds_what_we_know(ledger: Books) -> None:
     assert [a.kind for a in found(requests.overdue, ledger, vitals(support(49 * HOUR)))] == ["request-overdue"]
 
 
-def _look(ledger: Books, db: object, mailbox: object) -> requests.Look:
-    return requests.Look(ledger.ledger, db, vitals(mailbox), NOW)  # type: ignore[arg-type]
+def _look(ledger: Books, db: Connection, mailbox: MailboxVitals) -> Look:
+    return Look(ledger.ledger, db, vitals(mailbox), NOW)
 
 
 def test_the_oldest_of_all_counts(ledger: Books) -> None:
@@ -231,7 +233,9 @@ def test_a_program_that_is_not_told_is_told_of(ledger: Books) -> None:
         hooks.begin(w, "crm")
     assert found(keeping.webhooks, ledger) == []
     behind_our_back(ledger, "UPDATE hook SET failures = 1, trouble = 'refused'")
-    (failing,) = found(keeping.webhooks, ledger)
+    assert found(keeping.webhooks, ledger) == []  # it is gone from the config
+    configured = vitals(hooks=("crm",))
+    (failing,) = found(keeping.webhooks, ledger, configured)
     assert (failing.kind, failing.about, failing.ripe) == ("webhook-failing", "crm", 6 * HOUR)
     behind_our_back(ledger, "INSERT INTO undelivered (hook, seq, at, trouble) VALUES ('crm', 1, 1, 'x')")
-    assert [a.kind for a in found(keeping.webhooks, ledger)] == ["webhook-failing", "webhook-gave-up"]
+    assert [a.kind for a in found(keeping.webhooks, ledger, configured)] == ["webhook-failing", "webhook-gave-up"]

@@ -8,7 +8,7 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.config import House
@@ -110,6 +110,7 @@ def test_whatever_the_operators_address_is(to: str, told: bool) -> None:
     assert (f"To: {to}\r\n" in raw, "To: undisclosed-recipients:;\r\n" in raw) == (told, not told)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.text(max_size=200), st.text(min_size=1, max_size=40))
 def test_no_text_breaks_the_header(about: str, house: str) -> None:
     raw = letters.compose(replace(ENVELOPE, house=house), about, "y\n", NOW, "alarm")

@@ -143,7 +143,6 @@ def test_a_detector_that_fails_stops_no_other_and_ends_no_alarm(
 
     def failing(look: Look) -> Iterator[Alarm]:
         raise KeyError("ann@example.com")
-        yield
 
     def broken_sql(look: Look) -> Iterator[Alarm]:
         look.db.exec_driver_sql("SELECT nothing FROM nowhere")

@@ -16,7 +16,7 @@ from daemon.duty import watching
 from daemon.duty.alarm import Limits
 from daemon.duty.letters import Envelope
 from daemon.duty.rounds import Rounds
-from daemon.duty.watching import House, Watch
+from daemon.duty.watching import Surroundings, Watch
 from daemon.upstream import Endpoint, Pool
 from daemon.vitals import Vitals
 from tests.duty.support import DAY, HOUR, MINUTE, Clock, rows, support, vitals
@@ -41,7 +41,7 @@ class Stage:
 
     def watch(self, envelope: Envelope | None = ENVELOPE, weekday: int | None = None) -> Watch:
         rounds = Rounds(self.ledger.ledger, self.clock.now, monotonic=self.clock.monotonic)
-        made = Watch(rounds, House(self.vitals, lambda: self.jobs, lambda: self.pool, self.jumped), every=0.02)
+        made = Watch(rounds, Surroundings(self.vitals, lambda: self.jobs, lambda: self.pool, self.jumped), every=0.02)
         made.take_over(Limits(), envelope, weekday)
         return made
 
@@ -85,7 +85,8 @@ def bodies(server: Sink) -> list[str]:
 
 async def test_an_alarm_is_mailed_at_once_and_its_end_too(stage: Stage, server: Sink, logged: Logged) -> None:
     watch = stage.watch()
-    assert watch.duty is None
+    before = watch.duty
+    assert before is None
     await stage.minutes(watch)
     assert server.messages == []
     stage.silent = True
@@ -235,7 +236,7 @@ async def test_it_goes_on_for_ever_whatever_happens(stage: Stage, logged: Logged
             raise KeyError("a bug")
         return whole()
 
-    watch._house = replace(watch._house, vitals=failing)
+    watch._around = replace(watch._around, vitals=failing)
     task = asyncio.create_task(watch.run())
     async with asyncio.timeout(20):
         while watch.duty is None:
@@ -295,3 +296,17 @@ async def test_no_digest_if_none_is_wanted(stage: Stage, server: Sink) -> None:
     stage.clock.goes(30 * DAY)
     await stage.minutes(watch, 2)
     assert server.messages == []
+
+
+async def test_a_clock_that_was_a_year_ahead_stops_no_digest(stage: Stage, server: Sink) -> None:
+    watch = stage.watch(weekday=0)
+    await stage.minutes(watch)
+    stage.clock.at += 400 * DAY
+    await stage.minutes(watch)
+    stage.clock.at -= 400 * DAY
+    stage.clock.goes(20 * MINUTE)
+    await stage.minutes(watch)
+    server.reset()
+    stage.clock.goes(7 * DAY)
+    await stage.minutes(watch)
+    assert "[optoutd] 2026-05-04 to 2026-05-11: The promise was kept" in subjects(server)
