@@ -207,12 +207,14 @@ class _Finding:
             self._note_failure(name, type(error).__name__)
         else:
             self.ran.add(name)
-            self.found |= {(alarm.kind, alarm.about): (name, alarm) for alarm in alarms_of_it}
+            for alarm in alarms_of_it:  # what a server said may have an address in it
+                self.found[alarm.kind, alarm.about] = name, replace(alarm, text=events.masked(alarm.text))
 
     def _note_failure(self, name: str, why: str) -> None:
         text = f"optoutd could not look after one of its duties: {name} ({why})"
         advice = "That alarm is blind until then. Look for `failed` in the log, and report it."
-        self.found["detector-failed", name] = _ROUND, Alarm("detector-failed", name, self.now, text, advice, _BUG)
+        alarm = Alarm("detector-failed", name, self.now, events.masked(text), advice, _BUG)
+        self.found["detector-failed", name] = _ROUND, alarm
 
 
 def _away(now: datetime, beside: str, why: Exception) -> Iterator[Alarm]:

@@ -228,6 +228,12 @@ def test_a_clock_that_jumps_is_told_and_the_rounds_go_on(
     assert looked(rounds, vitals(support(last_success=clock.at), started=now)) == []
 
 
+def test_what_a_server_said_of_a_person_is_kept_nowhere(ledger: Books, rounds: Rounds, logged: Logged) -> None:
+    looked(rounds, vitals(support(HOUR, connected=False, trouble="login: ann@customer.example is locked")))
+    assert "is locked" in rows(ledger)[0].text
+    assert "customer.example" not in f"{rows(ledger)}{rounds.known}{rounds.duty}{logged()}"
+
+
 def test_the_limit_of_the_disk_is_that_of_the_config(ledger: Books, rounds: Rounds) -> None:
     rounds.limits = replace(rounds.limits, disk_free=1 << 60)
     assert ("disk-low", "database") in looked(rounds)
