@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
 from functools import partial
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
-from daemon import notices, webhooks
+from daemon import events, notices, webhooks
 from daemon.config import Config, ConfigError, House, Loaded, Mailbox, Problem
+from daemon.duty.alarm import Limits
+from daemon.duty.letters import Envelope
+from daemon.duty.rounds import Rounds
+from daemon.duty.watching import Surroundings, Watch
 from daemon.gate import Gate
 from daemon.intake import Intake
 from daemon.mail.links import undo_link
@@ -16,7 +22,10 @@ from daemon.mail.reading import Reading
 from daemon.mail.triage import read
 from daemon.mailbox.watcher import Means, Watcher
 from daemon.mailboxes import log_in, tokens_of
+from daemon.nodes import Duties
 from daemon.opening import lookup_of, now
+from daemon.options import Duty
+from daemon.relay import tls
 from daemon.upstream import Pool
 from daemon.values import Right
 from daemon.vitals import Vitals
@@ -25,7 +34,7 @@ from daemon.web.context import Context as WebContext
 from daemon.web.context import Holder, Inside
 from storage.engine import Ledger
 
-_log_in = log_in  # the name by which `doctor` knows it
+DAYS: Final = get_args(Duty.model_fields["digest"].annotation)[:7]
 
 
 def watcher(loaded: Loaded, settings: Mailbox, ledger: Ledger, numbers: dict[str, int]) -> Watcher:
@@ -60,6 +69,54 @@ def post(config: Config, ledger: Ledger, pool: Pool) -> notices.Post:
     sender = notices.sender_of(config.notices.sender, config.house)
     link = partial(undo_link, config.web.public_url, next(iter(config.house.addresses), sender))
     return notices.Post(ledger, config.house, sender, pool, link, now)
+
+
+def limits(config: Config) -> Limits:
+    """From when on something is an alarm."""
+    duty = config.duty
+    return Limits(
+        timedelta(hours=duty.due_hours),
+        timedelta(minutes=duty.silent_minutes),
+        timedelta(hours=duty.review_hours),
+        duty.disk_free_mb * 1024 * 1024,
+    )
+
+
+def envelope(config: Config) -> Envelope | None:
+    """Who writes to the operators; None: nobody does."""
+    house = config.house
+    if not house.operators_mail or config.upstream is None:
+        return None
+    sender = notices.sender_of(config.notices.sender, house) or house.operators_mail
+    return Envelope(house.name, sender, house.operators_mail)
+
+
+def watch(loaded: Loaded, ledger: Ledger, duties: Duties, around: Surroundings) -> Watch:
+    """The clock of duty, not running."""
+    alone = duties.alone
+    rounds = Rounds(ledger, now, "" if alone else duties.holder, "" if alone else socket.gethostname())
+    made = Watch(rounds, around)
+    take_over(made, loaded)
+    if loaded.config.house.operators_mail and loaded.config.upstream is None:
+        events.operators_not_mailed("there is no [upstream] to mail house.operators_mail through")
+    return made
+
+
+def take_over(watching: Watch, loaded: Loaded) -> None:
+    """Let the clock of duty go by this config."""
+    watching.take_over(limits(loaded.config), envelope(loaded.config), weekday(loaded.config))
+
+
+def weekday(config: Config) -> int | None:
+    """On which the digest goes out; Monday is 0."""
+    return DAYS.index(config.duty.digest) if config.duty.digest else None
+
+
+def certificates(loaded: Loaded) -> dict[str, int]:
+    """File -> whole days, of our own certificates that can be read."""
+    files = {x.cert_file for x in loaded.config.relay.listeners() if x.cert_file and x.tls != "none"}
+    left = {name: tls.days_left(loaded.file(name), now()) for name in sorted(files)}
+    return {name: days for name, days in left.items() if days is not None}
 
 
 def hooks(loaded: Loaded) -> tuple[webhooks.Hook, ...]:
@@ -105,6 +162,7 @@ def _inside(loaded: Loaded, ledger: Ledger, numbers: dict[str, int], vitals: Cal
         user_header=web.user_header,
         hooks=config.webhook,
         kept_days=config.retention.model_dump(),
+        limits=limits(config),
     )
 
 

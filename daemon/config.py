@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_args, get_origin
@@ -19,7 +19,6 @@ from pydantic import BaseModel, ValidationError
 
 from daemon import crosschecks
 from daemon.options import (
-    LATER,
     Bounce,
     Brake,
     Config,
@@ -201,10 +200,10 @@ def load(path: Path) -> Loaded:
     """Read and check a config file. Raises ConfigError with every problem found, not the first."""
     data = _read(path)
     crossed = crosschecks.problems(data, lambda name: _beside(path.absolute(), name))
-    problems = [*_later(data), *(Problem(at, sentence) for at, sentence in crossed)]
+    problems = [Problem(at, sentence) for at, sentence in crossed]
     config: Config | None = None
     try:
-        config = Config.model_validate(_without_later(data), strict=True)
+        config = Config.model_validate(data, strict=True)
     except ValidationError as error:
         problems += [_problem(e) for e in error.errors(include_url=False, include_input=False)]
     if problems or config is None:
@@ -217,7 +216,7 @@ def load_house(path: Path) -> House:
     """Only [house] and [[list]] of a file, which is all that reading a message needs. Raises ConfigError."""
     data = {k: v for k, v in _read(path).items() if k in ("house", "list")}
     try:
-        config = Config.model_validate(_without_later(data), strict=True)
+        config = Config.model_validate(data, strict=True)
     except ValidationError as error:
         raise ConfigError([_problem(e) for e in error.errors(include_url=False, include_input=False)]) from None
     return config.house.model_copy(update={"lists": config.list})
@@ -250,46 +249,6 @@ def _tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _tuples(v) for k, v in value.items()}
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
-
-
-def _options(data: dict[str, Any], at: str = "", name: str = "") -> Iterator[tuple[str, str, Any]]:
-    """(path with indices, path without, value) of every table entry."""
-    for key, value in data.items():
-        here, plain = f"{at}.{key}".lstrip("."), f"{name}.{key}".lstrip(".")
-        yield here, plain, value
-        if isinstance(value, dict):
-            yield from _options(value, here, plain)
-        elif isinstance(value, tuple):
-            for n, item in enumerate(value):
-                if isinstance(item, dict):
-                    yield from _options(item, f"{here}[{n}]", plain)
-
-
-def _later(data: dict[str, Any]) -> Iterator[Problem]:
-    for here, plain, value in _options(data):
-        true_now = LATER.get(plain)
-        if true_now is not None and value not in true_now:
-            hint = f" (this version: {' or '.join(map(_toml, true_now))})" if true_now else ""
-            yield Problem(here, f"not in this version yet{hint}")
-
-
-def _toml(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else str(value)
-
-
-def _without_later(data: dict[str, Any], name: str = "") -> dict[str, Any]:
-    """The data less what `_later` has judged, so that no option is reported twice."""
-    kept: dict[str, Any] = {}
-    for key, value in data.items():
-        plain = f"{name}.{key}".lstrip(".")
-        if plain in LATER:
-            continue
-        if isinstance(value, dict):
-            value = _without_later(value, plain)
-        elif isinstance(value, tuple):
-            value = tuple(_without_later(v, plain) if isinstance(v, dict) else v for v in value)
-        kept[key] = value
-    return kept
 
 
 _SENTENCES: Final = {
@@ -336,17 +295,12 @@ def _path(loc: tuple[int | str, ...]) -> str:
 
 
 def _known(loc: tuple[int | str, ...]) -> list[str]:
-    """The option names at a place of the file, those of later versions too."""
+    """The option names at a place of the file."""
     model: Any = Config
     for part in loc:
         if isinstance(part, str):
             model = _model(model.model_fields[part].annotation)
-    later = _later_options(".".join(p for p in loc if isinstance(p, str)))
-    return [*(n for n, f in model.model_fields.items() if not f.exclude), *later]
-
-
-def _later_options(at: str) -> list[str]:
-    return [p.removeprefix(at + ".").partition(".")[0] for p in LATER if not at or p.startswith(at + ".")]
+    return [n for n, f in model.model_fields.items() if not f.exclude]
 
 
 def _model(annotation: Any) -> Any:

@@ -55,6 +55,8 @@ def job_done(name: str, **facts: int | str) -> None:
     """A scheduled job ended well."""
     if name == "verify_audit":  # all of it is whole
         metrics.audit_broken.on = False
+    elif name == "check_evidence":
+        metrics.suppressions_unexplained.on = False
     log.bound.info("job_done", job=name, **facts)
 
 
@@ -91,6 +93,45 @@ def audit_broken(reason: str) -> None:
     """A check found that the record was changed."""
     metrics.audit_broken.on = True
     log.bound.error("audit_broken", reason=masked(reason))
+
+
+def suppressions_unexplained(number: int) -> None:
+    """The daily check found so many suppressions without evidence: somebody has deleted rows."""
+    metrics.suppressions_unexplained.on = True
+    log.bound.error("suppressions_unexplained", number=number)
+
+
+def alarm_raised(kind: str, which: str, since: str, text: str, advice: str) -> None:
+    """Something wants a person (daemon.duty)."""
+    log.bound.error("alarm_raised", kind=kind, which=masked(which), since=since, text=masked(text), advice=advice)
+
+
+def alarm_ended(kind: str, which: str, since: str) -> None:
+    """It does not any more."""
+    log.bound.info("alarm_ended", kind=kind, which=masked(which), since=since)
+
+
+def alarms_mailed(new: int, over: int, standing: int) -> None:
+    """The upstream has taken a mail to the operators, about so many alarms."""
+    metrics.duty_mails.inc("sent")
+    log.bound.info("alarms_mailed", new=new, over=over, standing=standing)
+
+
+def digest_mailed() -> None:
+    """The upstream has taken the digest."""
+    metrics.duty_mails.inc("sent")
+    log.bound.info("digest_mailed")
+
+
+def alarm_mail_failed(what: str, reason: object) -> None:
+    """A mail to the operators (`alarm`, `digest`) was not taken; tried again for as long as there is something to tell."""
+    metrics.duty_mails.inc("failed")
+    log.bound.error("alarm_mail_failed", what=what, reason=masked(reason))
+
+
+def operators_not_mailed(reason: str) -> None:
+    """There is an address for alarms, and no way to mail it."""
+    log.bound.warning("operators_not_mailed", reason=reason)
 
 
 def database_unavailable(reason: object) -> None:

@@ -22,7 +22,19 @@ from sqlalchemy import Connection
 
 from daemon import events
 from daemon.config import Bounce, Retention
-from storage import answers, audit, backup, brake, incoming, journal, outbox, refusals, retention, suppressions
+from storage import (
+    answers,
+    audit,
+    backup,
+    brake,
+    explained,
+    incoming,
+    journal,
+    outbox,
+    refusals,
+    retention,
+    suppressions,
+)
 from storage.engine import Ledger, Unavailable, Unusable
 from storage.write import write
 
@@ -99,6 +111,19 @@ class Jobs:
             audit.remember_verified(w.db, self.ledger.site_key, head)
             w.job_ran(job)
         events.job_done(job, rows=head.seq, head=str(head))
+
+    def check_evidence(self) -> None:
+        """Has every suppression its evidence? In pieces, of which none keeps anybody waiting."""
+        after: bytes | None = b""
+        found = 0
+        while after is not None:
+            number, after = self._read(explained.missing, after)
+            found += number
+            time.sleep(_GAP)
+        if found:
+            events.suppressions_unexplained(found)
+        else:
+            self._done("check_evidence")
 
     def expire(self) -> None:
         """End soft-bounce suppressions that have stood long enough, and forget what was of use for a day or some weeks."""
@@ -197,6 +222,7 @@ def schedule(jobs: Jobs) -> AsyncIOScheduler:
     scheduler.add_job(_run, "cron", args=[jobs.forget_evidence], hour=3, minute=37, id="forget_evidence")
     scheduler.add_job(_run, "cron", args=[jobs.forget_ordinary], hour=3, minute=47, id="forget_ordinary")
     scheduler.add_job(_run, "cron", args=[jobs.forget_reviews], hour=3, minute=57, id="forget_reviews")
+    scheduler.add_job(_run, "cron", args=[jobs.check_evidence], hour=4, minute=7, id="check_evidence")
     scheduler.add_job(_run, "interval", args=[jobs.tidy], minutes=30, id="tidy")
     if jobs.backup_dir is not None:  # looks whether one is due: so one that failed, or a restart, does not skip an hour
         soon = datetime.now(UTC) + _SOON

@@ -129,6 +129,17 @@ audit_broken = Switch(
     "1 if the last check of the record found that it was changed; 0 after a whole one, and at start.",
 )
 
+suppressions_unexplained = Switch(
+    "optoutd_suppressions_unexplained",
+    "1 if the last daily check found suppressions without evidence; 0 after a check that found none, and at start.",
+)
+duty_mails = Counter(
+    "optoutd_duty_mails",
+    "Mails to the operators (alarms, digests) that the upstream took, or did not.",
+    ("outcome",),
+    ("sent", "failed"),
+)
+
 # ------------------------------------------------------------------ the relay
 
 relay_recipients = Counter(

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import re
 import tomllib
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.headerregistry import Address as Mailbox
@@ -24,7 +23,7 @@ from typing import Final
 
 from daemon import events
 from daemon.config import House
-from daemon.delivery import Delivery
+from daemon.delivery import deliver, to_field, to_the_end
 from daemon.mail import tokens
 from daemon.upstream import Lost, Pool
 from storage import outbox, suppressions
@@ -35,9 +34,7 @@ from storage.terms import ALL, Reason, seconds
 from storage.write import write
 
 POLL_SECONDS: Final = 5.0
-_PATIENCE_SECONDS: Final = 10.0  # for the notice in hand, when we are told to stop
 _RETRY: Final = (timedelta(minutes=1), timedelta(hours=1))  # doubling from the first to the last
-_PLAIN: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+\Z")  # what needs no quoting in a header
 # Who is not written to, whatever is owed: nobody is there, or they said that our mail is spam.
 _UNWANTED: Final = (Reason.COMPLAINT, Reason.HARD_BOUNCE)
 
@@ -64,7 +61,7 @@ class Post:
         while True:
             try:
                 for notice in await asyncio.to_thread(self._due):
-                    await _to_the_end(self._attempt(notice))
+                    await to_the_end(self._attempt(notice))
             except (Unavailable, Unusable) as why:
                 events.database_unavailable(why)
             await asyncio.sleep(POLL_SECONDS)
@@ -109,26 +106,12 @@ class Post:
 
     async def _send(self, notice: Notice) -> str:
         """Hand it to the upstream; its last reply. Raises Lost."""
-        needs = frozenset[str]() if notice.address.isascii() else frozenset({"SMTPUTF8"})
-        delivery = Delivery(self.pool, b"MAIL FROM:<>" + b" SMTPUTF8" * bool(needs) + b"\r\n", needs)
-        try:
-            reply = await delivery.rcpt(f"RCPT TO:<{notice.address}>\r\n".encode())
-            if not reply.good:
-                delivery.forget()
-                return str(reply)
-            reply = await delivery.data()
-            if reply.code == 354:
-                await delivery.body(self._octets(notice))
-                reply = await delivery.dot()
-            return str(reply)
-        finally:
-            delivery.drop()
+        return await deliver(self.pool, notice.address, await asyncio.to_thread(self._octets, notice))
 
     def _octets(self, notice: Notice) -> bytes:
         with self.ledger.connect() as db:
             ids = {number: list_id for list_id, number in suppressions.list_numbers(db).items()}
-        raw = compose(notice, self.house, self.sender, ids, self.ledger.site_key, self.undo_link, self.now())
-        return raw.replace(b"\r\n.", b"\r\n..")
+        return compose(notice, self.house, self.sender, ids, self.ledger.site_key, self.undo_link, self.now())
 
     def _is_unwanted(self, notice: Notice) -> bool:
         with self.ledger.connect() as db:
@@ -143,16 +126,6 @@ class Post:
         first, last = _RETRY
         with write(self.ledger, self.now(), "notices") as w:
             outbox.postpone(w, notice, self.now() + min(first * 2 ** min(notice.attempts, 10), last))
-
-
-async def _to_the_end(dealing: Coroutine[None, None, None]) -> None:
-    """A cancellation waits until the notice in hand is sent and noted."""
-    task = asyncio.ensure_future(dealing)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task], timeout=_PATIENCE_SECONDS)
-        raise
 
 
 def compose(
@@ -179,7 +152,7 @@ def compose(
         paragraphs = [text[kind].format(lists=", ".join(named), name=name), text["again"]]
     message = EmailMessage(policy=SMTP.clone(utf8=not notice.address.isascii()))
     message["From"] = Mailbox(name, addr_spec=sender)
-    message["To"] = notice.address if _PLAIN.match(notice.address) else "undisclosed-recipients:;"
+    message["To"] = to_field(notice.address)
     message["Subject"] = text[notice.kind].format(name=name)
     message["Date"] = format_datetime(now)
     message["Message-ID"] = f"<optoutd.{seconds(notice.at)}.{notice.id}@{sender.rpartition('@')[2]}>"

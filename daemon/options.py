@@ -1,14 +1,12 @@
 """Every option: its type, default and limit.
 
 A section is a frozen pydantic model; its fields are the options of the TOML file, in the order of config.example.toml
-(tests/test_config.py holds the two together). What reads the file is daemon/config.py. Options that the project
-promises but this version does not have are listed in LATER and refused with a sentence that says so, unless they are
-given the value this version lives by anyway.
+(tests/test_config.py holds the two together). What reads the file is daemon/config.py.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -74,6 +72,7 @@ class House(Section):
     addresses: tuple[EMail, ...] = ()  # mailboxes people write to
     form_addresses: tuple[EMail, ...] = ()  # senders of our own web forms
     authserv_id: str = ""  # whose Authentication-Results we trust; "" = nobody's
+    operators_mail: EMail = ""  # who is told of alarms, and gets the digest; "" = nobody. Never suppressed
     language: Language = "en"  # of what we write to people whose own language we cannot tell
     lists: tuple[MailingList, ...] = Field((), exclude=True)  # filled in by load(); not an option
 
@@ -89,8 +88,9 @@ class House(Section):
         return any(a.lower() in (bare, address.lower()) for a in (*self.addresses, *self.form_addresses))
 
     def never_suppresses(self, address: str) -> bool:
-        """Is this ours, or one that our own mailings come from?"""
-        return self.is_ours(address) or any(address.lower() == x.sender.lower() for x in self.lists)
+        """Is this ours, the operators', or one that our own mailings come from?"""
+        others = filter(None, (self.operators_mail, *(x.sender for x in self.lists)))
+        return self.is_ours(address) or any(address.lower() == other.lower() for other in others)
 
 
 class Storage(Section):
@@ -357,6 +357,16 @@ class Retention(Section):
     review_excerpt: Annotated[int, Field(ge=0)] = 90
 
 
+class Duty(Section):
+    """From when on something is an alarm for house.operators_mail, and when it gets the digest."""
+
+    due_hours: Annotated[int, Field(ge=1)] = 48  # a request must have been dealt with
+    review_hours: Annotated[int, Field(ge=1)] = 24  # a doubtful mail waits for a person
+    silent_minutes: Annotated[int, Field(ge=1)] = 15  # a mailbox does not answer
+    disk_free_mb: Annotated[int, Field(ge=0)] = 1024  # are left where database, backups or log lie
+    digest: Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday", ""] = "monday"
+
+
 class Log(Section):
     """What is logged, and how."""
 
@@ -382,10 +392,5 @@ class Config(Section):
     webhook: tuple[Webhook, ...] = ()
     postfix: Postfix = Postfix()
     retention: Retention = Retention()
+    duty: Duty = Duty()
     log: Log = Log()
-
-
-# What is announced and this version lacks: path -> the values that are true of this version all the same.
-LATER: Final[dict[str, tuple[object, ...]]] = {
-    "house.operators_mail": ("",),
-}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
-from daemon import building, metrics, options, postfix
+from daemon import building, events, metrics, options, postfix
 from daemon.config import Config, ConfigError, Listener, Loaded, Problem, host_port, is_loopback
 from daemon.dialling import Endpoint, client_context
 from daemon.gate import Gate
@@ -20,10 +21,12 @@ from daemon.relay.protocol import Door
 from daemon.relay.server import Listening
 from daemon.relay.stamping import Stamping
 from daemon.relay.tls import TlsError, server_context
-from daemon.upstream import Pool
+from daemon.upstream import Lost, Pool
 from daemon.witness import Witness
-from storage.engine import Ledger
+from storage.engine import Ledger, Unusable
 from storage.refusals import Outcome
+
+_ASK_AGAIN_SECONDS: Final = (1.0, 60.0)  # doubling from the first to the last
 
 
 def context(
@@ -178,3 +181,28 @@ def _policy(listener: Listener, credential: Credential | None) -> Policy:
         given |= {name: own for name in given if (own := getattr(credential, name)) is not None}
     username = credential.username if credential else ""
     return Policy(given["mode"], given["list"], given["purpose"], given["senders"], username)
+
+
+def refuse_ourselves(config: Config, bound: list[str]) -> None:
+    """An upstream that is one of our own listeners would be a loop. Raises Unusable."""
+    assert config.upstream is not None
+    for address in bound:
+        host, port = host_port(address)
+        for server in (config.upstream, *config.upstream.fallback):
+            if port == server.port and (server.host == host or is_loopback(server.host)):
+                where = f"{server.host}:{port}"
+                raise Unusable(f"upstream: {where} is the relay's own listener; name the mail server behind it")
+
+
+async def ask_upstream(pool: Pool) -> None:
+    """Until it answers once, so that EHLO offers what it has."""
+    delay, last = _ASK_AGAIN_SECONDS
+    while True:
+        try:
+            await pool.probe()
+        except Lost as lost:
+            events.upstream_lost(lost.step, lost)
+        else:
+            return
+        await asyncio.sleep(delay)
+        delay = min(2 * delay, last)

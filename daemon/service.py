@@ -13,21 +13,22 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from daemon import building, events, jobs, metrics, postfix, relaying, reloading, systemd
-from daemon.config import Config, ConfigError, Loaded, Mailbox, host_port, is_loopback, load
+from daemon.config import ConfigError, Loaded, Mailbox, host_port, is_loopback, load
+from daemon.duty.watching import Surroundings, Watch
 from daemon.gate import Gate
 from daemon.mailbox.watcher import Watcher
 from daemon.nodes import HOOKS, JOBS, NOTICES, Duties, mailbox
 from daemon.opening import Away, Busy, announce, gate_of, lookup_of, now, number_lists, open_for_run, sole_daemon
 from daemon.register import Register
 from daemon.relay.server import Server
-from daemon.upstream import Lost, Pool
+from daemon.upstream import Pool
 from daemon.vitals import MailboxVitals, Vitals
 from daemon.web import server as web
 from daemon.web.context import Context as WebContext
@@ -37,7 +38,6 @@ from storage.deferral import deferred
 from storage.engine import Ledger, Unavailable, Unusable
 
 _REACH_SECONDS = 2.0  # between two tries to reach a database that was away when we started
-_ASK_AGAIN_SECONDS = (1.0, 60.0)  # doubling from the first to the last
 
 
 @dataclass
@@ -61,9 +61,10 @@ class Service:
     restarting: asyncio.Lock = field(default_factory=asyncio.Lock)  # of it: a reload may come while our duties change
     hooks: tuple[Hook, ...] = ()
     telling: Tellers | None = None  # them
+    watch: Watch = field(init=False)  # over our duties
     clockwork: jobs.Jobs = field(init=False)
     scheduler: AsyncIOScheduler = field(init=False)
-    keeping: list[asyncio.Task[None]] = field(default_factory=list)  # of our duties; reaching the database
+    keeping: list[asyncio.Task[None]] = field(default_factory=list)  # of our duties; watching; reaching the database
     bound: dict[str, list[str]] = field(default_factory=dict)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     reload: asyncio.Event = field(default_factory=asyncio.Event)
@@ -81,6 +82,8 @@ class Service:
         self.witness = Witness(self.ledger, partial(lookup_of, self.ledger))
         self.witness.start()
         stack.callback(self.witness.stop)
+        around = Surroundings(self._vitals_in_full, lambda: self.duties.ours(JOBS), self._pool, self._restart_clockwork)
+        self.watch = building.watch(self.loaded, self.ledger, self.duties, around)
         await self._open_relay(stack)
         await self._open_policy(stack)
         await self._open_web(stack, "web", "listen")
@@ -88,12 +91,13 @@ class Service:
         self.clockwork = jobs.Jobs(self.ledger, config.bounce, now, config.retention, self.loaded.backup_dir)
         self.scheduler = jobs.schedule(self.clockwork)
         self.scheduler.start(paused=True)
-        stack.callback(self.scheduler.shutdown, wait=False)
+        stack.callback(self._stop_clockwork)
         stack.push_async_callback(self.duties.give_up)
         stack.push_async_callback(self._stop_writing)
         stack.push_async_callback(self._stop_telling)
         stack.push_async_callback(self._stop_watchers)
         stack.push_async_callback(self._stop_keeping)
+        self.keeping.append(asyncio.create_task(self.watch.run()))
         if self.numbers is None:
             self.keeping.append(asyncio.create_task(self._reach()))
         else:
@@ -150,6 +154,15 @@ class Service:
         events.database_reached()
         await self._begin_duties()
 
+    def _stop_clockwork(self) -> None:
+        self.scheduler.shutdown(wait=False)
+
+    def _restart_clockwork(self) -> None:
+        """The wall clock jumped: times that were reckoned by the old one may be a year away."""
+        self._stop_clockwork()
+        self.scheduler = jobs.schedule(self.clockwork)
+        self.scheduler.start(paused=not self.duties.ours(JOBS))
+
     async def _stop_keeping(self) -> None:
         for task in self.keeping:
             task.cancel()
@@ -165,14 +178,14 @@ class Service:
             self.bound["relay"] = await self.relay.start()
         except OSError as why:
             raise Busy(f"relay.listen: {why.strerror or why}") from None
-        _refuse_ourselves(self.loaded.config, self.bound["relay"])
+        relaying.refuse_ourselves(self.loaded.config, self.bound["relay"])
         self._ask_upstream()
         stack.callback(self._stop_asking)
 
     def _ask_upstream(self) -> None:
         self._stop_asking()
         assert self.relay is not None
-        self.asking = asyncio.create_task(_ask_upstream(self.relay.pool))
+        self.asking = asyncio.create_task(relaying.ask_upstream(self.relay.pool))
 
     def _stop_asking(self) -> None:
         if self.asking is not None:
@@ -219,11 +232,22 @@ class Service:
             self.started,
             {door: tuple(addresses) for door, addresses in self.bound.items()},
             tuple(self._mailbox_vitals(settings.name) for settings in self.loaded.config.mailbox),
-            None if self.relay is None else self.relay.pool.trouble,
+            None if (pool := self._pool()) is None else pool.trouble,
             tuple(role for role in (JOBS, NOTICES, HOOKS) if self.duties.ours(role)),
             metrics.audit_broken.on,
             metrics.promise_broken.of().value,
+            metrics.suppressions_unexplained.on,
+            self.ledger.journal is not None and self.ledger.journal.behind,
+            hooks=tuple(hook.name for hook in self.hooks),
+            duty=self.watch.duty,
         )
+
+    def _vitals_in_full(self) -> Vitals:
+        """With what has to be read from files."""
+        return replace(self.vitals(), certificates=building.certificates(self.loaded))
+
+    def _pool(self) -> Pool | None:
+        return None if self.relay is None else self.relay.pool
 
     def _mailbox_vitals(self, name: str) -> MailboxVitals:
         watcher = self.watchers.get(name)
@@ -346,32 +370,8 @@ class Service:
             self.policy.take_over(self._policy_context())
         for listen, server in self.webs:
             server.take_over(self._web_context(listen))
+        building.take_over(self.watch, self.loaded)
         self.clockwork.take_over(self.loaded.config.bounce, self.loaded.config.retention)
-
-
-def _refuse_ourselves(config: Config, bound: list[str]) -> None:
-    """An upstream that is one of our own listeners would be a loop."""
-    assert config.upstream is not None
-    for address in bound:
-        host, port = host_port(address)
-        for server in (config.upstream, *config.upstream.fallback):
-            if port == server.port and (server.host == host or is_loopback(server.host)):
-                where = f"{server.host}:{port}"
-                raise Unusable(f"upstream: {where} is the relay's own listener; name the mail server behind it")
-
-
-async def _ask_upstream(pool: Pool) -> None:
-    """Until it answers once, so that EHLO offers what it has."""
-    delay, last = _ASK_AGAIN_SECONDS
-    while True:
-        try:
-            await pool.probe()
-        except Lost as lost:
-            events.upstream_lost(lost.step, lost)
-        else:
-            return
-        await asyncio.sleep(delay)
-        delay = min(2 * delay, last)
 
 
 def _signals(service: Service, loop: asyncio.AbstractEventLoop) -> None:

@@ -193,7 +193,7 @@ class Table:
 
 def tables(example: str) -> Iterator[Table]:
     """As they stand in the example, those that are commented out too."""
-    head = re.compile(r"(?:# )?\[\[?([a-z_.]+)\]\]?\s*(?:# (.*))?$")
+    head = re.compile(r"(?:# )?\[\[?([a-z0-9_.]+)\]\]?\s*(?:# (.*))?$")
     line_of = re.compile(r"(?:# )?([a-z_]+) = (?:\"[^\"]*\"|\[[^\]]*\]|\S+)\s*(?:# (.*))?$")
     more = re.compile(r"(?:# )?\s{12,}# (.*)$")
     table, last = Table("", ""), ""

@@ -1,4 +1,4 @@
-"""What a power cut leaves of a directory."""
+"""What a power cut leaves of a directory, and how much may still be written."""
 
 import os
 from pathlib import Path
@@ -11,3 +11,12 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def free(place: Path | int) -> int | None:
+    """Octets that we may still write where this directory or open file lies; None: there is nothing yet."""
+    try:
+        found = os.statvfs(place)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize

@@ -23,10 +23,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from storage import sealing
 from storage.address import SiteKey
 from storage.audit import Chain
-from storage.disk import sync_directory
+from storage.disk import free, sync_directory
 from storage.journal import Journal
 
-REVISION: Final = "0005"  # the migration this code needs (tests hold it to the newest in migrations/)
+REVISION: Final = "0006"  # the migration this code needs (tests hold it to the newest in migrations/)
 WRITE_SECONDS: Final = 5  # how long a writer waits for another process' writer
 
 
@@ -197,6 +197,12 @@ class Ledger:
             finally:
                 with suppress(PendingRollbackError):  # lost: what was to be said of it was said
                     connection.exec_driver_sql("ROLLBACK")
+
+    def free(self) -> dict[str, int]:
+        """`database` (a file on this machine), `backups` -> octets that may still be written there."""
+        database, journal = self.store.path, self.journal
+        places = {"database": database and database.parent, "backups": journal and journal.path.parent}
+        return {of: left for of, place in places.items() if place and (left := free(place)) is not None}
 
     def close(self) -> None:
         """Close all connections."""

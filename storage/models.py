@@ -304,3 +304,21 @@ class JobRun(SQLModel, table=True):
     __tablename__ = "job_run"
     name: str = Field(primary_key=True)
     at: datetime = Field(sa_type=Utc)
+
+
+class AlarmRow(SQLModel, table=True):
+    """Something that wants a person: standing while `ended` is empty. No address in it."""
+
+    __tablename__ = "alarm"
+    id: int | None = Field(default=None, primary_key=True)
+    kind: str
+    about: str  # which one of several
+    node: str  # that found it last; "": there is only one
+    detector: str
+    since: datetime = Field(sa_type=Utc)
+    seen: datetime = Field(sa_type=Utc)  # when it was found last
+    text: str
+    advice: str
+    told: datetime | None = Field(default=None, sa_type=Utc)  # when it was last mailed
+    ended: datetime | None = Field(default=None, sa_type=Utc, index=True)
+    closed: datetime | None = Field(default=None, sa_type=Utc)  # when its end was mailed, or was not to be

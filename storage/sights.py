@@ -75,7 +75,7 @@ def sight(ledger: Ledger, mailboxes: Iterable[str]) -> Sight:
             oldest_review=None if oldest is None else _utc(oldest),
             begun=sum(s.get("reading", 0) for s in states),
             to_be_filed=sum(s.get("owed", 0) for s in states),
-            record=_record(db, Chain(ledger.site_key)),
+            record=record(db, Chain(ledger.site_key)),
             jobs={name: _utc(at) for name, at in db.exec_driver_sql("SELECT name, at FROM job_run")},
             deferring_since=gap.since if gap else None,
             holders=leases.held(db),
@@ -96,7 +96,8 @@ def _states(db: Connection, mailbox: str) -> dict[str, int]:
     return {state: int(number) for state, number in db.exec_driver_sql(query, (mailbox,))}
 
 
-def _record(db: Connection, chain: Chain) -> Record:
+def record(db: Connection, chain: Chain) -> Record:
+    """How the audit log ends."""
     notes = {
         n: bytes(v) for n, v in db.exec_driver_sql("SELECT name, value FROM meta WHERE name IN ('head', 'verified')")
     }

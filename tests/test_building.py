@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from daemon import building
-from daemon.config import Config, ConfigError, House, Loaded
+from daemon import building, jobs
+from daemon.config import Bounce, Config, ConfigError, House, Listener, Loaded
+from daemon.duty.alarm import Limits
+from daemon.duty.letters import Envelope
+from daemon.duty.watching import Surroundings
 from daemon.mail import tokens
-from daemon.options import Web
+from daemon.nodes import Duties
+from daemon.options import Duty, Relay, Upstream, Web
+from daemon.service import Service
 from daemon.upstream import Endpoint, Pool
+from daemon.vitals import Vitals
+from tests.certificates import certify
 from tests.ledgers import Books, books
+
+NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -53,3 +66,73 @@ def test_a_password_file_that_lets_nobody_in_is_told(tmp_path: Path, secret: str
     with pytest.raises(ConfigError) as told:
         building.holders(loaded)
     assert [str(p) for p in told.value.problems] == [f"web.admin_password_file: {tmp_path / 'admin'}: {said}"]
+
+
+# ------------------------------------------------------------------ the clock of duty
+
+
+@pytest.mark.parametrize(
+    ("operators_mail", "upstream", "addresses", "sender"),
+    [
+        ("", Upstream(), ("support@quillpdf.example",), None),
+        ("ops@quillpdf.example", None, ("support@quillpdf.example",), None),
+        ("ops@quillpdf.example", Upstream(), ("support@quillpdf.example",), "support@quillpdf.example"),
+        ("ops@quillpdf.example", Upstream(), (), "ops@quillpdf.example"),
+    ],
+)
+def test_who_writes_to_the_operators(
+    operators_mail: str, upstream: Upstream | None, addresses: tuple[str, ...], sender: str | None
+) -> None:
+    house = House(name="Quill", operators_mail=operators_mail, addresses=addresses)
+    made = building.envelope(Config(house=house, upstream=upstream))
+    assert made == (Envelope("Quill", sender, operators_mail) if sender else None)
+
+
+def test_operators_who_cannot_be_mailed_are_told_of_in_the_log(
+    ledger: Books, logged: Callable[[], list[dict[str, Any]]]
+) -> None:
+    config = Config(house=House(name="Quill", operators_mail="ops@quillpdf.example"))
+    around = Surroundings(lambda: Vitals(NOW), lambda: True, lambda: None, lambda: None)
+    building.watch(Loaded(config, Path("/etc/optoutd/config.toml")), ledger.ledger, Duties(ledger.ledger), around)
+    assert [line["event"] for line in logged()] == ["operators_not_mailed"]
+
+
+def test_limits_and_day_are_those_of_the_config() -> None:
+    duty = Duty(due_hours=3, review_hours=2, silent_minutes=5, disk_free_mb=7, digest="sunday")
+    config = Config(house=House(name="Quill"), duty=duty)
+    limits = building.limits(config)
+    assert (limits.due, limits.review, limits.silent) == (timedelta(hours=3), timedelta(hours=2), timedelta(minutes=5))
+    assert (limits.disk_free, building.weekday(config)) == (7 * 1024 * 1024, 6)
+    assert building.limits(Config(house=House(name="Quill"))) == Limits()
+    assert building.weekday(Config(house=House(name="Quill"), duty=Duty(digest=""))) is None
+    assert building.weekday(Config(house=House(name="Quill"))) == 0
+
+
+def test_the_days_that_our_certificates_last(tmp_path: Path) -> None:
+    key, pem = tmp_path / "relay.key", tmp_path / "relay.pem"
+    certify(key, pem)
+    listeners = (
+        Listener(address="127.0.0.1:0", tls="starttls", cert_file="relay.pem", key_file="relay.key"),
+        Listener(address="127.0.0.1:0", tls="implicit", cert_file="missing.pem", key_file="relay.key"),
+        Listener(address="127.0.0.1:0", tls="none", cert_file="relay.key", key_file="relay.key"),
+    )
+    config = Config(house=House(name="Quill"), relay=Relay(listen=(), listener=listeners))
+    found = building.certificates(Loaded(config, tmp_path / "optoutd.toml"))
+    assert found.keys() == {"relay.pem"}
+    assert found["relay.pem"] > 0
+
+
+async def test_after_a_jump_of_the_clock_the_timetable_is_made_anew(ledger: Books, tmp_path: Path) -> None:
+    """Else an hourly job would wait for the time before a clock was set back by a year."""
+    service = Service(Loaded(Config(house=House(name="Quill")), tmp_path / "x.toml"), ledger.ledger, NOW, {})
+    service.duties, service.clockwork = Duties(ledger.ledger), jobs.Jobs(ledger.ledger, Bounce())
+    service.scheduler = before = jobs.schedule(service.clockwork)
+    before.start()
+    for job in before.get_jobs():
+        job.modify(next_run_time=datetime.now(UTC) + timedelta(days=365))
+    service._restart_clockwork()
+    await asyncio.sleep(0)  # it ends in the loop's next turn
+    assert not before.running
+    times = [job.next_run_time - datetime.now(UTC) for job in service.scheduler.get_jobs()]
+    assert max(times) <= timedelta(days=1)
+    service._stop_clockwork()

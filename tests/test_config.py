@@ -16,7 +16,6 @@ from pydantic import BaseModel
 
 from daemon import config
 from daemon.config import Config, ConfigError, Loaded, find, host_port, is_loopback, load
-from daemon.options import LATER
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "config.example.toml"
@@ -141,39 +140,7 @@ def test_no_value_is_converted_in_silence(tmp_path: Path) -> None:
     assert problems(tmp_path, HOUSE + "[relay]\nmax_size = 1e6\n") == ["relay.max_size: must be a whole number"]
 
 
-# ------------------------------------------------------------------ later versions
-
 MAILBOX = '[[mailbox]]\nname = "m"\nhost = "h.example"\nusername = "u"\npassword_file = "/dev/null"\n'
-
-
-def with_option(path: str, value: str) -> str:
-    section, _, option = path.partition(".")
-    if section == "house":
-        return HOUSE + f"{option} = {value}\n"
-    return HOUSE + f"[{section}]\n{option} = {value}\n"
-
-
-@pytest.mark.parametrize("path", [p for p in LATER if "." in p])
-def test_an_option_of_a_later_version_is_refused_as_such(tmp_path: Path, path: str) -> None:
-    (told,) = problems(tmp_path, with_option(path, '"some value"'))
-    assert told.startswith(f"{path}: not in this version yet")
-
-
-@pytest.mark.parametrize(("path", "value"), [(p, v) for p, values in LATER.items() for v in values])
-def test_what_is_true_of_this_version_is_accepted_from_a_later_config(tmp_path: Path, path: str, value: object) -> None:
-    loaded(tmp_path, with_option(path, config._toml(value)))
-
-
-def test_no_option_is_both_here_and_later() -> None:
-    assert not LATER.keys() & dict(options(Config)).keys()
-
-
-def test_every_option_of_the_contract_is_known(tmp_path: Path) -> None:
-    """Unknown keys are for typing slips; what the contract promises is here, or later."""
-    promised = """
-        house.operators_mail
-    """.split()
-    assert set(promised) == LATER.keys()
 
 
 # ------------------------------------------------------------------ whose file it is

@@ -20,10 +20,10 @@ import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from daemon import events, jobs
+from daemon import events, jobs, metrics
 from daemon.config import Bounce, Retention
 from daemon.jobs import Jobs
-from storage import audit, backup, journal, refusals
+from storage import audit, backup, explained, journal, refusals
 from storage.engine import Ledger, Unavailable
 from storage.journal import Journal
 from storage.refusals import Refusal, Tally
@@ -33,7 +33,9 @@ from storage.write import write
 from tests.ledgers import Books, books
 
 NOW = datetime.now(UTC)
-TIMETABLE = "verify_audit note_head expire forget_refusals forget_evidence forget_ordinary forget_reviews tidy".split()
+TIMETABLE = (
+    "verify_audit note_head expire forget_refusals forget_evidence forget_ordinary forget_reviews check_evidence tidy"
+).split()
 
 
 @pytest.fixture
@@ -105,6 +107,36 @@ def test_the_head_is_noted_and_a_changed_record_told(
         raw.commit()
     due.note_head()
     assert [line["event"] for line in told(said)] == ["audit_broken"]
+
+
+def unexplained() -> bool:
+    """What /metrics says."""
+    return metrics.suppressions_unexplained.on
+
+
+def test_suppressions_without_evidence_are_told_and_a_check_that_finds_none_is_noted(
+    ledger: Books, due: Jobs, said: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events.configure("json", "info")
+    monkeypatch.setattr(explained.missing, "__defaults__", (b"", 3))  # rows of several pieces
+    for n in range(7):
+        ledger.suppress(f"p{n}@example.com")
+    due.check_evidence()
+    assert ran(ledger) == {"check_evidence": int(NOW.timestamp())}
+    assert not unexplained()
+    with closing(sqlite3.connect(ledger.ledger.path)) as db:
+        db.execute("DELETE FROM evidence WHERE id IN (2, 5)")
+        db.execute("DELETE FROM job_run")
+        db.commit()
+    due.check_evidence()
+    assert [(x["event"], x.get("number")) for x in told(said)] == [("job_done", None), ("suppressions_unexplained", 2)]
+    assert not ran(ledger)
+    assert unexplained()
+    with closing(sqlite3.connect(ledger.ledger.path)) as db:
+        db.execute("DELETE FROM suppression WHERE evidence IN (2, 5)")
+        db.commit()
+    due.check_evidence()
+    assert not unexplained()
 
 
 def test_soft_bounces_run_out_and_nothing_else_does(ledger: Books, due: Jobs) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from daemon import events
-from daemon.vitals import MailboxVitals, Vitals
+from daemon.duty.alarm import KINDS
+from daemon.vitals import DutyVitals, MailboxVitals, Vitals
 from storage.journal import Journal
 from storage.write import write
 from tests.ledgers import books
@@ -40,7 +41,8 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         w.job_ran("back_up")
     events.message_read("support", 1, "opt-out", ["7.5"], 0.2)
     events.job_failed("expire", "x")
-    vitals = Vitals(NOW, mailboxes=(MailboxVitals("support", True, True, NOW),), upstream="")
+    duty = DutyVitals(open_since=NOW, waits="a doubtful mail", due=NOW, notices=1, oldest_notice=NOW)
+    vitals = Vitals(NOW, mailboxes=(MailboxVitals("support", True, True, NOW),), upstream="", duty=duty)
     with door(ledger, whole(ledger, vitals=lambda: vitals)) as web:
         scrape(web)
         found = families(scrape(web)).values()
@@ -76,6 +78,17 @@ def test_the_docs_name_the_labels(there: dict[str, set[str]]) -> None:
     for name, labels in re.findall(r"`(optoutd_[a-z_]+)(?:\{([a-z_,]+)\})?`", DOCS):
         if name in there:
             assert set(filter(None, labels.split(","))) == there[name], name
+
+
+def test_the_docs_explain_every_kind_of_alarm_and_no_other() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \| (.+) \| (.+) \|$", DOCS.partition("## Alarms of")[2], re.MULTILINE)
+    assert [kind for kind, _, _ in rows] == list(KINDS)
+
+
+def test_every_alarm_has_an_alert() -> None:
+    """The general one, or one of its own: only that is left out of the general one."""
+    (left_out,) = re.findall(r'optoutd_alarm\{kind!~"([^"]+)"\}', ALERTS)
+    assert set(left_out.split("|")) < set(KINDS)
 
 
 @pytest.mark.parametrize("text", [ALERTS, TESTS, *queries()], ids=lambda _: "")

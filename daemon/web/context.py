@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 
 from daemon.config import House, MailingList, Retention, Webhook
+from daemon.duty.alarm import Limits
 from daemon.gate import Gate
 from daemon.intake import Intake
 from daemon.values import Right
@@ -40,7 +41,8 @@ class Inside:
     """What the operators' rooms work with: console, API, metrics.
 
     `open_gate`: a gate of its own for each thread that asks. `settings`: (path of an option, its value in TOML), without
-    what is secret. `uploads`: the directory where a list is kept while it is imported. `kept_days`: section retention.
+    what is secret. `uploads`: the directory where a list is kept while it is imported. `kept_days`: section retention;
+    `limits`: section duty.
     """
 
     open_gate: Callable[[], Gate]
@@ -54,6 +56,7 @@ class Inside:
     user_header: str = ""
     hooks: tuple[Webhook, ...] = ()
     kept_days: Mapping[str, int] = field(default_factory=lambda: Retention().model_dump())
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,11 @@ again only when the record has grown, and if that took long, not for a minute an
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from prometheus_client import ProcessCollector, exposition
@@ -27,7 +25,8 @@ from starlette.routing import Route
 
 import daemon
 from daemon import metrics
-from daemon.vitals import Vitals
+from daemon.duty.alarm import KINDS
+from daemon.vitals import DutyVitals, Vitals
 from daemon.web.context import context_of, inside_of, workers_of
 from daemon.web.health import OK, Pulse, Shared
 from daemon.web.rendering import SECURITY
@@ -72,7 +71,7 @@ class Figures:
     """What the ledger says, between one scrape and the next."""
 
     def __init__(self) -> None:
-        self._looking: Shared[tuple[census.Numbers, dict[str, int]]] = Shared()
+        self._looking: Shared[tuple[census.Numbers, Mapping[str, int]]] = Shared()
         self._counting: Shared[None] = Shared()
         self._counted: _Counted | None = None
 
@@ -96,23 +95,10 @@ class Figures:
         self._counted = _Counted(found, audit_rows, now, now - began)
 
 
-def _look(ledger: Ledger) -> tuple[census.Numbers, dict[str, int]]:
+def _look(ledger: Ledger) -> tuple[census.Numbers, Mapping[str, int]]:
     with ledger.connect() as db:
         numbers = census.numbers(db)
-    places = {
-        "database": ledger.store.path and ledger.store.path.parent,
-        "backups": ledger.journal and ledger.journal.path.parent,
-    }
-    return numbers, {of: free for of, place in places.items() if place and (free := _free(place)) is not None}
-
-
-def _free(directory: Path) -> int | None:
-    """Octets that we may still write there; None: there is nothing yet."""
-    try:
-        found = os.statvfs(directory)
-    except OSError:
-        return None
-    return found.f_bavail * found.f_frsize
+    return numbers, ledger.free()
 
 
 def _suppressions(ledger: Ledger) -> dict[Reason, int]:
@@ -155,6 +141,22 @@ def _of_parts(vitals: Vitals) -> Iterator[Metric]:
     if vitals.upstream is not None:
         reached = not vitals.upstream
         yield GaugeMetricFamily("optoutd_upstream_up", "1 if an upstream was reached when last tried.", value=reached)
+
+
+def _of_duty(duty: DutyVitals, now: float) -> Iterator[Metric]:
+    """What the clock of duty saw last."""
+    standing = {alarm.kind for alarm in duty.alarms}
+    raised = [(kind, float(kind in standing)) for kind in KINDS]
+    yield _gauge("alarm", "1 while an alarm of this kind stands, on whatever node.", "kind", raised)
+    if duty.open_since is not None and duty.due is not None:
+        name, since = f"optoutd_duty_oldest_open{_AT}", duty.open_since.timestamp()
+        yield GaugeMetricFamily(name, "Since when the oldest request that may be open has waited.", value=since)
+        left = duty.due.timestamp() - now
+        yield GaugeMetricFamily("optoutd_duty_seconds_left", "Until it is due; below 0: it is late.", value=left)
+    yield GaugeMetricFamily("optoutd_notices_owed", "Mails of our own that people are owed.", value=duty.notices)
+    if duty.oldest_notice is not None:
+        name, since = f"optoutd_notices_oldest{_AT}", duty.oldest_notice.timestamp()
+        yield GaugeMetricFamily(name, "Since when the oldest of them is owed.", value=since)
 
 
 def _of_ledger(found: _Found, now: float) -> Iterator[Metric]:
@@ -208,7 +210,9 @@ async def _scraped(request: Request) -> Response:
     reachable = database == OK and found is not None
     up = GaugeMetricFamily("optoutd_database_up", "1 if the suppression list can be asked.", value=reachable)
     now = context_of(request).now().timestamp()
-    families = (up, *_counted(), *_of_parts(inside_of(request).vitals()), *(_of_ledger(found, now) if found else ()))
+    vitals = inside_of(request).vitals()
+    duty = () if vitals.duty is None else _of_duty(vitals.duty, now)
+    families = (up, *_counted(), *_of_parts(vitals), *duty, *(_of_ledger(found, now) if found else ()))
     return await asyncio.to_thread(_written, _Scrape(families), request.headers.get("accept", ""))
 
 

@@ -16,7 +16,7 @@ from daemon import __version__
 from tests.cli.desk import CONFIG, ROOT, Desk
 
 COMMANDS = (
-    "demo run doctor brake check-config check suppress lift show erase list token read replay review stats import export scrub audit migrate"
+    "demo run digest doctor brake check-config check suppress lift show erase list token read replay review stats import export scrub audit migrate"
     " backup restore password review_list review_show"
     " review_accept review_reject audit_verify audit_export hooks hooks_list hooks_again hooks_drop"
 ).split()
@@ -29,6 +29,7 @@ EVERY_FACT = (
     ["review", "list"],
     ["stats"],
     ["stats", "--by", "list"],
+    ["digest"],
     ["audit", "verify"],
     ["audit", "export"],
     ["export"],

@@ -13,7 +13,6 @@ from typing import Final, Literal
 
 import pytest
 
-from daemon import options
 from tests.certificates import certify
 from tests.interop.clients import CLIENTS, Job, Line, missing
 from tests.interop.documents import filled
@@ -23,10 +22,7 @@ from tests.loopback import HOST, free_port
 from tests.scenarios.process import PATIENCE, Daemon
 from tests.servers import Sink
 
-pytestmark = [
-    pytest.mark.timeout(180),
-    pytest.mark.skipif("relay.tls" in options.LATER, reason="relay.tls: not in this version yet"),
-]
+pytestmark = pytest.mark.timeout(180)
 PASSWORD: Final = 'a pass%word, "quoted"'  # what a careless client would cut or change
 NAMES: Final = ["swaks", "curl", "msmtp", "smtplib", "nodemailer"]
 Tls = Literal["starttls", "implicit"]

@@ -393,7 +393,10 @@ def test_a_migration_that_is_killed_before_its_end_has_not_begun(tmp_path: Path)
     it = books(tmp_path / "ledger")
     it.suppress("ann@example.com")
     it.close()
-    newer = [f"DROP TABLE {table}" for table in ("forgotten", "import_run", "lease", "hook", "undelivered", "answered")]
+    newer = [
+        f"DROP TABLE {table}"
+        for table in ("forgotten", "import_run", "lease", "hook", "undelivered", "answered", "alarm")
+    ]
     change(
         it.ledger.path,
         *newer,

@@ -299,7 +299,17 @@ def test_a_ledger_of_the_version_before_gets_its_tables_and_loses_nothing(tmp_pa
     it.suppress("ann@example.com")
     it.ledger.close()
     with closing(sqlite3.connect(it.ledger.path)) as db:
-        for table in ("refusal", "tally", "forgotten", "import_run", "lease", "hook", "undelivered", "answered"):
+        for table in (
+            "refusal",
+            "tally",
+            "forgotten",
+            "import_run",
+            "lease",
+            "hook",
+            "undelivered",
+            "answered",
+            "alarm",
+        ):
             db.execute(f"DROP TABLE {table}")
         db.executescript(
             "DELETE FROM meta WHERE name IN ('needs', 'sealed'); UPDATE alembic_version SET version_num = '0002'"
@@ -310,7 +320,17 @@ def test_a_ledger_of_the_version_before_gets_its_tables_and_loses_nothing(tmp_pa
         assert audit.verify(db, again.ledger.site_key).seq == 1
         context = MigrationContext.configure(db)
         assert context.get_current_revision() == REVISION
-        for table in ("refusal", "tally", "forgotten", "import_run", "lease", "hook", "undelivered", "answered"):
+        for table in (
+            "refusal",
+            "tally",
+            "forgotten",
+            "import_run",
+            "lease",
+            "hook",
+            "undelivered",
+            "answered",
+            "alarm",
+        ):
             columns = {row[1] for row in db.exec_driver_sql(f"PRAGMA table_info({table})")}
             assert columns == set(SQLModel.metadata.tables[table].columns.keys())
     record(again, refusal(again), tallies={Tally(HOUR, 1, "", "passed", 0): 1})

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from daemon.options import MailingList
-from daemon.vitals import MailboxVitals, Vitals
+from daemon.vitals import AlarmVitals, DutyVitals, MailboxVitals, Vitals
 from daemon.web.console.overview import opt_outs_plot, relayed_plot
 from daemon.web.console.settings import by_section
 from daemon.web.context import Context, Holder
@@ -121,6 +121,23 @@ def test_pages_are_made_for_everybody(web: Door, path: str) -> None:
 
 
 # ------------------------------------------------------------------ the overview
+
+
+def test_the_overview_shows_alarms_with_advice_and_the_oldest_open_request(ledger: Books) -> None:
+    alarms = (AlarmVitals("mailbox-silent", "bounces", NOW - timedelta(hours=1), f"Silent {HOSTILE}", "Mend it."),)
+    since = NOW - timedelta(hours=47, minutes=10)
+    duty = DutyVitals(alarms, since, "whatever came into bounces since it fell silent")
+    with door(ledger, made(ledger, vitals=lambda: replace(VITALS, duty=duty))) as web:
+        body = Visitor(web).get("/console/").body
+    said = text(body)
+    assert "<script>alert" not in body
+    assert "Mend it." in said
+    assert "The mailbox bounces has not answered" not in said  # once is enough
+    assert "is whatever came into bounces since it fell silent: since" in said
+    assert re.search(r"(49|50) minutes left", said)
+    late = replace(VITALS, duty=replace(duty, open_since=NOW - timedelta(hours=50)))
+    with door(ledger, made(ledger, vitals=lambda: late)) as web:
+        assert "2 hours late." in text(Visitor(web).get("/console/").body)
 
 
 def test_the_overview_says_what_is_wrong_in_words(web: Door) -> None:

@@ -13,8 +13,9 @@ import pytest
 
 import daemon
 from daemon import events, metrics
+from daemon.duty.alarm import KINDS
 from daemon.events import failed
-from daemon.vitals import MailboxVitals, Vitals
+from daemon.vitals import AlarmVitals, DutyVitals, MailboxVitals, Vitals
 from storage import census
 from storage.address import SiteKey
 from storage.journal import Journal
@@ -295,3 +296,27 @@ def test_every_counter_begins_at_nought_where_its_labels_are_known() -> None:
     assert outcomes == {("passed",), ("refused",), ("stripped",), ("deferred",), ("rejected",)}
     outcomes = {values for values, _ in metrics.relay_messages.samples()}
     assert outcomes == {("sent",), ("deferred",), ("rejected",), ("withheld",)}
+
+
+def test_what_the_clock_of_duty_saw_last(ledger: Books) -> None:
+    """Nothing until it has looked; then every kind of alarm, and only times that there are."""
+    with door(ledger, whole(ledger, vitals=vitals)) as web:
+        assert "optoutd_alarm" not in scrape(web).body
+    now = datetime.now(UTC)
+    alarm = AlarmVitals("disk-low", "database", NOW, "Low", "Make room")
+    with door(ledger, whole(ledger, vitals=lambda: vitals(duty=DutyVitals((alarm,))))) as web:
+        scraped = scrape(web)
+        found = {sample.labels["kind"]: sample.value for sample in families(scraped)["optoutd_alarm"].samples}
+        assert found == {kind: float(kind == "disk-low") for kind in KINDS}
+        assert value(web, "optoutd_notices_owed") == 0
+        for name in ("duty_seconds_left", "duty_oldest_open", "notices_oldest"):
+            assert f"optoutd_{name}" not in scraped.body
+    since = now - timedelta(hours=49)
+    late = DutyVitals((), since, "x", now - timedelta(hours=1), 3, NOW)
+    with door(ledger, whole(ledger, vitals=lambda: vitals(duty=late))) as web:
+        left = value(web, "optoutd_duty_seconds_left")
+        assert left is not None
+        assert -3900 < left <= -3600
+        assert value(web, "optoutd_duty_oldest_open_timestamp_seconds") == since.timestamp()
+        assert value(web, "optoutd_notices_owed") == 3
+        assert value(web, "optoutd_notices_oldest_timestamp_seconds") == NOW.timestamp()

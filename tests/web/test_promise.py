@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from daemon.vitals import MailboxVitals, Vitals
-from daemon.web.console.promise import judged, lasted
+from daemon.duty.alarm import KINDS, Limits
+from daemon.texts import lasted
+from daemon.vitals import AlarmVitals, DutyVitals, MailboxVitals, Vitals
+from daemon.web.console.promise import _BAD, judged
 from storage.sights import HookSight, Record, Sight
 
 NOW = datetime(2026, 11, 27, 12, 30, tzinfo=UTC)
@@ -57,7 +59,13 @@ def test_when_all_is_well_it_says_so() -> None:
         ({}, {"promise_broken": 2}, {}, "bad", "2 were mailed who had opted out"),
         ({"pulled": {"bounces": NOW - 3 * HOUR}}, {}, {}, "doubt", "the brake has been pulled for 3 hours"),
         ({"pulled": {"complaints": NOW - 3 * HOUR}}, {}, {}, "doubt", "who complained is mailed meanwhile"),
-        ({"pulled": {"bounces:a.example/5.1.1": NOW}}, {}, {}, "doubt", "person (bounces of a.example with 5.1.1): the"),
+        (
+            {"pulled": {"bounces:a.example/5.1.1": NOW}},
+            {},
+            {},
+            "doubt",
+            "person (bounces of a.example with 5.1.1): the",
+        ),
         ({"hooks": {"crm": HookSight("connect: refused", 0)}}, {}, {}, "doubt", "connect: refused"),
         ({"hooks": {"crm": HookSight("", 7)}}, {}, {}, "doubt", "never told of 7 changes"),
         ({"hooks": {"crm": HookSight("", 0)}}, {}, {}, "good", ""),
@@ -119,3 +127,70 @@ def test_what_is_worst_comes_first() -> None:
 )
 def test_times_are_said_in_words(time: int, said: str) -> None:
     assert lasted(timedelta(seconds=time)) == said
+
+
+# ------------------------------------------------------------------ beside the alarms that stand
+
+
+def alarm(kind: str, about: str = "", ago: timedelta = HOUR) -> AlarmVitals:
+    return AlarmVitals(kind, about, NOW - ago, f"Told of {kind}", "Do something")
+
+
+def running(*alarms: AlarmVitals, **other: Any) -> Vitals:
+    return replace(RUNNING, duty=DutyVitals(alarms), **other)
+
+
+def test_an_alarm_is_shown_with_what_to_do() -> None:
+    verdict = judged(WELL, running(alarm("disk-low", "database")), SAVED, NOW)
+    (finding,) = verdict.findings
+    assert (verdict.level, finding.sentence, finding.advice) == ("doubt", "Told of disk-low.", "Do something")
+    assert finding.since == NOW - HOUR
+
+
+@pytest.mark.parametrize(
+    ("kind", "about", "sight", "vitals", "settings", "level"),
+    [
+        ("mailbox-silent", "support", {}, {"mailboxes": (replace(SUPPORT, last_success=NOW - HOUR),)}, {}, "bad"),
+        ("mailbox-unwatched", "support", {}, {"mailboxes": (replace(SUPPORT, ours=False),)}, {}, "bad"),
+        ("review-old", "", {"reviews": 1, "oldest_review": NOW - 25 * HOUR}, {}, {}, "doubt"),
+        ("review-old", "", {"reviews": 1, "oldest_review": NOW - 49 * HOUR}, {}, {}, "bad"),
+        ("record-broken", "", {}, {"record_broken": True}, {}, "bad"),
+        ("record-broken", "end", {"record": Record(100, 100, False)}, {}, {}, "bad"),
+        ("job-late", "note_head", {"jobs": {}}, {}, {}, "bad"),
+        ("promise-broken", "", {}, {"promise_broken": 2}, {}, "bad"),
+        ("lookups-deferred", "", {"deferring_since": NOW}, {}, {}, "doubt"),
+        ("upstream-down", " of mx1", {}, {"upstream": "connect: refused"}, {}, "doubt"),
+        ("brake-pulled", "bounces", {"pulled": {"bounces": NOW}}, {}, {}, "doubt"),
+        ("webhook-failing", "crm", {"hooks": {"crm": HookSight("refused", 0)}}, {}, {}, "doubt"),
+        ("webhook-gave-up", "crm", {"hooks": {"crm": HookSight("", 3)}}, {}, {}, "doubt"),
+        ("backup-old", "", {"jobs": {"note_head": NOW, "back_up": NOW - 80 * HOUR}}, {}, SAVED, "bad"),
+    ],
+)
+def test_the_same_thing_is_not_said_twice(
+    kind: str, about: str, sight: dict[str, Any], vitals: dict[str, Any], settings: Mapping[str, str], level: str
+) -> None:
+    """And is as bad as it is seen to be at this moment."""
+    seen = replace(WELL, **sight)
+    assert len(judged(seen, replace(RUNNING, **vitals), settings, NOW).findings) == 1
+    verdict = judged(seen, running(alarm(kind, about), **vitals), settings, NOW)
+    assert [(f.level, f.sentence) for f in verdict.findings] == [(level, f"Told of {kind}.")]
+    another = judged(seen, running(alarm("unusual", "x"), **vitals), settings, NOW)
+    assert len(another.findings) == 2
+
+
+def test_what_is_worst_comes_first_and_then_what_is_new() -> None:
+    alarms = [alarm("disk-low", "log", MINUTE), alarm("canary-failed", "", HOUR), alarm("disk-low", "database", HOUR)]
+    verdict = judged(WELL, running(*alarms), SAVED, NOW)
+    assert [f.since for f in verdict.findings] == [NOW - HOUR, NOW - MINUTE, NOW - HOUR]
+
+
+def test_how_long_things_may_take_is_the_operators_to_say() -> None:
+    sight = replace(WELL, reviews=1, oldest_review=NOW - 3 * HOUR)
+    assert judged(sight, RUNNING, SAVED, NOW).level == "good"
+    assert judged(sight, RUNNING, SAVED, NOW, Limits(review=2 * HOUR)).level == "doubt"
+    assert judged(sight, RUNNING, SAVED, NOW, Limits(due=2 * HOUR, review=HOUR)).level == "bad"
+    assert judged(WELL, RUNNING, SAVED, NOW, Limits(silent=30 * timedelta(seconds=1))).level == "bad"
+
+
+def test_every_kind_that_is_bad_is_a_kind() -> None:
+    assert set(KINDS) > _BAD

@@ -10,6 +10,7 @@ from typing import Final
 from starlette.responses import Response
 from starlette.routing import Route
 
+from daemon.texts import lasted
 from daemon.web.console import glance, promise
 from daemon.web.console.plots import Plot, Series
 from daemon.web.console.visit import Visit, room
@@ -35,17 +36,19 @@ async def overview(visit: Visit) -> Response:
         glance.sight(visit), glance.standing(visit), glance.opt_outs(visit, DAYS), glance.relayed(visit, HOURS)
     )
     now, vitals, settings = visit.context.now().astimezone(UTC), visit.inside.vitals(), dict(visit.inside.settings)
+    limits = visit.inside.limits
     return visit.page(
         "overview.html",
-        verdict=promise.judged(sight, vitals, settings, now),
+        verdict=promise.judged(sight, vitals, settings, now, limits),
         now=now,
         vitals=vitals,
         sight=sight,
         mailboxes=[
-            (m, promise.mailbox_level(m, sight, vitals, now), promise.watched_by(m, sight)) for m in vitals.mailboxes
+            (m, promise.mailbox_level(m, sight, vitals, now, limits), promise.watched_by(m, sight))
+            for m in vitals.mailboxes
         ],
-        due=sight.oldest_review and sight.oldest_review + promise.DUE,
-        left=sight.oldest_review and promise.lasted(abs(sight.oldest_review + promise.DUE - now)),
+        review=_due(sight.oldest_review, limits.due, now),
+        oldest=None if (duty := vitals.duty) is None else _due(duty.open_since, limits.due, now),
         checked=promise.last_check(sight),
         backed_up=sight.jobs.get("back_up"),
         keeps_backups=promise.keeps_backups(settings),
@@ -54,6 +57,11 @@ async def overview(visit: Visit) -> Response:
         opt_outs=opt_outs_plot(asked, now.date()),
         relayed=relayed_plot(relayed, now),
     )
+
+
+def _due(since: datetime | None, within: timedelta, now: datetime) -> tuple[datetime, datetime, str] | None:
+    """(since when it waits, when it is due, how long before or after that we are)."""
+    return None if since is None else (since, since + within, lasted(abs(since + within - now)))
 
 
 def _by_reason(standing: Mapping[tuple[int, Reason], int]) -> list[tuple[str, int]]:

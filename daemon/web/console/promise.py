@@ -1,5 +1,8 @@
 """Is the promise being kept? What is known of the parts of the daemon and of the ledger, judged. Pure.
 
+The alarms that stand come with what to do; what can be seen at once and is no alarm (yet) is found here, and left out where an
+alarm says the same.
+
 good   nothing waits too long, nothing is in the way
 doubt  nobody is mailed by mistake, but something wants to be looked at
 bad    somebody who asked to be left alone waits too long, or what we know of them may be wrong
@@ -7,22 +10,34 @@ bad    somebody who asked to be left alone waits too long, or what we know of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from daemon.vitals import MailboxVitals, Vitals
+from daemon.duty.alarm import Kind, Limits
+from daemon.texts import lasted
+from daemon.vitals import AlarmVitals, MailboxVitals, Vitals
 from storage import brake
 from storage.sights import Sight
 
 Level = Literal["good", "doubt", "bad"]
-DUE: Final = timedelta(hours=48)  # after a request was received it must have been dealt with
-_LONG: Final = timedelta(hours=24)  # for a request to wait
-_SILENT: Final = timedelta(minutes=15)  # for a mailbox
 _UNCHECKED: Final = timedelta(hours=3)  # for the record, which is checked every hour
 _UNSAVED: Final = timedelta(hours=2), timedelta(hours=26)  # for the ledger, of which a backup is made every hour
 _LEVELS: Final = ("good", "doubt", "bad")
+_BAD: Final[frozenset[Kind]] = frozenset(
+    {
+        "promise-broken",
+        "record-broken",
+        "suppressions-unexplained",
+        "request-overdue",
+        "mailbox-silent",
+        "mailbox-unwatched",
+        "uid-gap",
+        "canary-failed",
+        "database-away",
+    }
+)
 _HEADLINES: Final[Mapping[Level, str]] = {
     "good": "Yes: the promise is kept.",
     "doubt": "Yes, but something wants to be looked at.",
@@ -32,10 +47,18 @@ _HEADLINES: Final[Mapping[Level, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not as it should be."""
+    """Something that is not as it should be. `alarm`: the (kind, about) of the alarm that says the same, if it stands;
+    "*": whatever it is about. `since`, `advice`: of one that does."""
 
     level: Level
     sentence: str
+    alarm: tuple[Kind, str] | None = None
+    since: datetime | None = None
+    advice: str = ""
+
+    def is_said_by(self, alarm: AlarmVitals) -> bool:
+        """Does this alarm say the same?"""
+        return self.alarm in ((alarm.kind, alarm.about), (alarm.kind, "*"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +70,39 @@ class Verdict:
     findings: tuple[Finding, ...]
 
 
-def judged(sight: Sight, vitals: Vitals, settings: Mapping[str, str], now: datetime) -> Verdict:
-    """Is it kept? `settings`: path of an option -> its value in TOML, of those that are given."""
-    found = [
-        *_mailboxes(sight, vitals, now),
-        *_requests(sight, now),
+def judged(
+    sight: Sight, vitals: Vitals, settings: Mapping[str, str], now: datetime, limits: Limits | None = None
+) -> Verdict:
+    """Is it kept? `settings`: path of an option -> its value in TOML, of those that are given; `limits`: section duty."""
+    limits = limits or Limits()
+    seen = [
+        *_mailboxes(sight, vitals, now, limits),
+        *_requests(sight, now, limits),
         *_record(sight, vitals, now),
         *_passing(sight, vitals, settings),
         *_held_up(sight, now),
         *_backups(sight, vitals, settings, now),
     ]
+    alarms = vitals.duty.alarms if vitals.duty else ()
+    found = [_of_alarm(alarm, seen) for alarm in alarms]
+    found += [finding for finding in seen if not any(map(finding.is_said_by, alarms))]
     found.sort(key=lambda finding: -_LEVELS.index(finding.level))
     level = found[0].level if found else "good"
     return Verdict(level, _HEADLINES[level], tuple(found))
 
 
-def mailbox_level(mailbox: MailboxVitals, sight: Sight, vitals: Vitals, now: datetime) -> Level:
+def _of_alarm(alarm: AlarmVitals, seen: Iterable[Finding]) -> Finding:
+    """As bad as its kind, or as what is seen of it at this moment."""
+    levels: list[Level] = ["bad" if alarm.kind in _BAD else "doubt"]
+    levels += [finding.level for finding in seen if finding.is_said_by(alarm)]
+    return Finding(max(levels, key=_LEVELS.index), f"{alarm.text}.", None, alarm.since, alarm.advice)
+
+
+def mailbox_level(mailbox: MailboxVitals, sight: Sight, vitals: Vitals, now: datetime, limits: Limits) -> Level:
     """How a mailbox is."""
     if not mailbox.ours:  # of several nodes another one watches it
         return "good" if watched_by(mailbox, sight) else "bad"
-    silent = now - (mailbox.last_success or vitals.started) >= _SILENT
+    silent = now - (mailbox.last_success or vitals.started) >= limits.silent
     return "bad" if silent else "good" if mailbox.connected else "doubt"
 
 
@@ -75,37 +111,43 @@ def watched_by(mailbox: MailboxVitals, sight: Sight) -> str | None:
     return sight.holders.get(f"mailbox {mailbox.name}")
 
 
-def _mailboxes(sight: Sight, vitals: Vitals, now: datetime) -> Iterator[Finding]:
+def _mailboxes(sight: Sight, vitals: Vitals, now: datetime, limits: Limits) -> Iterator[Finding]:
     for mailbox in vitals.mailboxes:
-        level = mailbox_level(mailbox, sight, vitals, now)
+        level = mailbox_level(mailbox, sight, vitals, now, limits)
         if level == "good":
             continue
         if not mailbox.ours:
-            yield Finding(level, f"Nobody watches the mailbox {mailbox.name}: what people write there lies unread.")
+            said = f"Nobody watches the mailbox {mailbox.name}: what people write there lies unread."
+            yield Finding(level, said, ("mailbox-unwatched", mailbox.name))
             continue
         since = f"has not answered for {lasted(now - (mailbox.last_success or vitals.started))}"
-        yield Finding(level, f"The mailbox {mailbox.name} {since}{f' ({mailbox.trouble})' if mailbox.trouble else ''}.")
+        said = f"The mailbox {mailbox.name} {since}{f' ({mailbox.trouble})' if mailbox.trouble else ''}."
+        yield Finding(level, said, ("mailbox-silent", mailbox.name))
 
 
-def _requests(sight: Sight, now: datetime) -> Iterator[Finding]:
+def _requests(sight: Sight, now: datetime, limits: Limits) -> Iterator[Finding]:
     if sight.oldest_review is None:
         return
     waited = now - sight.oldest_review
-    if waited > _LONG:
-        late = waited > DUE
-        than = f", longer than the {lasted(DUE)} that a request may take" if late else ""
-        yield Finding("bad" if late else "doubt", f"A mail has waited for your decision for {lasted(waited)}{than}.")
+    if waited > limits.review:
+        late = waited > limits.due
+        than = f", longer than the {lasted(limits.due)} that a request may take" if late else ""
+        said = f"A mail has waited for your decision for {lasted(waited)}{than}."
+        yield Finding("bad" if late else "doubt", said, ("review-old", ""))
 
 
 def _record(sight: Sight, vitals: Vitals, now: datetime) -> Iterator[Finding]:
     if vitals.record_broken:
-        yield Finding("bad", "The record was changed behind our back: run `optoutd audit verify`, which names the row.")
+        said = "The record was changed behind our back: run `optoutd audit verify`, which names the row."
+        yield Finding("bad", said, ("record-broken", ""))
     if not sight.record.as_left:
-        yield Finding("bad", "The end of the audit log is not as we left it: run `optoutd audit verify`.")
+        said = "The end of the audit log is not as we left it: run `optoutd audit verify`."
+        yield Finding("bad", said, ("record-broken", "end"))
     checked = max(filter(None, (last_check(sight), vitals.started)))
     if now - checked > _UNCHECKED:
         sentence = f"The audit log has not been found whole for {lasted(now - checked)}"
-        yield Finding("bad", f"{sentence}: run `optoutd audit verify`, and look for audit_broken in the log.")
+        said = f"{sentence}: run `optoutd audit verify`, and look for audit_broken in the log."
+        yield Finding("bad", said, ("job-late", "note_head"))
 
 
 def last_check(sight: Sight) -> datetime | None:
@@ -118,15 +160,15 @@ def _passing(sight: Sight, vitals: Vitals, settings: Mapping[str, str]) -> Itera
     """What stands between a campaign and the people it may reach."""
     if vitals.promise_broken:
         many = f"{vitals.promise_broken} were mailed who had opted out before"
-        yield Finding("bad", f"The promise was broken: {many}. Stop the campaign; promise_broken in the log says whom.")
+        said = f"The promise was broken: {many}. Stop the campaign; promise_broken in the log says whom."
+        yield Finding("bad", said, ("promise-broken", ""))
     if sight.deferring_since is not None:
         since = f"{sight.deferring_since:%Y-%m-%d %H:%M} UTC"
         sentence = f"The list has a gap since {since}, so all mail is deferred: run `optoutd restore --status`."
-        yield Finding("doubt", sentence)
+        yield Finding("doubt", sentence, ("lookups-deferred", ""))
     if vitals.upstream:
-        yield Finding(
-            "doubt", f"The mail server behind the relay does not answer ({vitals.upstream}): mail is deferred."
-        )
+        said = f"The mail server behind the relay does not answer ({vitals.upstream}): mail is deferred."
+        yield Finding("doubt", said, ("upstream-down", "*"))
     for path, value in settings.items():
         section, _, option = path.rpartition(".")
         if section.startswith("relay") and option == "mode" and value == '"observe"':
@@ -148,12 +190,15 @@ def _held_up(sight: Sight, now: datetime) -> Iterator[Finding]:
     """What the brake keeps from acting, and what other programs have not heard."""
     for what, since in sight.pulled.items():
         kind, narrow = brake.kind_of(what), f" ({brake.said(what)})" if what not in _PULLED else ""
-        yield Finding("doubt", f"{_PULLED[kind]}{narrow}: the brake has been pulled for {lasted(now - since)}.")
+        said = f"{_PULLED[kind]}{narrow}: the brake has been pulled for {lasted(now - since)}."
+        yield Finding("doubt", said, ("brake-pulled", what))
     for name, hook in sight.hooks.items():
         if hook.trouble:
-            yield Finding("doubt", f"The webhook {name} does not take what it is told ({hook.trouble}).")
+            said = f"The webhook {name} does not take what it is told ({hook.trouble})."
+            yield Finding("doubt", said, ("webhook-failing", name))
         if hook.undelivered:
-            yield Finding("doubt", f"The webhook {name} was never told of {hook.undelivered} changes: see Webhooks.")
+            said = f"The webhook {name} was never told of {hook.undelivered} changes: see Webhooks."
+            yield Finding("doubt", said, ("webhook-gave-up", name))
 
 
 def _backups(sight: Sight, vitals: Vitals, settings: Mapping[str, str], now: datetime) -> Iterator[Finding]:
@@ -163,18 +208,10 @@ def _backups(sight: Sight, vitals: Vitals, settings: Mapping[str, str], now: dat
     soon, late = _UNSAVED
     if unsaved > soon:
         level: Level = "bad" if unsaved > late else "doubt"
-        yield Finding(level, f"There has been no backup for {lasted(unsaved)}: look for backup_failed in the log.")
+        said = f"There has been no backup for {lasted(unsaved)}: look for backup_failed in the log."
+        yield Finding(level, said, ("backup-old", ""))
 
 
 def keeps_backups(settings: Mapping[str, str]) -> bool:
     """Are backups made?"""
     return settings.get("storage.backup_dir", '""') != '""'
-
-
-def lasted(time: timedelta) -> str:
-    """How long that is, in words: `47 minutes`, `3 hours`."""
-    seconds = max(0, int(time.total_seconds()))
-    for size, name in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size and (name != "days" or seconds >= 3 * size):
-            return f"{seconds // size} {name}"
-    return f"{seconds} seconds"
