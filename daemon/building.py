@@ -9,13 +9,14 @@ from typing import Any, get_args
 
 from daemon import notices, webhooks
 from daemon.config import Config, ConfigError, House, Loaded, Mailbox, Problem
-from daemon.gate import Gate
+from daemon.gate import Answer, Gate
 from daemon.intake import Intake
 from daemon.mail.links import undo_link
 from daemon.mail.reading import Reading
 from daemon.mail.triage import read
+from daemon.mailbox.means import Means
 from daemon.mailbox.session import Session, connect
-from daemon.mailbox.watcher import Means, Watcher
+from daemon.mailbox.watcher import Watcher
 from daemon.opening import lookup_of, now
 from daemon.upstream import Pool
 from daemon.values import Right
@@ -23,16 +24,18 @@ from daemon.vitals import Vitals
 from daemon.web.console.access import why_unusable
 from daemon.web.context import Context as WebContext
 from daemon.web.context import Holder, Inside
+from storage.address import Address
 from storage.engine import Ledger
 
 
-def watcher(loaded: Loaded, settings: Mailbox, ledger: Ledger, numbers: dict[str, int]) -> Watcher:
-    """The watcher of one mailbox, not started."""
+def watcher(
+    loaded: Loaded, settings: Mailbox, ledger: Ledger, numbers: dict[str, int], ask: Callable[[Address], Answer]
+) -> Watcher:
+    """The watcher of one mailbox, not started. `ask`: the gate, from the thread of the watcher."""
     config = loaded.config
     intake = intake_of(config, ledger, numbers)
-    return Watcher(
-        settings, Means(partial(_log_in, loaded, settings), partial(_read, config.house, ledger), intake, now)
-    )
+    log_in, reading = partial(_log_in, loaded, settings), partial(_read, config.house, ledger)
+    return Watcher(settings, Means(log_in, reading, intake, now, ask))
 
 
 def intake_of(config: Config, ledger: Ledger, numbers: dict[str, int]) -> Intake:

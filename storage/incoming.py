@@ -111,6 +111,11 @@ def record(
     return int(found)
 
 
+def settle_unseen(w: Write, place: Place) -> None:
+    """A message that is not to be read: it is gone, or it is none of anybody's."""
+    record(w, place, digest=b"", size=0, message_id="", internaldate=None, label="", state="settled")
+
+
 def settle(w: Write, number: int, state: State) -> None:
     """The debt to a message is paid (`filed`), or cannot be any more (`settled`)."""
     w.db.exec_driver_sql("UPDATE incoming SET state = ? WHERE id = ?", (state, number))
@@ -127,10 +132,26 @@ def take_over(w: Write, old: int, new: int) -> None:
     w.db.exec_driver_sql("UPDATE incoming SET state = 'settled' WHERE id = ? AND state = 'owed'", (old,))
 
 
-def ended(db: Connection, mailbox: str, folder: str, uidvalidity: int) -> set[int]:
-    """The UIDs of a folder whose reading has ended."""
-    query = "SELECT uid FROM incoming WHERE mailbox = ? AND folder = ? AND uidvalidity = ? AND state <> 'reading'"
-    return {row[0] for row in db.exec_driver_sql(query, (mailbox, folder, uidvalidity))}
+def known(db: Connection, mailbox: str, folder: str, uidvalidity: int) -> dict[int, bool]:
+    """UID -> has its reading ended? Of every message of a folder that was begun."""
+    query = "SELECT uid, CASE WHEN state <> 'reading' THEN 1 ELSE 0 END FROM incoming WHERE mailbox = ? AND folder = ? AND uidvalidity = ?"
+    return {row[0]: bool(row[1]) for row in db.exec_driver_sql(query, (mailbox, folder, uidvalidity))}
+
+
+def give_free(w: Write, mailbox: str, folder: str, uidvalidity: int, uidnext: int) -> None:
+    """The server will give the UIDs from this one on a second time: what bore them is not there any more.
+
+    Its rows stay, under numbers that no message can have; what was owed to it is not owed any more.
+    """
+    of = (mailbox, folder, uidvalidity, uidnext)
+    where = "WHERE mailbox = ? AND folder = ? AND uidvalidity = ? AND"
+    w.db.exec_driver_sql(f"DELETE FROM incoming {where} uid >= ? AND state = 'reading'", of)
+    w.db.exec_driver_sql(
+        "UPDATE incoming SET state = CASE WHEN state = 'owed' THEN 'settled' ELSE state END, uid = -id"
+        f" {where} uid >= ?",
+        of,
+    )
+    w.db.exec_driver_sql(f"UPDATE watched_folder SET uidnext = ? {where} uidnext > ?", (uidnext, *of))
 
 
 _SEEN = "SELECT id, mailbox, folder, uidvalidity, uid, state, target, digest, size, message_id, internaldate, label, evidence FROM incoming"

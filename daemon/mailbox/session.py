@@ -2,7 +2,7 @@
 
 IMAPClient with its known faults cured: IDLE that survives a line cut in two segments, an EOF, and news that comes with
 or before the `+`; time-outs everywhere; UIDs only. Nothing here changes a flag: bodies are fetched with PEEK, and a
-message leaves its folder only by `file_away`.
+message leaves its folder only by `file_away`, or, if it is one of ours, by `expunge`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _READ_SECONDS: Final = 25  # a line gone dead without a FIN is noticed within 30
 
 
 class Failed(Exception):
-    """The IMAP server could not do `step`: connect, tls, login, select, search, idle, fetch, move.
+    """The IMAP server could not do `step`: connect, tls, login, select, search, idle, fetch, move, append, expunge.
 
     `refused`: it said NO or BAD; the connection is as good as before.
     """
@@ -41,11 +41,12 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A selected folder."""
+    """A selected folder. `told`: the server has said what `uidnext` is; else it is what the messages in it come to."""
 
     name: str
     uidvalidity: int
     uidnext: int
+    told: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +70,24 @@ class Session:
         self._wake_in.setblocking(False)
         self._moves = self._client.has_capability("MOVE")  # asked now: IMAPClient would ask in the middle of an IDLE
         self._uidplus = self._client.has_capability("UIDPLUS")
+        self.expunges = self._uidplus  # one message, and no other: RFC 4315
         self.idles = self._client.has_capability("IDLE")
 
     # ---- folders
 
-    def enter(self, name: str, *, writable: bool = True) -> Folder:
-        """Be in a folder: SELECT (or EXAMINE) it unless it is the one selected. Raises Failed("select")."""
-        if self._selected is None or self._selected.name != name or (writable and not self._writable):
+    def enter(self, name: str, *, writable: bool = True, afresh: bool = False) -> Folder:
+        """Be in a folder: SELECT (or EXAMINE) it unless it is the one selected. Raises Failed("select").
+
+        `afresh`: even then, for UIDNEXT is told at that moment only.
+        """
+        if afresh or self._selected is None or self._selected.name != name or (writable and not self._writable):
             self._selected = None
             with _step("select"):
                 found = self._select(name, writable)
             validity, following = _number(found[b"UIDVALIDITY"]), _number(found.get(b"UIDNEXT", 0))
             self._selected, self._writable = Folder(name, validity, following), writable
             if not following:  # some servers keep it to themselves
-                self._selected = Folder(name, validity, self._highest() + 1)
+                self._selected = Folder(name, validity, self._highest() + 1, told=False)
         return self._selected
 
     def _select(self, name: str, writable: bool) -> dict[bytes, Any]:
@@ -193,7 +198,11 @@ class Session:
 
     def holds(self, message_id: str) -> bool:
         """Is a message with this Message-ID in the selected folder?"""
-        return bool(message_id) and bool(self._search(["HEADER", "Message-ID", message_id]))
+        return bool(message_id) and bool(self.with_id(message_id))
+
+    def with_id(self, message_id: str) -> list[int]:
+        """The UIDs of the messages with this Message-ID in the selected folder."""
+        return self._search(["HEADER", "Message-ID", message_id])
 
     def file_away(self, uid: int, folder: str) -> bool:
         """Move a message, flags and date kept. False: this server cannot move without risking other people's mail.
@@ -225,6 +234,19 @@ class Session:
         held = self.holds(header.partition(b":")[2].strip().decode("ascii", "replace"))
         self.enter(source)
         return held
+
+    # ---- messages of ours
+
+    def append(self, folder: str, raw: bytes, when: datetime) -> None:
+        """Put a message into a folder, seen already, for nobody is to read it. Raises Failed("append")."""
+        with _step("append"):
+            self._client.append(folder, raw, [b"\\Seen"], when)
+
+    def expunge(self, uid: int) -> None:
+        """Remove this one message from the selected folder; only where the server `expunges`. Raises Failed("expunge")."""
+        with _step("expunge"):
+            self._client.add_flags([uid], [b"\\Deleted"], silent=True)
+            self._client.uid_expunge([uid])
 
     def close(self) -> None:
         """Log out, or at least let go."""
