@@ -143,9 +143,9 @@ def messages_missed(mailbox: str, folder: str, number: int) -> None:
     log.bound.error("messages_missed", mailbox=mailbox, folder=folder, count=number)
 
 
-def uidnext_fell(mailbox: str, folder: str, before: int, now: int) -> None:
-    """The server will give UIDs from `now` on that it gave before, up to `before`: it was restored. Such mail is read as new."""
-    log.bound.error("uidnext_fell", mailbox=mailbox, folder=folder, before=before, now=now)
+def uids_given_again(mailbox: str, folder: str, first: int) -> None:
+    """The server gives UIDs from this one on a second time: it was restored. Mail that bears them is read as new."""
+    log.bound.error("uids_given_again", mailbox=mailbox, folder=folder, first=first)
 
 
 # ------------------------------------------------------------------ the canary

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -136,6 +136,18 @@ def known(db: Connection, mailbox: str, folder: str, uidvalidity: int) -> dict[i
     """UID -> has its reading ended? Of every message of a folder that was begun."""
     query = "SELECT uid, CASE WHEN state <> 'reading' THEN 1 ELSE 0 END FROM incoming WHERE mailbox = ? AND folder = ? AND uidvalidity = ?"
     return {row[0]: bool(row[1]) for row in db.exec_driver_sql(query, (mailbox, folder, uidvalidity))}
+
+
+def identities(
+    db: Connection, mailbox: str, folder: str, uidvalidity: int, uids: Sequence[int]
+) -> dict[int, tuple[int, datetime]]:
+    """UID -> (size, INTERNALDATE) as recorded of some hundred messages, of those that were fetched."""
+    query = (
+        "SELECT uid, size, internaldate FROM incoming WHERE mailbox = ? AND folder = ? AND uidvalidity = ?"
+        f" AND size > 0 AND internaldate IS NOT NULL AND uid IN ({','.join('?' * len(uids))})"
+    )
+    rows = db.exec_driver_sql(query, (mailbox, folder, uidvalidity, *uids))
+    return {row[0]: (row[1], datetime.fromtimestamp(row[2], UTC)) for row in rows}
 
 
 def give_free(w: Write, mailbox: str, folder: str, uidvalidity: int, uidnext: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from daemon import events
@@ -15,6 +15,7 @@ from daemon.mailbox.session import Failed, Folder, Session
 from storage import gaps, incoming
 
 SWEEP_SECONDS: Final = 86_400.0  # between two comparisons of a folder with what is recorded, on one connection
+_AT_ONCE: Final = 200  # messages whose size and date are asked for in one go
 
 
 class Folders:
@@ -73,38 +74,70 @@ class Folders:
 
     def _compared(self, session: Session, folder: Folder, following: int) -> list[int]:
         """What lies in the folder, less what has been read. What is below others and was never begun has been missed."""
+        of = self._settings.name, folder.name, folder.uidvalidity
         with (
             self._means.ledger.connect() as db
         ):  # before the beginning is asked for: retention moves that past what it forgets
-            known = incoming.known(db, self._settings.name, folder.name, folder.uidvalidity)
-        if known and folder.told and folder.uidnext <= max(known) and not self._settings.observe:
-            self._number_again(session, folder, known)
+            known = incoming.known(db, *of)
         begun = self._first_sight(folder)
         found = set(session.uids_from(begun.uidnext))
         if not self._is_target(folder.name):
             found |= set(session.uids_since(begun.since))
         mark = max(following, max(known, default=-1) + 1)
-        missed = sum(uid < mark and uid not in known for uid in found)
-        if missed and not self._settings.observe:
-            self._tell_missed(folder, missed)
-        following = max(following, max(found, default=folder.uidnext - 1) + 1)
+        if known and not self._settings.observe:
+            again = self._given_again(session, folder, known, found)
+            if again is not None:
+                self._give_free(folder, again)
+                known = {uid: ended for uid, ended in known.items() if uid < again}
+                mark = again
+            if missed := sum(uid < mark and uid not in known for uid in found):
+                self._tell_missed(folder, missed)
+        following = max(mark, max(found, default=folder.uidnext - 1) + 1)
         self._next[folder.name] = (folder.uidvalidity, following)
         self._sweeps[folder.name] = time.monotonic() + self._sweep_seconds
         return sorted(uid for uid in found if not known.get(uid))
 
-    def _number_again(self, session: Session, folder: Folder, known: dict[int, bool]) -> None:
-        """The server has gone back in its numbers, as after a restore: mail to come gets UIDs that others had."""
-        now = session.enter(folder.name, afresh=True)  # what was told when we came in may be less than there is by now
-        highest = max(known)
-        if now.uidvalidity != folder.uidvalidity or now.uidnext > highest:
-            return
+    def _given_again(
+        self, session: Session, folder: Folder, known: Mapping[int, bool], found: Collection[int]
+    ) -> int | None:
+        """The first UID that the server gives a second time, or has given: it went back, as after a restore. None: none.
+
+        Either its next one is not above all that we know, or a message that we know is another one by now.
+        """
+        if folder.told and folder.uidnext <= max(known):
+            now = session.enter(
+                folder.name, afresh=True
+            )  # what was told when we came in may be less than there is by now
+            if now.uidvalidity == folder.uidvalidity and now.uidnext <= max(known):
+                return now.uidnext
+        lowest: int | None = None
+        latest = sorted((uid for uid in found if known.get(uid)), reverse=True)
+        for start in range(0, len(latest), _AT_ONCE):
+            others = self._others(session, folder, latest[start : start + _AT_ONCE])
+            if not others:
+                break
+            lowest = min(others)
+        return lowest
+
+    def _others(self, session: Session, folder: Folder, uids: Sequence[int]) -> list[int]:
+        """Which of these messages differ from what is recorded under their UIDs, in both size and date?"""
+        with self._means.ledger.connect() as db:
+            recorded = incoming.identities(db, self._settings.name, folder.name, folder.uidvalidity, uids)
+        try:
+            there = session.identities(uids)
+        except Failed as failure:
+            if not failure.refused:
+                raise
+            return []
+        both = there.keys() & recorded.keys()
+        return [uid for uid in both if all(x != y for x, y in zip(there[uid], recorded[uid], strict=True))]
+
+    def _give_free(self, folder: Folder, first: int) -> None:
         name = self._settings.name
         with self._means.writing(name) as w:
-            incoming.give_free(w, name, folder.name, folder.uidvalidity, now.uidnext)
+            incoming.give_free(w, name, folder.name, folder.uidvalidity, first)
             gaps.note(w, name, folder.name, 0)
-        events.uidnext_fell(name, folder.name, highest + 1, now.uidnext)
-        for uid in [uid for uid in known if uid >= now.uidnext]:
-            del known[uid]
+        events.uids_given_again(name, folder.name, first)
 
     def _tell_missed(self, folder: Folder, number: int) -> None:
         name = self._settings.name

@@ -11,7 +11,7 @@ import contextlib
 import select
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -191,6 +191,14 @@ class Session:
         assert self._selected is not None
         place = Place(self._settings.name, self._selected.name, self._selected.uidvalidity, uid)
         return Fetched(place, raw, int(found[b"RFC822.SIZE"]), _utc(found.get(b"INTERNALDATE")))
+
+    def identities(self, uids: Sequence[int]) -> dict[int, tuple[int, datetime]]:
+        """UID -> (size, INTERNALDATE) of those of these messages that are there. Raises Failed("fetch")."""
+        with _step("fetch"):
+            found = self._client.fetch(list(uids), ["INTERNALDATE", "RFC822.SIZE"])
+        return {
+            u: (int(f[b"RFC822.SIZE"]), _utc(f.get(b"INTERNALDATE"))) for u, f in found.items() if b"RFC822.SIZE" in f
+        }
 
     def present(self, uid: int) -> bool:
         """Is the message still in the selected folder?"""
