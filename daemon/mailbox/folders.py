@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
-from daemon import events
+from daemon import events, metrics
 from daemon.config import Mailbox
 from daemon.intake import Shelf
 from daemon.mailbox.means import Means
@@ -26,6 +26,7 @@ class Folders:
         self._sweeps: dict[str, float] = {}  # folder -> when it is compared next, by time.monotonic
         self._next: dict[str, tuple[int, int]] = {}  # folder -> (UIDVALIDITY, first UID not looked at)
         self.targets: dict[Shelf, str] = {}
+        metrics.intake_missed.of(settings.name)  # 0 from now on, so that an alert sees the first
 
     def begin(self, session: Session) -> None:
         """A new connection: nothing has been looked at, and the folders that filed mail goes to are made if missing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -16,6 +16,7 @@ from daemon import metrics
 from daemon.config import Bounce, Retention
 from daemon.jobs import Jobs
 from daemon.mailbox.session import Session
+from daemon.mailbox.watcher import Watcher
 from storage import gaps, incoming
 from storage.gaps import Gap
 from storage.incoming import Place
@@ -162,18 +163,22 @@ def test_nothing_is_missed_where_all_was_read(support: Support, logged: Logged) 
     Jobs(support.books.ledger, Bounce(), lambda: datetime.now(UTC), Retention(ordinary=10)).forget_ordinary()
     for _ in range(2):
         with support.watching() as watcher:
-            support.until(lambda watcher=watcher: watcher.connected)
-            threading.Event().wait(2.5)  # rounds and sweeps
+            until_connected(support, watcher)
+            time.sleep(2.5)  # rounds and sweeps
     support.options["observe"] = True
     with support.watching() as watcher:
         support.until(lambda: watcher.connected)
         support.dovecot.append("support", mail("seen.only@example.com", QUESTION))
-        threading.Event().wait(1.5)
+        time.sleep(1.5)
     support.options["observe"] = False
     with support.watching():
         support.until(lambda: "seen.only" in read_ids(support))
     assert not told(logged)
     assert not found(support)
+
+
+def until_connected(support: Support, watcher: Watcher) -> None:
+    support.until(lambda: watcher.connected)
 
 
 def read_ids(support: Support) -> str:
