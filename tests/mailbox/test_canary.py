@@ -18,7 +18,7 @@ from imapclient.exceptions import IMAPClientError
 from daemon import metrics
 from daemon.gate import Answer, Pass, Unknown
 from daemon.intake import Done, Envelope, Intake
-from daemon.mail import canary, tokens
+from daemon.mail import canary
 from daemon.mail.reading import Ordinary, Reading
 from daemon.mail.triage import read
 from daemon.mailbox.canary import Rhythm
@@ -469,11 +469,3 @@ def test_a_lost_connection_in_between(support: Support, monkeypatch: pytest.Monk
         support.until(lambda: passed(support))
     assert lost.is_set()
     nothing_is_left(support)
-
-
-def test_ordinary_tokens_are_no_canaries(support: Support) -> None:
-    key = support.books.ledger.site_key
-    raw = canary.compose(key, HOUSE, datetime.now(UTC), bytes(15))
-    assert canary.token_of(raw.raw, key) == raw.token
-    undo = tokens.make(key, "undo", key.address_key(raw.address), 0, day=20_000)
-    assert canary.token_of(raw.raw.replace(raw.token.encode(), undo.encode()), key) == ""

@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,8 @@ from daemon.config import Bounce, Retention
 from daemon.jobs import Jobs
 from daemon.mailbox.session import Session
 from daemon.mailbox.watcher import Watcher
-from storage import gaps, incoming
+from storage import gaps
 from storage.gaps import Gap
-from storage.incoming import Place
 from storage.terms import seconds
 from storage.write import write
 from tests.mailbox.support import PLEASE, QUESTION, Support, mail
@@ -204,21 +202,3 @@ def test_a_server_that_keeps_uidnext_to_itself_is_not_suspected(
         support.dovecot.append("support", mail("two@example.com", PLEASE, subject="too"))
         support.until(lambda: support.suppressed("two@example.com"))
     assert not told(logged)
-
-
-def test_a_debt_to_a_number_that_was_given_free_is_no_debt_to_whoever_gets_it(support: Support) -> None:
-    with write(support.books.ledger, datetime.now(UTC), "test") as w:
-        what = partial(incoming.record, digest=b"x", size=1, message_id="<x@y>", internaldate=None, label="opt-out")
-        for uid in (3, 7, 8):
-            what(w, Place("support", "INBOX", 1, uid), state="owed", target="Opt-outs")
-        incoming.attempt(w, Place("support", "INBOX", 1, 9))
-        incoming.begin_folder(w, "support", "INBOX", 1, 6, 30)
-        incoming.give_free(w, "support", "INBOX", 1, 5)
-    with support.books.ledger.connect() as db:
-        assert [d.place.uid for d in incoming.owed(db, "support")] == [3]
-        known = incoming.known(db, "support", "INBOX", 1)
-        assert [uid for uid in known if uid > 0] == [3]
-        assert len(known) == 3
-        begun = incoming.first_sight(db, "support", "INBOX", 1)
-    assert begun is not None
-    assert begun.uidnext == 5
