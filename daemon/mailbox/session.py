@@ -24,6 +24,7 @@ from daemon.config import Mailbox
 from storage.incoming import Place
 
 FETCH_OCTETS: Final = 1_048_576  # at most this much of a message is read
+_MOST_FOUND: Final = 50_000  # messages that one search may find: imaplib reads no line of over a million octets
 _CONNECT_SECONDS: Final = 10
 _READ_SECONDS: Final = 25  # a line gone dead without a FIN is noticed within 30 s of the next poll
 
@@ -66,6 +67,7 @@ class Session:
         self._settings, self._client = settings, client
         self._selected: Folder | None = None
         self._writable = False
+        self._exists = 0  # messages in the selected folder, when it was
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._moves = self._client.has_capability("MOVE")  # asked now: IMAPClient would ask in the middle of an IDLE
@@ -84,6 +86,7 @@ class Session:
             self._selected = None
             with _step("select"):
                 found = self._select(name, writable)
+            self._exists = _number(found.get(b"EXISTS", 0))
             validity, following = _number(found[b"UIDVALIDITY"]), _number(found.get(b"UIDNEXT", 0))
             self._selected, self._writable = Folder(name, validity, following), writable
             if not following:  # some servers keep it to themselves
@@ -98,7 +101,7 @@ class Session:
         return found
 
     def _highest(self) -> int:
-        return max(self._search(["ALL"]), default=0)
+        return max(self._search_wide(["ALL"]), default=0)
 
     def ensure(self, name: str) -> None:
         """Create a folder that is not there. Raises Failed("select")."""
@@ -112,11 +115,28 @@ class Session:
 
     def uids_from(self, first: int) -> list[int]:
         """UIDs of at least `first` in the selected folder, in order. (`n:*` also returns the last message if its UID < n.)"""
-        return sorted(u for u in self._search(["UID", f"{first}:*"]) if u >= first)
+        assert self._selected is not None
+        few = self._selected.uidnext - first < _MOST_FOUND
+        found = (self._search if few else self._search_wide)(["UID", f"{first}:*"])
+        return sorted({u for u in found if u >= first})
 
     def uids_since(self, day: datetime) -> list[int]:
         """UIDs of messages whose INTERNALDATE is on or after the day before `day` (SINCE knows no hours or zones)."""
-        return sorted(self._search(["SINCE", day.date()]))
+        return sorted(set(self._search_wide(["SINCE", day.date()])))
+
+    def _search_wide(self, criteria: list[Any]) -> list[int]:
+        """As `_search` for what may find a great many: some of the messages at a time, a few perhaps twice.
+
+        The newest first. Whatever is removed meanwhile, a message can only move to a lower number, which is still to be
+        searched; and what comes in gets the highest.
+        """
+        if self._exists < _MOST_FOUND:
+            return self._search(criteria)
+        found, last = list[int](), "*"
+        for first in range(self._exists - self._exists % _MOST_FOUND + 1, 0, -_MOST_FOUND):
+            found += self._search([f"{first}:{last}", *criteria])
+            last = str(first - 1)
+        return found
 
     def _search(self, criteria: list[Any]) -> list[int]:
         with _step("search"):
