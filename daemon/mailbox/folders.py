@@ -12,7 +12,7 @@ from daemon.config import Mailbox
 from daemon.intake import Shelf
 from daemon.mailbox.means import Means
 from daemon.mailbox.session import Failed, Folder, Session
-from storage import gaps, incoming
+from storage import gaps, watched
 
 SWEEP_SECONDS: Final = 86_400.0  # between two comparisons of a folder with what is recorded, on one connection
 _AT_ONCE: Final = 200  # messages whose size and date are asked for in one go
@@ -79,7 +79,7 @@ class Folders:
         with (
             self._means.ledger.connect() as db
         ):  # before the beginning is asked for: retention moves that past what it forgets
-            known = incoming.known(db, *of)
+            known = watched.known(db, *of)
         begun = self._first_sight(folder)
         found = set(session.uids_from(begun.uidnext))
         if not self._is_target(folder.name):
@@ -123,7 +123,7 @@ class Folders:
     def _others(self, session: Session, folder: Folder, uids: Sequence[int]) -> list[int]:
         """Which of these messages differ from what is recorded under their UIDs, in both size and date?"""
         with self._means.ledger.connect() as db:
-            recorded = incoming.identities(db, self._settings.name, folder.name, folder.uidvalidity, uids)
+            recorded = watched.identities(db, self._settings.name, folder.name, folder.uidvalidity, uids)
         try:
             there = session.identities(uids)
         except Failed as failure:
@@ -136,7 +136,7 @@ class Folders:
     def _give_free(self, folder: Folder, first: int) -> None:
         name = self._settings.name
         with self._means.writing(name) as w:
-            incoming.give_free(w, name, folder.name, folder.uidvalidity, first)
+            watched.give_free(w, name, folder.name, folder.uidvalidity, first)
             gaps.note(w, name, folder.name, 0)
         events.uids_given_again(name, folder.name, first)
 
@@ -150,14 +150,14 @@ class Folders:
         """This UID needs no second look; one below others that were ended before must not make us look at those."""
         self._next[folder.name] = (folder.uidvalidity, max(self._next[folder.name][1], uid + 1))
 
-    def _first_sight(self, folder: Folder) -> incoming.FirstSight:
+    def _first_sight(self, folder: Folder) -> watched.FirstSight:
         name = self._settings.name
         with self._means.ledger.connect() as db:
-            begun = incoming.first_sight(db, name, folder.name, folder.uidvalidity)
+            begun = watched.first_sight(db, name, folder.name, folder.uidvalidity)
         if begun is None:
             days = None if self._is_target(folder.name) else self._settings.first_days
             with self._means.writing(name) as w:
-                begun = incoming.begin_folder(w, name, folder.name, folder.uidvalidity, folder.uidnext, days)
+                begun = watched.begin_folder(w, name, folder.name, folder.uidvalidity, folder.uidnext, days)
         return begun
 
     def _is_target(self, folder: str) -> bool:

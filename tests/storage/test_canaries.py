@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from storage import audit, canaries, gaps, hooks, incoming, sights, suppressions
+from storage import audit, canaries, gaps, hooks, incoming, sights, suppressions, watched
 from storage.address import parse
 from storage.canaries import Result, Run, State
 from storage.gaps import Gap
@@ -101,16 +101,16 @@ def test_numbers_given_free_are_nobodys(ledger: Books) -> None:
                 target="Opt-outs",
             )
         incoming.attempt(w, Place("support", "INBOX", 1, 9))
-        incoming.begin_folder(w, "support", "INBOX", 1, 6, 30)
-        incoming.give_free(w, "support", "INBOX", 1, 5)
-        incoming.give_free(w, "support", "INBOX", 1, 5)
+        watched.begin_folder(w, "support", "INBOX", 1, 6, 30)
+        watched.give_free(w, "support", "INBOX", 1, 5)
+        watched.give_free(w, "support", "INBOX", 1, 5)
     with ledger.ledger.reading() as db:
         assert [d.place.uid for d in incoming.owed(db, "support")] == [3]
-        known = incoming.known(db, "support", "INBOX", 1)
+        known = watched.known(db, "support", "INBOX", 1)
         assert [uid for uid in known if uid > 0] == [3]
         assert len(known) == 3
-        assert incoming.identities(db, "support", "INBOX", 1, [3, 7, 8]) == {3: (9, NOW)}
+        assert watched.identities(db, "support", "INBOX", 1, [3, 7, 8]) == {3: (9, NOW)}
         assert [t.state for t in incoming.twins(db, "<7@y>", b"x")] == ["settled"]
-        begun = incoming.first_sight(db, "support", "INBOX", 1)
+        begun = watched.first_sight(db, "support", "INBOX", 1)
     assert begun is not None
     assert begun.uidnext == 5
