@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from daemon import notices, webhooks
 from daemon.config import Config, ConfigError, House, Loaded, Mailbox, Problem
-from daemon.gate import Answer, Gate
+from daemon.gate import Answer, Gate, Unknown
 from daemon.intake import Intake
 from daemon.mail.links import undo_link
 from daemon.mail.reading import Reading
@@ -27,6 +28,8 @@ from daemon.web.context import Holder, Inside
 from storage.address import Address
 from storage.engine import Ledger
 
+_GATE_SECONDS: Final = 10.0  # for an answer of our own gate
+
 
 def watcher(
     loaded: Loaded, settings: Mailbox, ledger: Ledger, numbers: dict[str, int], ask: Callable[[Address], Answer]
@@ -36,6 +39,20 @@ def watcher(
     intake = intake_of(config, ledger, numbers)
     log_in, reading = partial(_log_in, loaded, settings), partial(_read, config.house, ledger)
     return Watcher(settings, Means(log_in, reading, intake, now, ask))
+
+
+def asking(loop: asyncio.AbstractEventLoop, gate: Callable[[], Gate]) -> Callable[[Address], Answer]:
+    """The gate that every door of this loop has at that moment, for another thread to ask."""
+
+    def ask(address: Address) -> Answer:
+        asked = asyncio.run_coroutine_threadsafe(gate().ask([address]), loop)
+        try:
+            return asked.result(_GATE_SECONDS)[0]
+        except TimeoutError:
+            asked.cancel()
+            return Unknown(f"no answer within {_GATE_SECONDS} s")
+
+    return ask
 
 
 def intake_of(config: Config, ledger: Ledger, numbers: dict[str, int]) -> Intake:

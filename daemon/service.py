@@ -21,7 +21,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from daemon import building, events, jobs, metrics, postfix, relaying, reloading, systemd
 from daemon.config import Config, ConfigError, Loaded, Mailbox, host_port, is_loopback, load
-from daemon.gate import Answer, Gate, Unknown
+from daemon.gate import Gate
 from daemon.mailbox.watcher import Watcher
 from daemon.nodes import HOOKS, JOBS, NOTICES, Duties, mailbox
 from daemon.opening import Away, Busy, announce, gate_of, lookup_of, now, number_lists, open_for_run, sole_daemon
@@ -33,12 +33,10 @@ from daemon.web import server as web
 from daemon.web.context import Context as WebContext
 from daemon.webhooks import Hook, Tellers
 from daemon.witness import Witness
-from storage.address import Address
 from storage.deferral import deferred
 from storage.engine import Ledger, Unavailable, Unusable
 
 _REACH_SECONDS = 2.0  # between two tries to reach a database that was away when we started
-_GATE_SECONDS = 10.0  # for an answer of our own gate
 _ASK_AGAIN_SECONDS = (1.0, 60.0)  # doubling from the first to the last
 
 
@@ -263,17 +261,10 @@ class Service:
             await asyncio.to_thread(telling.stop)
 
     def _watch(self, settings: Mailbox) -> None:
-        ask = partial(self._may, asyncio.get_running_loop())
+        ask = building.asking(asyncio.get_running_loop(), lambda: self.gate)
         watcher = building.watcher(self.loaded, settings, self.ledger, self.gate.numbers, ask)
         self.watchers[settings.name] = watcher
         watcher.start()
-
-    def _may(self, loop: asyncio.AbstractEventLoop, address: Address) -> Answer:
-        """The gate that every door has at this moment, asked from another thread."""
-        try:
-            return asyncio.run_coroutine_threadsafe(self.gate.ask([address]), loop).result(_GATE_SECONDS)[0]
-        except TimeoutError:
-            return Unknown(f"no answer within {_GATE_SECONDS} s")
 
     async def _stop_watchers(self, which: Callable[[str], bool] = lambda name: True) -> None:
         """Stop watching those mailboxes."""
