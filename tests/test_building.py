@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from daemon import building
 from daemon.config import Config, ConfigError, House, Loaded
+from daemon.gate import Gate, Pass, Refused, Unknown
 from daemon.mail import tokens
+from daemon.opening import Away
 from daemon.options import Web
 from daemon.upstream import Endpoint, Pool
+from storage.address import parse
 from tests.ledgers import Books, books
 
 
@@ -53,3 +58,25 @@ def test_a_password_file_that_lets_nobody_in_is_told(tmp_path: Path, secret: str
     with pytest.raises(ConfigError) as told:
         building.holders(loaded)
     assert [str(p) for p in told.value.problems] == [f"web.admin_password_file: {tmp_path / 'admin'}: {said}"]
+
+
+async def test_another_thread_gets_the_answer_of_the_gate_that_there_is_now(ledger: Books) -> None:
+    ledger.suppress("ann@example.com")
+    now: list[Gate] = []
+    ask = building.asking(asyncio.get_running_loop(), lambda: now[-1])
+    now.append(Gate(Away(), {}))
+    assert isinstance(await asyncio.to_thread(ask, parse("ann@example.com")), Unknown)
+    now.append(ledger.gate())
+    assert isinstance(await asyncio.to_thread(ask, parse("ann@example.com")), Refused)
+    assert await asyncio.to_thread(ask, parse("bob@example.com")) == Pass()
+
+
+async def test_a_gate_that_does_not_answer_is_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stuck(Gate):
+        async def ask(self, *_: object) -> NoReturn:  # type: ignore[override]  # it never answers
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    monkeypatch.setattr(building, "_GATE_SECONDS", 0.1)
+    ask = building.asking(asyncio.get_running_loop(), lambda: Stuck(Away(), {}))
+    assert isinstance(await asyncio.to_thread(ask, parse("ann@example.com")), Unknown)
