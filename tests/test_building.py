@@ -73,7 +73,7 @@ async def test_another_thread_gets_the_answer_of_the_gate_that_there_is_now(ledg
 
 async def test_a_gate_that_does_not_answer_is_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
     class Stuck(Gate):
-        async def ask(self, *_: object) -> NoReturn:  # type: ignore[override]  # it never answers
+        async def ask(self, *_: object) -> NoReturn:
             await asyncio.Event().wait()
             raise AssertionError
 

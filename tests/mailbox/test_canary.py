@@ -29,63 +29,26 @@ from storage.address import Address, SiteKey, parse
 from storage.canaries import State
 from storage.terms import seconds
 from storage.write import write
+from tests.mailbox.canaries import (
+    NOW,
+    Logged,
+    count,
+    failed,
+    is_lifted_again,
+    make_due,
+    nothing_is_left,
+    passed,
+    rows,
+    state,
+)
 from tests.mailbox.support import HOUSE, QUESTION, Support, mail
 
 pytestmark = pytest.mark.dovecot
-NOW = Rhythm(first=0, spread=0, again=3600, soon=0)
-Logged = Callable[[], list[dict[str, Any]]]
 
 
 @pytest.fixture(autouse=True)
 def _at_once(support: Support) -> None:
     support.rhythm = NOW
-
-
-def state(support: Support) -> State | None:
-    with support.books.ledger.connect() as db:
-        return canaries.state(db, "support")
-
-
-def passed(support: Support) -> bool:
-    found = state(support)
-    return found is not None and found.passed is not None and not found.open
-
-
-def failed(support: Support) -> canaries.Result | None:
-    """What came of a canary that did not come through."""
-    found = state(support)
-    return found.result if found and found.result and found.result.step and not found.open else None
-
-
-def rows(support: Support, query: str) -> int:
-    with support.books.ledger.connect() as db:
-        return int(db.exec_driver_sql(query).scalar_one())
-
-
-def count(support: Support, event: str) -> int:
-    """Audit rows of an event."""
-    return rows(support, f"SELECT count(*) FROM audit WHERE event = '{event}'")
-
-
-def is_lifted_again(support: Support, times: int) -> bool:
-    """Once more than that?"""
-    return count(support, "lifted") > times
-
-
-def nothing_is_left(support: Support) -> None:
-    """No message, no suppression, no address, no sighting."""
-    for folder in ("INBOX", "Opt-outs"):
-        assert not [s for s in support.subjects(folder) if "self-test" in s]
-    for table in ("suppression", "person", "incoming", "review", "outbox", "unproven", "asked_again"):
-        assert rows(support, f"SELECT count(*) FROM {table}") == 0, table
-
-
-def make_due(support: Support) -> None:
-    """Let a day go by."""
-    found = state(support)
-    assert found is not None
-    with write(support.books.ledger, datetime.now(UTC), "test") as w:
-        canaries.put(w, "support", dataclasses.replace(found, due=0))
 
 
 # ------------------------------------------------------------------ as it should be
@@ -357,115 +320,3 @@ def test_a_refusal_for_another_reason_is_none(support: Support) -> None:
     assert result is not None
     assert result.step == "refused"
     assert "not for this request" in result.why
-
-
-# ------------------------------------------------------------------ something comes between
-
-
-class _Dead(BaseException):
-    """The process dies here."""
-
-
-def dying_at(step: str, patch: pytest.MonkeyPatch) -> None:
-    """kill -9, as far as a thread can: nothing more is done, not even closing."""
-
-    def after(owner: type, name: str) -> None:
-        real = getattr(owner, name)
-
-        def dies(*given: Any, **named: Any) -> None:
-            if name != "act" or given[2].canary:
-                real(*given, **named)
-                raise _Dead
-
-        patch.setattr(owner, name, dies)
-
-    def before(owner: type, name: str) -> None:
-        def dies(*given: Any, **named: Any) -> None:
-            raise _Dead
-
-        patch.setattr(owner, name, dies)
-
-    {
-        "written down": lambda: before(Session, "append"),
-        "appended": lambda: after(Session, "append"),
-        "committed": lambda: after(Intake, "act"),
-        "marked": lambda: before(IMAPClient, "uid_expunge"),
-        "removed": lambda: after(Session, "expunge"),
-    }[step]()
-
-
-@pytest.mark.parametrize("step", ["written down", "appended", "committed", "marked", "removed"])
-def test_after_a_crash_at_any_step_the_next_start_clears_and_sends_a_new_one(
-    support: Support, step: str, monkeypatch: pytest.MonkeyPatch, logged: Logged
-) -> None:
-    monkeypatch.setattr("threading.excepthook", lambda _: None)
-    with monkeypatch.context() as patch:
-        dying_at(step, patch)
-        with support.watching() as watcher:
-            support.until(lambda: not watcher._thread.is_alive())
-    found = state(support)
-    assert found is not None
-    assert found.open
-    assert found.left
-    assert len(support.subjects()) == (step in ("appended", "committed", "marked"))
-    support.rhythm = dataclasses.replace(NOW, soon=3600)
-    with support.watching():
-        support.until(lambda: (now := state(support)) and not now.open)
-        support.until(lambda: [line for line in logged() if line["event"] == "canary_broken_off"])
-    nothing_is_left(support)
-    assert not passed(support)
-    make_due(support)
-    with support.watching():
-        support.until(lambda: passed(support))
-    nothing_is_left(support)
-
-
-def test_one_that_is_on_its_way_when_we_are_told_to_stop_is_not_left_behind(
-    support: Support, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    appended = threading.Event()
-    real = Session.append
-
-    def append(self: Session, *given: Any) -> None:
-        real(self, *given)
-        appended.set()
-        assert support.watcher is not None
-        support.watcher.ask_to_stop()
-
-    monkeypatch.setattr(Session, "append", append)
-    with support.watching():
-        assert appended.wait(20)
-    nothing_is_left(support)
-    found = state(support)
-    assert found is not None
-    assert not found.open
-    assert not found.left
-
-
-def test_one_that_appears_too_late_goes_without_more_ado(support: Support, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: list[bytes] = []
-    support.rhythm = dataclasses.replace(NOW, patience=0.3)
-    monkeypatch.setattr(Session, "append", lambda self, folder, raw, when: kept.append(raw))
-    with support.watching():
-        support.until(lambda: failed(support))
-        support.dovecot.append("support", kept[0])
-        support.until(lambda: not support.subjects())
-        support.until(lambda: rows(support, "SELECT count(*) FROM incoming") == 0)
-    nothing_is_left(support)
-    assert rows(support, "SELECT count(*) FROM audit") == 0
-
-
-def test_a_lost_connection_in_between(support: Support, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, lost = Session.expunge, threading.Event()
-
-    def hangs_up(self: Session, uid: int) -> None:
-        if not lost.is_set():
-            lost.set()
-            self._client.shutdown()
-        real(self, uid)
-
-    monkeypatch.setattr(Session, "expunge", hangs_up)
-    with support.watching():
-        support.until(lambda: passed(support))
-    assert lost.is_set()
-    nothing_is_left(support)
