@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,12 +16,13 @@ from daemon.duty.alarm import Limits
 from daemon.duty.letters import Envelope
 from daemon.duty.rounds import Rounds
 from daemon.duty.watching import Surroundings, Watch
-from daemon.gate import Gate
+from daemon.gate import Answer, Gate, Unknown
 from daemon.intake import Intake
 from daemon.mail.links import undo_link
 from daemon.mail.reading import Reading
 from daemon.mail.triage import read
-from daemon.mailbox.watcher import Means, Watcher
+from daemon.mailbox.means import Means
+from daemon.mailbox.watcher import Watcher
 from daemon.mailboxes import log_in, tokens_of
 from daemon.nodes import Duties
 from daemon.opening import lookup_of, now
@@ -32,13 +34,17 @@ from daemon.vitals import Vitals
 from daemon.web.console.access import why_unusable
 from daemon.web.context import Context as WebContext
 from daemon.web.context import Holder, Inside
+from storage.address import Address
 from storage.engine import Ledger
 
 DAYS: Final = get_args(Duty.model_fields["digest"].annotation)[:7]
+_GATE_SECONDS: Final = 10.0  # for an answer of our own gate
 
 
-def watcher(loaded: Loaded, settings: Mailbox, ledger: Ledger, numbers: dict[str, int]) -> Watcher:
-    """The watcher of one mailbox, not started."""
+def watcher(
+    loaded: Loaded, settings: Mailbox, ledger: Ledger, numbers: dict[str, int], ask: Callable[[Address], Answer]
+) -> Watcher:
+    """The watcher of one mailbox, not started. `ask`: the gate, from the thread of the watcher."""
     config = loaded.config
     intake = intake_of(config, ledger, numbers)
     tokens = tokens_of(loaded, settings)
@@ -47,9 +53,24 @@ def watcher(loaded: Loaded, settings: Mailbox, ledger: Ledger, numbers: dict[str
         read=partial(_read, config.house, ledger),
         intake=intake,
         now=now,
+        ask=ask,
         interrupt=tokens.cut if tokens else lambda: None,
     )
     return Watcher(settings, means)
+
+
+def asking(loop: asyncio.AbstractEventLoop, gate: Callable[[], Gate]) -> Callable[[Address], Answer]:
+    """The gate that every door of this loop has at that moment, for another thread to ask."""
+
+    def ask(address: Address) -> Answer:
+        asked = asyncio.run_coroutine_threadsafe(gate().ask([address]), loop)
+        try:
+            return asked.result(_GATE_SECONDS)[0]
+        except TimeoutError:
+            asked.cancel()
+            return Unknown(f"no answer within {_GATE_SECONDS} s")
+
+    return ask
 
 
 def intake_of(config: Config, ledger: Ledger, numbers: dict[str, int]) -> Intake:

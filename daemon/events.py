@@ -188,6 +188,51 @@ def message_not_filed(mailbox: str, uid: int, reason: object) -> None:
     log.bound.warning("message_not_filed", mailbox=mailbox, uid=uid, reason=masked(reason))
 
 
+def messages_missed(mailbox: str, folder: str, number: int) -> None:
+    """So many messages lay unread below others that were read: they are read now."""
+    metrics.intake_missed.of(mailbox).inc(number)
+    log.bound.error("messages_missed", mailbox=mailbox, folder=folder, count=number)
+
+
+def uids_given_again(mailbox: str, folder: str, first: int) -> None:
+    """The server gives UIDs from this one on a second time: it was restored. Mail that bears them is read as new."""
+    log.bound.error("uids_given_again", mailbox=mailbox, folder=folder, first=first)
+
+
+# ------------------------------------------------------------------ the canary
+
+
+def canary_passed(
+    mailbox: str, appended: float, noticed: float, read: float, committed: float, refused: float, removed: float
+) -> None:
+    """Our test message went through mailbox, reading and gate. Seconds since it was sent to the mailbox."""
+    log.bound.info(
+        "canary_passed",
+        mailbox=mailbox,
+        appended=round(appended, 4),
+        noticed=round(noticed, 4),
+        read=round(read, 4),
+        committed=round(committed, 4),
+        refused=round(refused, 4),
+        removed=round(removed, 4),
+    )
+
+
+def canary_failed(mailbox: str, step: str, reason: object) -> None:
+    """Our test message did not come through: at which step, and why. A new one is sent in an hour."""
+    log.bound.error("canary_failed", mailbox=mailbox, step=step, reason=masked(reason))
+
+
+def canary_broken_off(mailbox: str) -> None:
+    """A stop, a crash or a lost connection came between; what was left is cleared, and a new one is sent soon."""
+    log.bound.info("canary_broken_off", mailbox=mailbox)
+
+
+def canary_skipped(mailbox: str, reason: object) -> None:
+    """No test message can be sent to this mailbox."""
+    log.bound.warning("canary_skipped", mailbox=mailbox, reason=masked(reason))
+
+
 # ------------------------------------------------------------------ what came of it
 
 

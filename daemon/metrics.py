@@ -193,6 +193,11 @@ COUNTED_AS: Final = {
 intake_messages = Counter(
     "optoutd_intake_messages", "Messages read in a mailbox, by what they were read as.", ("mailbox", "label")
 )
+intake_missed = Counter(
+    "optoutd_intake_missed",
+    "Messages that lay unread below others that were read, and were found by comparing folder and record.",
+    ("mailbox",),
+)
 enforcement_seconds = Histogram(
     "optoutd_enforcement_seconds",
     "From noticing the mail of an opt-out to its commit, after which nobody mails that person.",

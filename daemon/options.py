@@ -150,6 +150,7 @@ class Mailbox(Section):
     subaddress: Literal["", "+"] = ""  # "+" once support+x@ is known to arrive
     trusted_only: bool = False  # what nobody proved waits for a person at once
     observe: bool = False  # read and report, act on nothing
+    canary: bool = True  # a message of ours every day, to see that a request is honoured
     oauth2: OAuth2 | None = None
 
     @model_validator(mode="before")

@@ -285,7 +285,8 @@ class Service:
             await asyncio.to_thread(telling.stop)
 
     def _watch(self, settings: Mailbox) -> None:
-        watcher = building.watcher(self.loaded, settings, self.ledger, self.gate.numbers)
+        ask = building.asking(asyncio.get_running_loop(), lambda: self.gate)
+        watcher = building.watcher(self.loaded, settings, self.ledger, self.gate.numbers, ask)
         self.watchers[settings.name] = watcher
         watcher.start()
 

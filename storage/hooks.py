@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from storage import deferral, forgotten, hashes, journal, suppressions
+from storage import canaries, deferral, forgotten, hashes, journal, suppressions
 from storage.address import Address, FormKind, NotAnAddress, SiteKey, keys_of, parse
 from storage.audit import Event
 from storage.lookup import Row, verdict
@@ -86,10 +86,14 @@ def _with(row: Sequence[Any], epoch: int) -> Sequence[Any]:
 
 
 def window(db: Connection, after: int, head: int) -> tuple[list[Fact], int]:
-    """The changes (of one person each) behind this audit row, and the last row that was looked at: `head` at most."""
+    """The changes (of one person each) behind this audit row, and the last row that was looked at: `head` at most.
+
+    The canary is no person.
+    """
     last = min(head, after + WINDOW)
     facts = suppressions.between(db, after, last)
-    return [fact for fact in facts if fact.key is not None and fact.event in CHANGES], last
+    told = [fact for fact in facts if fact.key is not None and fact.event in CHANGES and fact.actor != canaries.ACTOR]
+    return told, last
 
 
 def waiting(db: Connection, after: int) -> list[tuple[str, int, int]]:
@@ -97,10 +101,10 @@ def waiting(db: Connection, after: int) -> list[tuple[str, int, int]]:
     marks = ",".join("?" * len(CHANGES))
     query = (
         "SELECT w.event, w.reason, count(*) FROM (SELECT event, reason FROM audit"
-        f" WHERE seq > ? AND key IS NOT NULL AND event IN ({marks}) ORDER BY seq LIMIT {MOST_COUNTED}) w"
+        f" WHERE seq > ? AND key IS NOT NULL AND event IN ({marks}) AND actor <> ? ORDER BY seq LIMIT {MOST_COUNTED}) w"
         " GROUP BY w.event, w.reason"
     )
-    return [(row[0], row[1], row[2]) for row in db.exec_driver_sql(query, (after, *CHANGES))]
+    return [(row[0], row[1], row[2]) for row in db.exec_driver_sql(query, (after, *CHANGES, canaries.ACTOR))]
 
 
 def counts(db: Connection) -> dict[str, Counts]:

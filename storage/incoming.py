@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from sqlalchemy import Connection
@@ -43,14 +43,6 @@ class Seen:
     internaldate: datetime | None
     label: str
     evidence: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class FirstSight:
-    """Where the reading of a folder began."""
-
-    uidnext: int
-    since: datetime
 
 
 def attempt(w: Write, place: Place) -> int:
@@ -111,6 +103,11 @@ def record(
     return int(found)
 
 
+def settle_unseen(w: Write, place: Place) -> None:
+    """A message that is not to be read: it is gone, or it is none of anybody's."""
+    record(w, place, digest=b"", size=0, message_id="", internaldate=None, label="", state="settled")
+
+
 def settle(w: Write, number: int, state: State) -> None:
     """The debt to a message is paid (`filed`), or cannot be any more (`settled`)."""
     w.db.exec_driver_sql("UPDATE incoming SET state = ? WHERE id = ?", (state, number))
@@ -125,12 +122,6 @@ def take_over(w: Write, old: int, new: int) -> None:
     """A message lies somewhere else now: what waits for a decision about it follows it there."""
     w.db.exec_driver_sql("UPDATE review SET incoming = ? WHERE incoming = ? AND state = 'open'", (new, old))
     w.db.exec_driver_sql("UPDATE incoming SET state = 'settled' WHERE id = ? AND state = 'owed'", (old,))
-
-
-def ended(db: Connection, mailbox: str, folder: str, uidvalidity: int) -> set[int]:
-    """The UIDs of a folder whose reading has ended."""
-    query = "SELECT uid FROM incoming WHERE mailbox = ? AND folder = ? AND uidvalidity = ? AND state <> 'reading'"
-    return {row[0] for row in db.exec_driver_sql(query, (mailbox, folder, uidvalidity))}
 
 
 _SEEN = "SELECT id, mailbox, folder, uidvalidity, uid, state, target, digest, size, message_id, internaldate, label, evidence FROM incoming"
@@ -167,30 +158,6 @@ def last_asked(db: Connection, evidence: int) -> datetime | None:
     query = "SELECT max(internaldate) FROM incoming WHERE evidence = ?"
     found = db.exec_driver_sql(query, (evidence,)).scalar()
     return None if found is None else datetime.fromtimestamp(found, UTC)
-
-
-def first_sight(db: Connection, mailbox: str, folder: str, uidvalidity: int) -> FirstSight | None:
-    """Where our reading of this folder began; None if we have not seen it (under this UIDVALIDITY)."""
-    query = "SELECT uidnext, since FROM watched_folder WHERE mailbox = ? AND folder = ? AND uidvalidity = ?"
-    row = db.exec_driver_sql(query, (mailbox, folder, uidvalidity)).first()
-    return FirstSight(row[0], datetime.fromtimestamp(row[1], UTC)) if row else None
-
-
-def begin_folder(w: Write, mailbox: str, folder: str, uidvalidity: int, uidnext: int, days: int | None) -> FirstSight:
-    """Note the first sight of a folder: read `days` back (None: only what comes from now on).
-
-    Under a new UIDVALIDITY every UID is new to us: what lies there is looked at again, back to the day it once began.
-    """
-    query = "SELECT min(since) FROM watched_folder WHERE mailbox = ? AND folder = ?"
-    earliest = w.db.exec_driver_sql(query, (mailbox, folder)).scalar()
-    since = int(earliest) if earliest is not None else seconds(w.now - timedelta(days=days or 0))
-    begun = FirstSight(uidnext, datetime.fromtimestamp(since, UTC))
-    w.db.exec_driver_sql(
-        "INSERT INTO watched_folder (mailbox, folder, uidvalidity, uidnext, since) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT DO NOTHING",
-        (mailbox, folder, uidvalidity, begun.uidnext, since),
-    )
-    return begun
 
 
 # ------------------------------------------------------------------ soft bounces

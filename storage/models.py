@@ -40,7 +40,8 @@ class Utc(TypeDecorator[datetime]):
 class Meta(SQLModel, table=True):
     """Facts about the ledger itself: `check` (the site key's check value), `head` (of the audit chain), `needs` (the oldest
     revision whose code can still use this schema), `hashes` (kinds of foreign hash rows there are), `epoch` (which restore
-    this is, storage.journal), `taken` (of a backup: when), `deferred` (storage.deferral), `brake` (storage.brake)."""
+    this is, storage.journal), `taken` (of a backup: when), `deferred` (storage.deferral), `brake` (storage.brake),
+    and of a mailbox `canary NAME` (storage.canaries), `gap NAME` (storage.gaps)."""
 
     name: str = Field(primary_key=True)
     value: bytes

@@ -128,7 +128,7 @@ def old_messages(db: Connection, of: Watched, before: datetime) -> list[tuple[in
 def forget_messages(w: Write, of: Watched, messages: Sequence[tuple[int, int]], before: datetime) -> None:
     """Delete these sightings, and move the beginning of the folder past them, so that they are not taken for new.
 
-    New is what has a UID from `uidnext` on or came since `since` (mailbox.watcher): both go up. Under another
+    New is what has a UID from `uidnext` on or came since `since` (mailbox.folders): both go up. Under another
     UIDVALIDITY nothing older than that is looked at again, either. What is unread has higher UIDs than what was read.
     """
     w.db.exec_driver_sql(

@@ -13,7 +13,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from storage import brake, hooks, leases
+from storage import brake, canaries, hooks, leases
 from storage.audit import Chain
 from storage.deferral import deferred
 from storage.engine import Ledger
@@ -128,9 +128,11 @@ def opt_outs(ledger: Ledger, now: datetime, days: int, most: int = MOST_ROWS) ->
         first, start = first_since(db, first_day * _DAY), _start(db, first_day * _DAY, most)
         query = (
             "SELECT at / 86400, source, count(*) FROM audit"
-            " WHERE seq >= ? AND event = 'suppressed' AND reason = ? AND at >= ? GROUP BY at / 86400, source"
+            " WHERE seq >= ? AND event = 'suppressed' AND reason = ? AND at >= ? AND actor <> ?"
+            " GROUP BY at / 86400, source"
         )
-        rows = db.exec_driver_sql(query, (start, int(Reason.OPT_OUT), first_day * _DAY)).all()
+        values = (start, int(Reason.OPT_OUT), first_day * _DAY, canaries.ACTOR)
+        rows = db.exec_driver_sql(query, values).all()
     return OptOuts({(_day(day), source or "operator"): int(number) for day, source, number in rows}, start == first)
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -15,12 +15,15 @@ from daemon.config import Bounce, Config, ConfigError, House, Listener, Loaded
 from daemon.duty.alarm import Limits
 from daemon.duty.letters import Envelope
 from daemon.duty.watching import Surroundings
+from daemon.gate import Gate, Pass, Refused, Unknown
 from daemon.mail import tokens
 from daemon.nodes import Duties
+from daemon.opening import Away
 from daemon.options import Duty, Relay, Upstream, Web
 from daemon.service import Service
 from daemon.upstream import Endpoint, Pool
 from daemon.vitals import Vitals
+from storage.address import parse
 from tests.certificates import certify
 from tests.ledgers import Books, books
 
@@ -136,3 +139,25 @@ async def test_after_a_jump_of_the_clock_the_timetable_is_made_anew(ledger: Book
     times = [job.next_run_time - datetime.now(UTC) for job in service.scheduler.get_jobs()]
     assert max(times) <= timedelta(days=1)
     service._stop_clockwork()
+
+
+async def test_another_thread_gets_the_answer_of_the_gate_that_there_is_now(ledger: Books) -> None:
+    ledger.suppress("ann@example.com")
+    now: list[Gate] = []
+    ask = building.asking(asyncio.get_running_loop(), lambda: now[-1])
+    now.append(Gate(Away(), {}))
+    assert isinstance(await asyncio.to_thread(ask, parse("ann@example.com")), Unknown)
+    now.append(ledger.gate())
+    assert isinstance(await asyncio.to_thread(ask, parse("ann@example.com")), Refused)
+    assert await asyncio.to_thread(ask, parse("bob@example.com")) == Pass()
+
+
+async def test_a_gate_that_does_not_answer_is_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stuck(Gate):
+        async def ask(self, *_: object) -> NoReturn:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    monkeypatch.setattr(building, "_GATE_SECONDS", 0.1)
+    ask = building.asking(asyncio.get_running_loop(), lambda: Stuck(Away(), {}))
+    assert isinstance(await asyncio.to_thread(ask, parse("ann@example.com")), Unknown)

@@ -15,6 +15,8 @@ import pytest
 from daemon import events
 from daemon.duty.alarm import KINDS
 from daemon.vitals import DutyVitals, MailboxVitals, Vitals
+from storage import canaries
+from storage.canaries import Result, State
 from storage.journal import Journal
 from storage.write import write
 from tests.ledgers import books
@@ -39,6 +41,9 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     ledger.ledger.journal = Journal(ledger.ledger.path.parent / "journal.log", ledger.ledger.site_key)
     with write(ledger.ledger, NOW, "test") as w:
         w.job_ran("back_up")
+        passed = Result(1, seconds={"refused": 0.1})
+        canaries.put(w, "support", State(first=1, due=2, result=passed, passed=1))
+    events.messages_missed("support", "INBOX", 1)
     events.message_read("support", 1, "opt-out", ["7.5"], 0.2)
     events.job_failed("expire", "x")
     duty = DutyVitals(open_since=NOW, waits="a doubtful mail", due=NOW, notices=1, oldest_notice=NOW)

@@ -12,10 +12,11 @@ import pytest
 
 from daemon.config import Bounce, Retention
 from daemon.jobs import Jobs
-from storage import audit, incoming, retention, suppressions
+from storage import audit, incoming, retention, suppressions, watched
 from storage.address import parse
-from storage.incoming import FirstSight, Place, State
+from storage.incoming import Place, State
 from storage.terms import ALL, Reason, seconds
+from storage.watched import FirstSight
 from storage.write import write
 from tests.ledgers import Books, bring, queued, verified
 
@@ -165,7 +166,7 @@ INBOX = ("support", "INBOX", 7)
 
 def begun(it: Books, uidnext: int, ago: float, place: tuple[str, str, int] = INBOX) -> None:
     with write(it.ledger, NOW - days(ago), "test") as w:
-        incoming.begin_folder(w, *place, uidnext, 30)
+        watched.begin_folder(w, *place, uidnext, 30)
 
 
 def read(
@@ -185,15 +186,15 @@ def kept(it: Books) -> list[int]:
 
 def beginning(it: Books, place: tuple[str, str, int] = INBOX) -> FirstSight:
     with it.ledger.connect() as db:
-        found = incoming.first_sight(db, *place)
+        found = watched.first_sight(db, *place)
     assert found is not None
     return found
 
 
 def new(it: Books, lying: dict[int, float]) -> list[int]:
-    """Which of these messages (UID -> days ago) would the watcher read? As `Watcher._unread` has it."""
+    """Which of these messages (UID -> days ago) would the watcher read? As `Folders.unread` has it."""
     with it.ledger.connect() as db:
-        ended = incoming.ended(db, *INBOX)
+        ended = {u for u, e in watched.known(db, *INBOX).items() if e}
     first = beginning(it)
     since = first.since.date()
     found = {u for u, ago in lying.items() if u >= first.uidnext or (NOW - days(ago)).date() >= since}

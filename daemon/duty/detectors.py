@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from daemon.duty import keeping, parts, requests
+from daemon.duty import canary, gaps, keeping, parts, requests, unusual
 from daemon.duty.alarm import Alarm, Glance, Look
 
 # Looked for by every node, also while the database is away.
@@ -31,6 +31,9 @@ OF_THE_LEDGER: Final[tuple[Callable[[Look], Iterator[Alarm]], ...]] = (
     keeping.backups,
     keeping.deferring,
     keeping.webhooks,
+    canary.find,
+    gaps.find,
+    unusual.find,
 )
 
 

@@ -75,7 +75,8 @@ class Act:
         if reading.token is not None:
             return self._by_token(reading, reading.token)
         scopes = self._scopes(reading.scope)
-        unproven = [a for a in reading.addresses if a != reading.writer or reading.proof not in _PROVEN]
+        proven = reading.proof in _PROVEN or self._envelope.canary
+        unproven = [a for a in reading.addresses if a != reading.writer or not proven]
         held = self._may.is_held("unproven", unproven, scopes, Reason.OPT_OUT)
         believed = not held and self._is_believed(reading.proof)
         own = [a for a in reading.addresses if a not in unproven or (believed and a == reading.writer)]
@@ -116,7 +117,7 @@ class Act:
 
     def _confirm(self, reading: OptOut, people: Sequence[Address], scopes: Sequence[int]) -> None:
         """Tell the writer that it is done. Not whom nobody proved too often, and never about an old request."""
-        if self._desk.notices and people and self._is_fresh():
+        if self._desk.notices and people and self._is_fresh() and not self._envelope.canary:
             proven = reading.proof in _PROVEN
             outbox.owe(self._w, "confirm", people[0], self._language(reading), scopes, proven=proven)
 
@@ -366,7 +367,9 @@ class Act:
         return now if came.year <= 1970 else min(came, now)
 
     def _say(self, event: Callable[[Who], object], person: Whom) -> None:
-        """Log it once it is true."""
+        """Log it once it is true. The canary is nobody: whoever counts log lines is not to count it."""
+        if self._envelope.canary:
+            return
         who = self._who(person)
         self._w.after_commit(lambda: event(who))
 

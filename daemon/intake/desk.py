@@ -22,7 +22,10 @@ Shelf = Literal["processed", "machine"]  # what filed messages are filed as
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """The message around a reading. `sender`: the From address as read; `targets`: where filed messages go ("" = stay)."""
+    """The message around a reading. `sender`: the From address as read; `targets`: where filed messages go ("" = stay).
+
+    `canary`: we wrote it ourselves, to see that a request is honoured; whoever says so has looked at its token.
+    """
 
     place: Place
     digest: bytes
@@ -33,6 +36,7 @@ class Envelope:
     excerpt: str = ""
     targets: Mapping[Shelf, str] = field(default_factory=dict)
     trusted_only: bool = False  # of the mailbox: what nobody proved waits for a person at once
+    canary: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 30 octets: version (high nibble) and number of the site key (low nibble), address key 16, list number 2, MAC 11;
 written as 48 characters of base32 (RFC 4648) without padding, in any case. A link that was stamped has no expiry and
 can only take away. Two purposes give back: an `undo` token, in which two more octets say on which day it was made (52
-characters), and a `regret` token, in which ten more name one click on a page of ours (64 characters).
+characters), and a `regret` token, in which ten more name one click on a page of ours (64 characters). A `canary` token,
+with a day as well, says that a message is our own test of the mailbox.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Final, Literal
 from daemon.mail.patterns import pattern
 from storage.address import KEY_OCTETS, SiteKey
 
-Purpose = Literal["link", "received", "undo", "regret"]
+Purpose = Literal["link", "received", "undo", "regret", "canary"]
 VERSION: Final = 1
 LENGTH: Final = 48  # characters
 UNDO_LENGTH: Final = 52
@@ -29,7 +30,8 @@ CLICK_OCTETS: Final = 10
 NOBODY: Final = bytes(KEY_OCTETS)  # the address key of a message with several recipients
 _MAC_OCTETS: Final = 11
 _SAID_OCTETS: Final = 1 + KEY_OCTETS + 2
-_LENGTHS: Final = {"undo": UNDO_LENGTH, "regret": 64}
+_LENGTHS: Final = {"undo": UNDO_LENGTH, "canary": UNDO_LENGTH, "regret": 64}
+_DATED: Final = ("undo", "canary")
 _CANDIDATE = pattern(r"(?<![a-z0-9])(?:[a-z2-7]{48}|[a-z2-7]{52})(?![a-z0-9])")
 
 
@@ -37,7 +39,7 @@ _CANDIDATE = pattern(r"(?<![a-z0-9])(?:[a-z2-7]{48}|[a-z2-7]{52})(?![a-z0-9])")
 class Token:
     """What a valid token says: whose (an address key; NOBODY: several recipients), and of which list (0: none).
 
-    `day`: when an `undo` token was made, in days since 1970; 0 for the others. `click`: which one a `regret` token is
+    `day`: when an `undo` or `canary` token was made, in days since 1970; 0 for the others. `click`: which one a `regret` token is
     about, as whoever recorded it calls it; b"" for the others.
     """
 
@@ -50,16 +52,16 @@ class Token:
 def make(
     site_key: SiteKey, purpose: Purpose, address_key: bytes, list_number: int, *, day: int = 0, click: bytes = b""
 ) -> str:
-    """A token under the newest site key. `list_number` 0..65535, `day` for `undo` only, `click` for `regret` only.
+    """A token under the newest site key. `list_number` 0..65535, `day` for `undo` and `canary` only, `click` for `regret` only.
 
     Raises ValueError for what does not fit.
     """
     number = len(site_key.keys)
     fits = number <= 15 and len(address_key) == KEY_OCTETS and 0 <= list_number < 65536 and 0 <= day < 65536
-    if not fits or (purpose == "undo") != bool(day) or len(click) != CLICK_OCTETS * (purpose == "regret"):
+    if not fits or (purpose in _DATED) != bool(day) or len(click) != CLICK_OCTETS * (purpose == "regret"):
         raise ValueError("a token takes at most 15 site keys, a 16-octet address key, 16-bit numbers; a day to undo")
     said = bytes([VERSION << 4 | number]) + address_key + list_number.to_bytes(2, "big")
-    said += day.to_bytes(2, "big") if purpose == "undo" else click
+    said += day.to_bytes(2, "big") if purpose in _DATED else click
     return _base32(said + _mac(site_key, purpose, number, said))
 
 

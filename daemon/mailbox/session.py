@@ -2,7 +2,7 @@
 
 IMAPClient with its known faults cured: IDLE that survives a line cut in two segments, an EOF, and news that comes with
 or before the `+`; time-outs everywhere; UIDs only. Nothing here changes a flag: bodies are fetched with PEEK, and a
-message leaves its folder only by `file_away`.
+message leaves its folder only by `file_away`, or, if it is one of ours, by `expunge`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import select
 import socket
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,25 +22,27 @@ from imapclient.exceptions import IMAPClientReadOnlyError
 
 from daemon.config import Mailbox
 from daemon.mailbox.failing import Failed, step
-from daemon.mailbox.folders import Names, doubtful
 from daemon.mailbox.login import log_in
+from daemon.mailbox.names import Names, doubtful
 from daemon.mailbox.tokens import Tokens
 from storage.incoming import Place
 
 __all__ = ["FETCH_OCTETS", "Failed", "Fetched", "Folder", "Session", "connect"]
 
 FETCH_OCTETS: Final = 1_048_576  # at most this much of a message is read
+_MOST_FOUND: Final = 50_000  # messages that one search may find: imaplib reads no line of over a million octets
 _CONNECT_SECONDS: Final = 10
 _READ_SECONDS: Final = 25  # a line gone dead without a FIN is noticed within 30 s of the next poll
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A selected folder."""
+    """A selected folder. `told`: the server has said what `uidnext` is; else it is what the messages in it come to."""
 
     name: str
     uidvalidity: int
     uidnext: int
+    told: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +64,12 @@ class Session:
             self._names = Names(client)
         self._selected: Folder | None = None
         self._writable = False
+        self._exists = 0  # messages in the selected folder, when it was
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._moves = self._client.has_capability("MOVE")  # asked now: IMAPClient would ask in the middle of an IDLE
         self._uidplus = self._client.has_capability("UIDPLUS")
+        self.expunges = self._uidplus  # one message, and no other: RFC 4315
         self.idles = self._client.has_capability("IDLE")
 
     # ---- folders
@@ -85,16 +90,20 @@ class Session:
         with step("select"):
             return doubtful(self._client, self._names, self._settings)
 
-    def enter(self, name: str, *, writable: bool = True) -> Folder:
-        """Be in a folder: SELECT (or EXAMINE) it unless it is the one selected. Raises Failed("select")."""
-        if self._selected is None or self._selected.name != name or (writable and not self._writable):
+    def enter(self, name: str, *, writable: bool = True, afresh: bool = False) -> Folder:
+        """Be in a folder: SELECT (or EXAMINE) it unless it is the one selected. Raises Failed("select").
+
+        `afresh`: even then, for UIDNEXT is told at that moment only.
+        """
+        if afresh or self._selected is None or self._selected.name != name or (writable and not self._writable):
             self._selected = None
             with step("select"):
                 found = self._select(name, writable)
+            self._exists = _number(found.get(b"EXISTS", 0))
             validity, following = _number(found[b"UIDVALIDITY"]), _number(found.get(b"UIDNEXT", 0))
             self._selected, self._writable = Folder(name, validity, following), writable
             if not following:  # some servers keep it to themselves
-                self._selected = Folder(name, validity, self._highest() + 1)
+                self._selected = Folder(name, validity, self._highest() + 1, told=False)
         return self._selected
 
     def _select(self, name: str, writable: bool) -> dict[bytes, Any]:
@@ -105,7 +114,7 @@ class Session:
         return found
 
     def _highest(self) -> int:
-        return max(self._search(["ALL"]), default=0)
+        return max(self._search_wide(["ALL"]), default=0)
 
     def ensure(self, name: str) -> None:
         """Create a folder that is not there. Raises Failed("select")."""
@@ -156,11 +165,28 @@ class Session:
 
     def uids_from(self, first: int) -> list[int]:
         """UIDs of at least `first` in the selected folder, in order. (`n:*` also returns the last message if its UID < n.)"""
-        return sorted(u for u in self._search(["UID", f"{first}:*"]) if u >= first)
+        assert self._selected is not None
+        few = self._selected.uidnext - first < _MOST_FOUND
+        found = (self._search if few else self._search_wide)(["UID", f"{first}:*"])
+        return sorted({u for u in found if u >= first})
 
     def uids_since(self, day: datetime) -> list[int]:
         """UIDs of messages whose INTERNALDATE is on or after the day before `day` (SINCE knows no hours or zones)."""
-        return sorted(self._search(["SINCE", day.date()]))
+        return sorted(set(self._search_wide(["SINCE", day.date()])))
+
+    def _search_wide(self, criteria: list[Any]) -> list[int]:
+        """As `_search` for what may find a great many: some of the messages at a time, a few perhaps twice.
+
+        The newest first. Whatever is removed meanwhile, a message can only move to a lower number, which is still to be
+        searched; and what comes in gets the highest.
+        """
+        if self._exists < _MOST_FOUND:
+            return self._search(criteria)
+        found, last = list[int](), "*"
+        for first in range(self._exists - self._exists % _MOST_FOUND + 1, 0, -_MOST_FOUND):
+            found += self._search([f"{first}:{last}", *criteria])
+            last = str(first - 1)
+        return found
 
     def _search(self, criteria: list[Any]) -> list[int]:
         with step("search"):
@@ -235,13 +261,25 @@ class Session:
         place = Place(self._settings.name, self._selected.name, self._selected.uidvalidity, uid)
         return Fetched(place, raw, int(found[b"RFC822.SIZE"]), _utc(found.get(b"INTERNALDATE")))
 
+    def identities(self, uids: Sequence[int]) -> dict[int, tuple[int, datetime]]:
+        """UID -> (size, INTERNALDATE) of those of these messages that are there. Raises Failed("fetch")."""
+        with step("fetch"):
+            found = self._client.fetch(list(uids), ["INTERNALDATE", "RFC822.SIZE"])
+        return {
+            u: (int(f[b"RFC822.SIZE"]), _utc(f.get(b"INTERNALDATE"))) for u, f in found.items() if b"RFC822.SIZE" in f
+        }
+
     def present(self, uid: int) -> bool:
         """Is the message still in the selected folder?"""
         return uid in self._search(["UID", str(uid)])
 
     def holds(self, message_id: str) -> bool:
         """Is a message with this Message-ID in the selected folder?"""
-        return bool(message_id) and bool(self._search(["HEADER", "Message-ID", message_id]))
+        return bool(message_id) and bool(self.with_id(message_id))
+
+    def with_id(self, message_id: str) -> list[int]:
+        """The UIDs of the messages with this Message-ID in the selected folder."""
+        return self._search(["HEADER", "Message-ID", message_id])
 
     def file_away(self, uid: int, folder: str) -> bool:
         """Move a message, flags and date kept. False: this server cannot move without risking other people's mail.
@@ -273,6 +311,19 @@ class Session:
         held = self.holds(header.partition(b":")[2].strip().decode("ascii", "replace"))
         self.enter(source)
         return held
+
+    # ---- messages of ours
+
+    def append(self, folder: str, raw: bytes, when: datetime) -> None:
+        """Put a message into a folder, seen already, for nobody is to read it. Raises Failed("append")."""
+        with step("append"):
+            self._client.append(folder, raw, [b"\\Seen"], when)
+
+    def expunge(self, uid: int) -> None:
+        """Remove this one message from the selected folder; only where the server `expunges`. Raises Failed("expunge")."""
+        with step("expunge"):
+            self._client.add_flags([uid], [b"\\Deleted"], silent=True)
+            self._client.uid_expunge([uid])
 
     def close(self) -> None:
         """Log out, or at least let go."""

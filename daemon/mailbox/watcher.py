@@ -14,23 +14,24 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
 from daemon import events
 from daemon.config import Mailbox
-from daemon.intake import Done, Envelope, Intake, Shelf
+from daemon.intake import Envelope, Shelf
 from daemon.log import masked
-from daemon.mail.reading import Reading, addresses, label
-from daemon.mailbox.session import Failed, Fetched, Folder, Session
+from daemon.mail.reading import addresses, label
+from daemon.mailbox.canary import DAILY, Canary, Rhythm
+from daemon.mailbox.filing import Filing
+from daemon.mailbox.folders import SWEEP_SECONDS, Folders
+from daemon.mailbox.means import Means
+from daemon.mailbox.session import Failed, Fetched, Session
 from daemon.mailbox.sighting import envelope, note
 from storage import incoming
 from storage.engine import Unavailable, Unusable
 from storage.incoming import Place, Seen
-from storage.write import Write, write
 
 MAX_ATTEMPTS: Final = 2
 _FORGIVEN: Final = 10  # attempts that ended by no fault of the message; more than that, and it may be its fault
@@ -39,32 +40,21 @@ _RETRY_SECONDS: Final = (1.0, 60.0)  # doubling from the first to the last
 # need up to 3 s more to fail.
 _SHORT_OUTAGE: Final = 60.0
 _SOON: Final = 5.0
-_REFUSALS: Final = 5  # a server that refuses so many moves is asked again at the next poll, not for each message
 _FAR_BACK: Final = 10.0  # s; a connection that held so long was good: the next failure starts from the beginning
 _CHANCE: Final = random.SystemRandom()  # keeps many daemons from coming back in the same moment
-
-
-@dataclass(frozen=True)
-class Means:
-    """What a watcher works with; fakes for time and failure come in here."""
-
-    connect: Callable[[], Session]
-    read: Callable[[bytes], Reading]
-    intake: Intake
-    now: Callable[[], datetime]
-    interrupt: Callable[[], None] = lambda: None  # from another thread: whatever `connect` waits for
 
 
 class Watcher:
     """Watches one mailbox until it is stopped. `start` returns at once; `stop` wakes it and waits."""
 
-    def __init__(self, settings: Mailbox, means: Means):
+    def __init__(self, settings: Mailbox, means: Means, rhythm: Rhythm = DAILY, sweep_seconds: float = SWEEP_SECONDS):
         self.settings, self._means = settings, means
         self._stopping = threading.Event()
         self._session: Session | None = None
         self._thread = threading.Thread(target=self.run, name=f"mailbox {settings.name}", daemon=True)
-        self._next: dict[str, tuple[int, int]] = {}  # folder -> (UIDVALIDITY, first UID not looked at)
-        self._targets: dict[Shelf, str] = {}
+        self._folders = Folders(settings, means, sweep_seconds)
+        self._filing = Filing(settings, means, self._folders, self._stopping)
+        self._canary = Canary(settings, means, rhythm)
         self._forgiven: Counter[Place] = Counter()
         self.connected = False
         self.last_success: datetime | None = None  # when the server last answered us
@@ -119,8 +109,8 @@ class Watcher:
         session = self._means.connect()
         self._session = session
         try:
-            self._next.clear()
-            self._targets = self._prepare(session)
+            self._folders.begin(session)
+            self._canary.begin(session)
             events.mailbox_connected(self.settings.name, self.settings.folders)
             for doubt in session.doubts():
                 events.mailbox_doubtful(self.settings.name, doubt)
@@ -133,23 +123,6 @@ class Watcher:
     def _heard(self) -> None:
         self.connected, self.last_success, self.trouble = True, self._means.now(), ""
 
-    def _prepare(self, session: Session) -> dict[Shelf, str]:
-        """The folders that filed mail goes to, made if missing; one that cannot be made leaves its mail in place."""
-        targets: dict[Shelf, str] = {
-            "processed": self.settings.processed_folder,
-            "machine": self.settings.machine_folder,
-        }
-        if self.settings.observe:
-            return dict.fromkeys(targets, "")
-        for kind, name in targets.items():
-            if name:
-                try:
-                    session.ensure(name)
-                except Failed as failure:
-                    events.mailbox_lost(self.settings.name, f"create {name}", failure.why, 0, failure.advice)
-                    targets[kind] = ""
-        return targets
-
     def _watch(self, session: Session) -> None:
         """IDLE on the first folder; the others, and what else is due, every poll_seconds."""
         first, *others = self.settings.folders
@@ -158,28 +131,18 @@ class Watcher:
             if time.monotonic() >= due:
                 due = time.monotonic() + self.settings.poll_seconds
                 for name in others:
-                    with self._spared(name):
+                    with self._folders.spared(name):
                         self._read_folder(session, name)
-                with self._spared(self._targets.get("processed", "")):
+                with self._folders.spared(self._folders.targets.get("processed", "")):
                     self._look_at_filed(session)
                 if not self.settings.observe:
-                    self._pay_debts(session)
+                    self._filing.pay_debts(session)
             self._read_folder(session, first)
             self._heard()
+            self._canary.tend(session)
             session.enter(first)
-            session.wait(max(due - time.monotonic(), 0.05))
-
-    @contextlib.contextmanager
-    def _spared(self, folder: str) -> Iterator[None]:
-        """A folder that the server refuses (deleted, renamed, not ours) must not keep the others from being read."""
-        try:
-            yield
-        except Failed as failure:
-            if not failure.refused:
-                raise
-            self._next.pop(folder, None)  # what was left unread of it is looked for anew
-            why, seconds = f"{folder}: {failure.why}", self.settings.poll_seconds
-            events.mailbox_lost(self.settings.name, failure.step, why, seconds, failure.advice)
+            session.wait(max(min(due - time.monotonic(), self._canary.wait()), 0.05))
+        self._canary.end(session)
 
     # ---- a folder
 
@@ -187,43 +150,11 @@ class Watcher:
         """Deal with all that we have not read yet."""
         noticed = time.monotonic()
         folder = session.enter(name)
-        for uid in self._unread(session, folder):
+        for uid in self._folders.unread(session, folder):
             if self._stopping.is_set():
                 return
             self._deal_with(session, Place(self.settings.name, name, folder.uidvalidity, uid), noticed)
-            self._passed(folder, uid)
-
-    def _unread(self, session: Session, folder: Folder) -> list[int]:
-        """UIDs to read: new ones, and on first sight (of this connection) all that was not ended before."""
-        validity, following = self._next.get(folder.name, (None, 0))
-        if validity == folder.uidvalidity:
-            return session.uids_from(following)
-        ledger, name = self._means.intake.ledger, self.settings.name
-        with ledger.connect() as db:  # before the beginning is asked for: retention moves that past what it forgets
-            ended = incoming.ended(db, name, folder.name, folder.uidvalidity)
-        begun = self._first_sight(folder)
-        found = set(session.uids_from(begun.uidnext))
-        if not self._is_target(folder.name):
-            found |= set(session.uids_since(begun.since))
-        self._next[folder.name] = (folder.uidvalidity, max(found, default=folder.uidnext - 1) + 1)
-        return sorted(found - ended)
-
-    def _passed(self, folder: Folder, uid: int) -> None:
-        """This UID needs no second look; one below others that were ended before must not make us look at those."""
-        self._next[folder.name] = (folder.uidvalidity, max(self._next[folder.name][1], uid + 1))
-
-    def _first_sight(self, folder: Folder) -> incoming.FirstSight:
-        ledger, name = self._means.intake.ledger, self.settings.name
-        with ledger.connect() as db:
-            begun = incoming.first_sight(db, name, folder.name, folder.uidvalidity)
-        if begun is None:
-            days = None if self._is_target(folder.name) else self.settings.first_days
-            with self._write() as w:
-                begun = incoming.begin_folder(w, name, folder.name, folder.uidvalidity, folder.uidnext, days)
-        return begun
-
-    def _is_target(self, folder: str) -> bool:
-        return folder in self._targets.values()
+            self._folders.passed(folder, uid)
 
     # ---- a message
 
@@ -233,7 +164,7 @@ class Watcher:
             self._observe(session, place)
             return
         if self._attempts(place) > MAX_ATTEMPTS:  # not even fetched: that may be what fails
-            self._give_up(place, self._targets)
+            self._give_up(place, self._folders.targets)
             return
         with self._forgiving(place):
             self._read_one(session, place, noticed)
@@ -245,13 +176,16 @@ class Watcher:
             self._settle_unseen(place)
             return
         envelope = self._envelope(fetched)
+        if self._canary.is_ours(fetched):
+            self._canary.take(session, fetched, envelope)
+            return
         if self._met_before(session, envelope):
             return
         reading = self._means.read(fetched.raw)
         done = self._means.intake.act(reading, envelope, self._means.now())
         events.message_read(place.mailbox, place.uid, done.label, reading.rules, time.monotonic() - noticed)
         if done.target:
-            self._file(session, place, done)
+            self._filing.file(session, place, done)
 
     def _observe(self, session: Session, place: Place) -> None:
         """Say what would be made of a message. It is not recorded as read: once this option is gone, it is read in earnest."""
@@ -259,13 +193,13 @@ class Watcher:
         fetched = session.fetch(place.uid)
         if fetched is not None:
             reading = self._means.read(fetched.raw)
-            about = [self._means.intake.ledger.site_key.who(p) for p in self._means.intake.people(addresses(reading))]
+            about = [self._means.ledger.site_key.who(p) for p in self._means.intake.people(addresses(reading))]
             scope = ";".join(getattr(reading, "scope", ()))
             events.message_observed(place.mailbox, place.uid, label(reading), about, scope, reading.rules)
 
     def _attempts(self, place: Place) -> int:
         """How often this message was begun, this time included: committed before it is touched."""
-        with self._write() as w:
+        with self._means.writing(place.mailbox) as w:
             return incoming.attempt(w, place) - min(self._forgiven[place], _FORGIVEN)
 
     @contextlib.contextmanager
@@ -285,21 +219,18 @@ class Watcher:
         events.message_read(place.mailbox, place.uid, done.label, ("attempts-did-not-end",), 0)
 
     def _envelope(self, fetched: Fetched) -> Envelope:
-        return envelope(fetched, self._targets, self.settings.trusted_only)
-
-    def _write(self) -> AbstractContextManager[Write]:
-        return write(self._means.intake.ledger, self._means.now(), f"mailbox {self.settings.name}")
+        return envelope(fetched, self._folders.targets, self.settings.trusted_only)
 
     def _settle_unseen(self, place: Place) -> None:
         """It went between the search and the fetch."""
-        with self._write() as w:
-            incoming.record(w, place, digest=b"", size=0, message_id="", internaldate=None, label="", state="settled")
+        with self._means.writing(place.mailbox) as w:
+            incoming.settle_unseen(w, place)
 
     # ---- messages met before
 
     def _known(self, envelope: Envelope) -> Seen | None:
         """The same message (identity, date and size) as seen before in this mailbox; rather one that was honoured."""
-        with self._means.intake.ledger.connect() as db:
+        with self._means.ledger.connect() as db:
             twins = incoming.twins(db, envelope.message_id, envelope.digest, mailbox=envelope.place.mailbox)
         identity = (envelope.size, envelope.internaldate)
         same = [t for t in twins if t.place != envelope.place and (t.size, t.internaldate) == identity]
@@ -314,7 +245,7 @@ class Watcher:
             done = self._means.intake.found_back(envelope, self._means.now())
             events.message_read(self.settings.name, envelope.place.uid, done.label, ("moved-back-by-a-person",), 0)
             return True
-        with self._write() as w:
+        with self._means.writing(self.settings.name) as w:
             known = incoming.seen(w.db, known.id)  # a decision may have come in just now
             state: incoming.State = "owed" if known.state == "owed" else "done"
             incoming.take_over(w, known.id, note(w, envelope, known, state))
@@ -337,66 +268,15 @@ class Watcher:
         same_numbers = session.enter(known.place.folder, writable=False).uidvalidity == known.place.uidvalidity
         return same_numbers and session.present(known.place.uid)
 
-    # ---- filing
-
-    def _file(self, session: Session, place: Place, done: Done) -> bool:
-        """Move an honoured message, unless a person has moved it already. False: refused, and still owed."""
-        if session.enter(place.folder).uidvalidity != place.uidvalidity:
-            return True  # that UID is another message now; ours is met again
-        if not session.present(place.uid):
-            self._settle(done.incoming, "filed")
-            return True
-        try:
-            moved = session.file_away(place.uid, done.target)
-        except Failed as failure:  # over quota, no such folder, no right to it: other mail must not wait for that
-            if not failure.refused:
-                raise
-            events.message_not_filed(place.mailbox, place.uid, failure.why)
-            return False
-        if moved:
-            self._settle(done.incoming, "filed")
-            events.message_filed(place.mailbox, place.uid, done.target)
-        else:
-            self._settle(done.incoming, "done")
-            events.message_not_filed(place.mailbox, place.uid, "the server has neither MOVE nor UIDPLUS")
-        return True
-
-    def _settle(self, number: int, state: incoming.State) -> None:
-        with self._write() as w:
-            incoming.settle(w, number, state)
-
-    def _pay_debts(self, session: Session) -> None:
-        """File what was left owing: by a crash after the commit, or by a decision in the review queue."""
-        with self._means.intake.ledger.connect() as db:
-            debts = incoming.owed(db, self.settings.name)
-        random.shuffle(debts)  # a few that are refused again and again must not stand before all others
-        for target in {d.target for d in debts} & set(self._targets.values()):
-            with self._spared(target):
-                session.ensure(target)  # somebody may have deleted it since we connected
-        for folder in dict.fromkeys(d.place.folder for d in debts):
-            with self._spared(folder):
-                self._pay(session, folder, [d for d in debts if d.place.folder == folder])
-
-    def _pay(self, session: Session, folder: str, debts: list[Seen]) -> None:
-        """File what is owed in one folder."""
-        validity, refusals = session.enter(folder).uidvalidity, 0
-        for debt in debts:
-            if self._stopping.is_set() or refusals >= _REFUSALS:
-                return
-            if debt.place.uidvalidity == validity:
-                refusals += not self._file(session, debt.place, Done(debt.label, debt.id, target=debt.target))
-            elif folder in self._next:
-                self._settle(debt.id, "settled")  # under another UIDVALIDITY it was met again, or is gone
-
     # ---- what people filed
 
     def _look_at_filed(self, session: Session) -> None:
         """A message that we did not put into the folder of honoured requests was put there by a person: a decision."""
-        name = self._targets.get("processed")
+        name = self._folders.targets.get("processed")
         if not name:
             return
         folder = session.enter(name, writable=False)
-        for uid in self._unread(session, folder):
+        for uid in self._folders.unread(session, folder):
             if self._stopping.is_set():
                 return
             place = Place(self.settings.name, name, folder.uidvalidity, uid)
@@ -405,7 +285,7 @@ class Watcher:
             else:
                 with self._forgiving(place):
                     self._look_at_one(session, place)
-            self._passed(folder, uid)
+            self._folders.passed(folder, uid)
 
     def _look_at_one(self, session: Session, place: Place) -> None:
         fetched = session.fetch(place.uid)
@@ -415,7 +295,7 @@ class Watcher:
         envelope = self._envelope(fetched)
         known = self._known(envelope)
         if known is not None and known.state in ("filed", "owed"):
-            with self._write() as w:
+            with self._means.writing(self.settings.name) as w:
                 note(w, envelope, known, "settled")
         else:
             done = self._means.intake.filed_by_hand(self._means.read(fetched.raw), envelope, self._means.now())

@@ -31,7 +31,7 @@ from daemon.web.context import context_of, inside_of, workers_of
 from daemon.web.health import OK, Pulse, Shared
 from daemon.web.rendering import SECURITY
 from daemon.web.workers import Workers
-from storage import census
+from storage import canaries, census
 from storage.engine import Ledger, Unavailable, Unusable
 from storage.terms import Reason
 
@@ -60,18 +60,19 @@ class _Counted:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What the ledger says. `free`: of database and backups -> octets left on its disk."""
+    """What the ledger says. `free`: of database and backups -> octets left on its disk; `canaries`: of the mailboxes."""
 
     numbers: census.Numbers
     suppressions: Mapping[Reason, int]
     free: Mapping[str, int]
+    canaries: Mapping[str, canaries.State]
 
 
 class Figures:
     """What the ledger says, between one scrape and the next."""
 
     def __init__(self) -> None:
-        self._looking: Shared[tuple[census.Numbers, Mapping[str, int]]] = Shared()
+        self._looking: Shared[tuple[census.Numbers, Mapping[str, int], dict[str, canaries.State]]] = Shared()
         self._counting: Shared[None] = Shared()
         self._counted: _Counted | None = None
 
@@ -79,14 +80,14 @@ class Figures:
         """What it says, or None: it is away."""
         ledger, workers = context_of(request).ledger, workers_of(request)
         try:
-            numbers, free = await self._looking.ask(lambda: workers.read(partial(_look, ledger)), _PATIENCE)
+            numbers, free, tests = await self._looking.ask(lambda: workers.read(partial(_look, ledger)), _PATIENCE)
         except (Unavailable, Unusable, TimeoutError):
             return None
         counted = self._counted
         if counted is None or (counted.audit_rows != numbers.audit_rows and counted.may_be_renewed):
             with suppress(Unavailable, Unusable, TimeoutError):  # what was counted last is told meanwhile
                 await self._counting.ask(lambda: self._count(ledger, workers, numbers.audit_rows), _PATIENCE)
-        return _Found(numbers, self._counted.suppressions if self._counted else {}, free)
+        return _Found(numbers, self._counted.suppressions if self._counted else {}, free, tests)
 
     async def _count(self, ledger: Ledger, workers: Workers, audit_rows: int) -> None:
         began = time.monotonic()
@@ -95,10 +96,10 @@ class Figures:
         self._counted = _Counted(found, audit_rows, now, now - began)
 
 
-def _look(ledger: Ledger) -> tuple[census.Numbers, Mapping[str, int]]:
+def _look(ledger: Ledger) -> tuple[census.Numbers, Mapping[str, int], dict[str, canaries.State]]:
     with ledger.connect() as db:
-        numbers = census.numbers(db)
-    return numbers, ledger.free()
+        numbers, tests = census.numbers(db), canaries.states(db)
+    return numbers, ledger.free(), tests
 
 
 def _suppressions(ledger: Ledger) -> dict[Reason, int]:
@@ -176,6 +177,11 @@ def _of_ledger(found: _Found, now: float) -> Iterator[Metric]:
         made = GaugeMetricFamily(f"optoutd_backup_last_success{_AT}", "When the last backup was made.")
         made.add_metric((), jobs["back_up"])
         yield made
+    took = [(m, s.result.seconds["refused"]) for m, s in found.canaries.items() if s.result and not s.result.step]
+    about = "From sending the daily test message to the refusal of its sender, of the last one if that came through."
+    yield _gauge("canary_seconds", about, "mailbox", took)
+    passed = [(mailbox, float(state.passed)) for mailbox, state in found.canaries.items() if state.passed]
+    yield _gauge(f"canary_last_success{_AT}", "When a daily test message came through last.", "mailbox", passed)
     yield _gauge(
         "disk_free_bytes", "Octets free where these lie.", "of", [(of, float(n)) for of, n in found.free.items()]
     )

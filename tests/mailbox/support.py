@@ -11,13 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from daemon.config import House, Mailbox
+from daemon.gate import Answer, Gate
 from daemon.intake import Intake
 from daemon.mail.reading import Reading
 from daemon.mail.triage import read
+from daemon.mailbox.canary import DAILY, Rhythm
+from daemon.mailbox.folders import SWEEP_SECONDS
+from daemon.mailbox.means import Means
 from daemon.mailbox.session import Session, connect
-from daemon.mailbox.watcher import Means, Watcher
+from daemon.mailbox.watcher import Watcher
+from daemon.opening import lookup_of
 from storage import incoming, suppressions
-from storage.address import parse
+from storage.address import Address, parse
 from storage.terms import ALL
 from tests.ledgers import Books
 from tests.servers import Dovecot
@@ -46,6 +51,8 @@ class Support:
     options: dict[str, Any] = field(default_factory=dict)
     reader: Callable[[bytes], Reading] = lambda raw: read(raw, HOUSE)
     means_of: Callable[[Means], Means] = lambda means: means
+    rhythm: Rhythm = DAILY
+    sweep_seconds: float = SWEEP_SECONDS
     watcher: Watcher | None = None
 
     @property
@@ -71,13 +78,21 @@ class Support:
         def log_in() -> Session:
             return connect(settings, password, Path(self.dovecot.ca_file))
 
-        means = self.means_of(Means(log_in, self.reader, intake, lambda: datetime.now(UTC)))
-        watcher = self.watcher = Watcher(settings, means)
+        means = self.means_of(Means(log_in, self.reader, intake, lambda: datetime.now(UTC), self.ask))
+        watcher = self.watcher = Watcher(settings, means, self.rhythm, self.sweep_seconds)
         watcher.start()
         try:
             yield watcher
         finally:
             watcher.stop()
+
+    def ask(self, address: Address) -> Answer:
+        """The gate."""
+        lookup = lookup_of(self.books.ledger)
+        try:
+            return Gate(lookup, self.books.numbers).may(address)
+        finally:
+            lookup.close()
 
     # ---- looking
 

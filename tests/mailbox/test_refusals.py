@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import threading
 import time
 from datetime import UTC, datetime
 from functools import partial
@@ -16,8 +17,9 @@ from imapclient.exceptions import IMAPClientError
 from daemon.intake import Done, Envelope, Intake
 from daemon.mail.reading import Reading
 from daemon.mailbox import watcher as watching
+from daemon.mailbox.filing import Filing
 from daemon.mailbox.session import Failed, Folder, connect
-from daemon.mailbox.watcher import Watcher, longer
+from daemon.mailbox.watcher import longer
 from storage import incoming
 from storage.engine import Unavailable
 from storage.incoming import Place
@@ -124,8 +126,8 @@ def test_a_uid_of_another_uidvalidity_is_not_moved(support: Support) -> None:
         def enter(self, name: str) -> Folder:
             return Folder(name, 2, 9)
 
-    watcher = Watcher(support.settings, None)  # type: ignore[arg-type]
-    assert watcher._file(Renumbered(), Place("support", "INBOX", 1, 7), Done("opt-out", 1, target="Opt-outs"))  # type: ignore[arg-type]
+    filing = Filing(support.settings, None, None, threading.Event())  # type: ignore[arg-type]  # asked nothing
+    assert filing.file(Renumbered(), Place("support", "INBOX", 1, 7), Done("opt-out", 1, target="Opt-outs"))  # type: ignore[arg-type]  # says no more
 
 
 # ------------------------------------------------------------------ when to try again

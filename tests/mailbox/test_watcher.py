@@ -14,8 +14,9 @@ from daemon.config import Config, Loaded
 from daemon.intake import Done, Envelope, Intake
 from daemon.mail.reading import Reading
 from daemon.mail.triage import read
+from daemon.mailbox.means import Means
 from daemon.mailbox.session import Failed, Session, connect
-from daemon.mailbox.watcher import Means, Watcher
+from daemon.mailbox.watcher import Watcher
 from storage import suppressions
 from storage.address import parse
 from storage.incoming import Seen

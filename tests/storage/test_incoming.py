@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from storage import incoming
-from storage.incoming import FirstSight, Place, State
+from storage import incoming, watched
+from storage.incoming import Place, State
+from storage.watched import FirstSight
 from storage.write import write
 from tests.ledgers import Books
 
@@ -35,11 +36,11 @@ def test_attempts_are_counted_and_do_not_end_the_reading(ledger: Books) -> None:
         with write(ledger.ledger, NOW, "test") as w:
             assert incoming.attempt(w, PLACE) == expected
     with ledger.ledger.connect() as db:
-        assert incoming.ended(db, "support", "INBOX", 1) == set()
+        assert {u for u, e in watched.known(db, "support", "INBOX", 1).items() if e} == set()
     record(ledger)
     with ledger.ledger.connect() as db:
-        assert incoming.ended(db, "support", "INBOX", 1) == {7}
-        assert incoming.ended(db, "support", "INBOX", 2) == set()
+        assert {u for u, e in watched.known(db, "support", "INBOX", 1).items() if e} == {7}
+        assert {u for u, e in watched.known(db, "support", "INBOX", 2).items() if e} == set()
 
 
 def test_the_same_place_is_one_row_however_often_it_is_recorded(ledger: Books) -> None:
@@ -113,19 +114,19 @@ def test_a_review_needs_no_message(ledger: Books) -> None:
 
 def test_a_folder_is_read_from_thirty_days_back_at_first_sight(ledger: Books) -> None:
     with write(ledger.ledger, NOW, "test") as w:
-        begun = incoming.begin_folder(w, "support", "INBOX", 1, 500, 30)
+        begun = watched.begin_folder(w, "support", "INBOX", 1, 500, 30)
     assert begun == FirstSight(500, NOW - timedelta(days=30))
     with ledger.ledger.connect() as db:
-        assert incoming.first_sight(db, "support", "INBOX", 1) == begun
-        assert incoming.first_sight(db, "support", "INBOX", 2) is None
+        assert watched.first_sight(db, "support", "INBOX", 1) == begun
+        assert watched.first_sight(db, "support", "INBOX", 2) is None
 
 
 def test_under_a_new_uidvalidity_all_is_looked_at_back_to_where_it_once_began(ledger: Books) -> None:
     with write(ledger.ledger, NOW, "test") as w:
-        incoming.begin_folder(w, "support", "INBOX", 1, 500, 30)
+        watched.begin_folder(w, "support", "INBOX", 1, 500, 30)
     with write(ledger.ledger, NOW + timedelta(days=60), "test") as w:
-        assert incoming.begin_folder(w, "support", "INBOX", 2, 10, 30) == FirstSight(10, NOW - timedelta(days=30))
-        assert incoming.begin_folder(w, "support", "Opt-outs", 1, 10, None).uidnext == 10
+        assert watched.begin_folder(w, "support", "INBOX", 2, 10, 30) == FirstSight(10, NOW - timedelta(days=30))
+        assert watched.begin_folder(w, "support", "Opt-outs", 1, 10, None).uidnext == 10
 
 
 def test_soft_bounces_count_by_the_day_within_the_window(ledger: Books) -> None:
