@@ -57,10 +57,9 @@ def _said(look: Look, what: object) -> str:
 
 
 def _advice(failure: Failed, where: Where, settings: Mailbox) -> str:
-    """Its own, if it has one (of OAuth); else what goes with the step."""
-    own = str(getattr(failure, "advice", ""))
-    if own:
-        return own
+    """Its own, if it has one; of the way there we know more than the session."""
+    if failure.advice and failure.step not in ("connect", "tls"):
+        return failure.advice
     if failure.step == "login" and failure.refused:
         return (
             f"are username and secret of {where.section} right, and is the account allowed IMAP? large providers take no"

@@ -150,7 +150,7 @@ def test_a_wrong_password(at: Patient, dovecot: Dovecot) -> None:
     at.file("imap-password", "wrong-secret\n")
     line = only(at.told("imap", secured(dovecot)))
     assert ": login: [AUTHENTICATIONFAILED] Authentication failed. -> " in line
-    assert "are username and secret of [[mailbox]] support right" in line
+    assert "look at username, and at the secret in password_file" in line
     assert "wrong-secret" not in line
 
 
@@ -204,10 +204,10 @@ def test_without_idle_it_is_asked_now_and_then(at: Patient) -> None:
     assert not [x for x in quick if "late" in x]
 
 
-@pytest.mark.dovecot
-def test_a_watched_folder_that_mail_is_filed_to(at: Patient, dovecot: Dovecot) -> None:
-    lines = at.told("imap", box(dovecot.imap_port, 'folders = ["INBOX"]\nmachine_folder = "inbox"'))
-    assert [x for x in lines if "folders: INBOX is watched, and it is where mail is filed to" in x]
+def test_a_watched_folder_that_holds_everything(at: Patient) -> None:
+    with raw(imap("MOVE IDLE", {"LIST": ['LIST (\\All) "/" INBOX']})) as url:
+        lines = at.told("imap", box(port_of(url)))
+    assert [x for x in lines if "folders: INBOX holds every message of the account" in x]
 
 
 def test_a_folder_that_cannot_be_made(at: Patient) -> None:

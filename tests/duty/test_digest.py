@@ -11,7 +11,7 @@ import pytest
 from daemon.duty import digest
 from daemon.duty.keeping import LATE_AFTER
 from daemon.intake import Intake
-from storage import alarms, incoming, refusals, week
+from storage import alarms, refusals, week
 from storage.alarms import Noted
 from storage.refusals import Tally
 from storage.week import Week
@@ -43,7 +43,7 @@ def test_an_empty_ledger_has_kept_its_promise(ledger: Books) -> None:
 def test_opt_outs_are_counted_by_way_within_the_week(ledger: Books) -> None:
     desk = Intake(ledger.ledger, HOUSE, ledger.numbers)
     with write(ledger.ledger, START, "test") as w:
-        incoming.begin_folder(w, "support", "INBOX", 1, uidnext=1, days=30)
+        watched.begin_folder(w, "support", "INBOX", 1, uidnext=1, days=30)
     ages = {1: 8 * DAY, 2: 7 * DAY + SECOND, 3: 7 * DAY, 4: 2 * DAY, 5: HOUR}
     for uid, ago in ages.items():
         writer = f"p{uid}@example.com"
@@ -64,7 +64,7 @@ def test_opt_outs_are_counted_by_way_within_the_week(ledger: Books) -> None:
 def test_mail_that_lay_there_before_we_watched_is_not_held_against_us(ledger: Books) -> None:
     desk = Intake(ledger.ledger, HOUSE, ledger.numbers)
     with write(ledger.ledger, NOW - DAY, "test") as w:
-        incoming.begin_folder(w, "support", "INBOX", 1, uidnext=2, days=30)
+        watched.begin_folder(w, "support", "INBOX", 1, uidnext=2, days=30)
     desk.act(opt_out(), envelope(1, date=NOW - 20 * DAY), NOW - DAY)
     assert of(ledger).seconds is None
     assert of(ledger).opt_outs == {"mail": 1}

@@ -20,9 +20,9 @@ from daemon.config import Mailbox, OAuth2
 from daemon.mailbox import advising
 from daemon.mailbox.failing import Failed
 from daemon.mailbox.login import _mechanism, _told
+from daemon.mailbox.means import Means as WatcherMeans
 from daemon.mailbox.session import Session, connect
 from daemon.mailbox.tokens import Means, Tokens
-from daemon.mailbox.watcher import Means as WatcherMeans
 from daemon.mailbox.watcher import Watcher
 
 TOKEN = "ya29.a-token-of-some-length"
@@ -291,7 +291,7 @@ def test_advice_stands_with_the_trouble_of_the_mailbox(logged: Callable[[], list
     def fails() -> Session:
         raise Failed("token", "invalid_grant", advice="log in again")
 
-    watcher = Watcher(settings(Server()), WatcherMeans(fails, None, None, None))  # type: ignore[arg-type]
+    watcher = Watcher(settings(Server()), WatcherMeans(fails, None, None, None, None))  # type: ignore[arg-type]
     watcher.start()
     end = time.monotonic() + 20
     while not watcher.trouble and time.monotonic() < end:
