@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, get_args
 
 from daemon import notices, webhooks
 from daemon.config import Config, ConfigError, House, Loaded, Mailbox, Problem
-from daemon.gate import Gate
 from daemon.intake import Intake
 from daemon.mail.links import undo_link
 from daemon.mail.reading import Reading
 from daemon.mail.triage import read
 from daemon.mailbox.session import Session, connect
 from daemon.mailbox.watcher import Means, Watcher
-from daemon.opening import lookup_of, now
+from daemon.opening import now
 from daemon.upstream import Pool
-from daemon.values import Right
-from daemon.vitals import Vitals
-from daemon.web.console.access import why_unusable
-from daemon.web.context import Context as WebContext
-from daemon.web.context import Holder, Inside
 from storage.engine import Ledger
 
 
@@ -67,71 +58,6 @@ def hooks(loaded: Loaded) -> tuple[webhooks.Hook, ...]:
     if problems:
         raise ConfigError(problems)
     return tuple(found)
-
-
-def web_context(
-    loaded: Loaded, ledger: Ledger, numbers: dict[str, int], vitals: Callable[[], Vitals] | None
-) -> WebContext:
-    """What the HTTP door answers with. `vitals`: of a door with the operators' rooms; None: the world can reach it."""
-    config = loaded.config
-    inside = None if vitals is None else _inside(loaded, ledger, numbers, vitals)
-    web = config.web
-    return WebContext(
-        ledger, config.house, numbers, web.public_url, now, web.colour, web.trusted_proxies, inside=inside
-    )
-
-
-def _inside(loaded: Loaded, ledger: Ledger, numbers: dict[str, int], vitals: Callable[[], Vitals]) -> Inside:
-    config, web = loaded.config, loaded.config.web
-    operators, programs = holders(loaded)
-    return Inside(
-        open_gate=lambda: Gate(lookup_of(ledger), numbers),
-        intake=intake_of(config, ledger, numbers),
-        vitals=vitals,
-        operators=operators,
-        programs=programs,
-        settings=tuple(_settings(config.model_dump(exclude_unset=True))),
-        uploads=loaded.scratch,
-        max_upload=web.max_upload,
-        user_header=web.user_header,
-        hooks=config.webhook,
-        kept_days=config.retention.model_dump(),
-    )
-
-
-def holders(loaded: Loaded) -> tuple[dict[str, Holder], tuple[Holder, ...]]:
-    """Who may come in: operators by name, and programs. Raises ConfigError for secrets that would let nobody in."""
-    web, problems = loaded.config.web, list[Problem]()
-
-    def holder(path: str, name: str, file: str, rights: Iterable[Right]) -> Holder:
-        secret = loaded.secret(file) if file else ""
-        if file and (why := why_unusable(secret)):
-            problems.append(Problem(path, f"{loaded.file(file)}: {why}"))
-        return Holder(name, secret, frozenset(rights))
-
-    operators = [
-        holder(f"web.operator[{n}].password_file", o.name, o.password_file, o.rights)
-        for n, o in enumerate(web.operator)
-    ]
-    if web.admin_password_file:
-        operators.append(holder("web.admin_password_file", "admin", web.admin_password_file, get_args(Right)))
-    programs = [holder(f"web.token[{n}].token_file", t.name, t.token_file, t.rights) for n, t in enumerate(web.token)]
-    if problems:
-        raise ConfigError(problems)
-    return {o.name: o for o in operators}, tuple(programs)
-
-
-def _settings(tables: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, str]]:
-    """(path, value) of each option that is given. No option has a secret in it: secrets are in files."""
-    for name, value in tables.items():
-        path = f"{at}.{name}".lstrip(".")
-        if isinstance(value, Mapping):
-            yield from _settings(value, path)
-        elif isinstance(value, tuple | list) and any(isinstance(v, Mapping) for v in value):
-            for number, table in enumerate(value):
-                yield from _settings(table, f"{path}[{number}]")
-        else:
-            yield path, json.dumps(value, ensure_ascii=False)
 
 
 def _log_in(loaded: Loaded, settings: Mailbox) -> Session:

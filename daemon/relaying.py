@@ -22,7 +22,7 @@ from daemon.relay.stamping import Stamping
 from daemon.relay.tls import TlsError, server_context
 from daemon.upstream import Pool
 from daemon.witness import Witness
-from storage.engine import Ledger
+from storage.engine import Ledger, Unusable
 from storage.refusals import Outcome
 
 
@@ -54,7 +54,9 @@ def check(loaded: Loaded) -> None:
     """What only the files can tell: certificates, keys, passwords, secrets of webhooks. Raises ConfigError with all that is wrong."""
     problems: list[Problem] = []
     relay = (listening, pool) if loaded.config.upstream is not None else ()
-    for build in (building.hooks, building.holders, *relay):
+    from daemon import hosting  # not at the top: a daemon without [web] goes without
+
+    for build in (building.hooks, hosting.holders, *relay):
         try:
             build(loaded)
         except ConfigError as error:
@@ -75,6 +77,17 @@ def pool(loaded: Loaded) -> Pool:
         timeout=upstream.timeout,
         connections=upstream.connections,
     )
+
+
+def refuse_ourselves(config: Config, bound: list[str]) -> None:
+    """An upstream that is one of our own listeners would be a loop. `bound`: where the relay listens. Raises Unusable."""
+    assert config.upstream is not None
+    for address in bound:
+        host, port = host_port(address)
+        for server in (config.upstream, *config.upstream.fallback):
+            if port == server.port and (server.host == host or is_loopback(server.host)):
+                where = f"{server.host}:{port}"
+                raise Unusable(f"upstream: {where} is the relay's own listener; name the mail server behind it")
 
 
 def _endpoint(loaded: Loaded, at: str, server: options.Endpoint) -> Endpoint:

@@ -16,11 +16,12 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from typing import TYPE_CHECKING
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from daemon import building, events, jobs, metrics, postfix, relaying, reloading, systemd
-from daemon.config import Config, ConfigError, Loaded, Mailbox, host_port, is_loopback, load
+from daemon.config import ConfigError, Loaded, Mailbox, host_port, is_loopback, load
 from daemon.gate import Gate
 from daemon.mailbox.watcher import Watcher
 from daemon.nodes import HOOKS, JOBS, NOTICES, Duties, mailbox
@@ -29,12 +30,14 @@ from daemon.register import Register
 from daemon.relay.server import Server
 from daemon.upstream import Lost, Pool
 from daemon.vitals import MailboxVitals, Vitals
-from daemon.web import server as web
-from daemon.web.context import Context as WebContext
 from daemon.webhooks import Hook, Tellers
 from daemon.witness import Witness
 from storage.deferral import deferred
 from storage.engine import Ledger, Unavailable, Unusable
+
+if TYPE_CHECKING:
+    from daemon.web.context import Context as WebContext
+    from daemon.web.server import Server as WebServer
 
 _REACH_SECONDS = 2.0  # between two tries to reach a database that was away when we started
 _ASK_AGAIN_SECONDS = (1.0, 60.0)  # doubling from the first to the last
@@ -56,7 +59,7 @@ class Service:
     policy: postfix.Server | None = None
     asking: asyncio.Task[None] | None = None  # what the upstream offers
     watchers: dict[str, Watcher] = field(default_factory=dict)
-    webs: list[tuple[str, web.Server]] = field(default_factory=list)  # each with the address of the config
+    webs: list[tuple[str, WebServer]] = field(default_factory=list)  # each with the address of the config
     writing: asyncio.Task[None] | None = None  # of notices
     restarting: asyncio.Lock = field(default_factory=asyncio.Lock)  # of it: a reload may come while our duties change
     hooks: tuple[Hook, ...] = ()
@@ -83,8 +86,9 @@ class Service:
         stack.callback(self.witness.stop)
         await self._open_relay(stack)
         await self._open_policy(stack)
-        await self._open_web(stack, "web", "listen")
-        await self._open_web(stack, "public", "public_listen")
+        stack.push_async_callback(self._stop_webs)
+        await self._open_web("web", "listen")
+        await self._open_web("public", "public_listen")
         self.clockwork = jobs.Jobs(self.ledger, config.bounce, now, config.retention, self.loaded.backup_dir)
         self.scheduler = jobs.schedule(self.clockwork)
         self.scheduler.start(paused=True)
@@ -165,7 +169,7 @@ class Service:
             self.bound["relay"] = await self.relay.start()
         except OSError as why:
             raise Busy(f"relay.listen: {why.strerror or why}") from None
-        _refuse_ourselves(self.loaded.config, self.bound["relay"])
+        relaying.refuse_ourselves(self.loaded.config, self.bound["relay"])
         self._ask_upstream()
         stack.callback(self._stop_asking)
 
@@ -192,26 +196,32 @@ class Service:
     def _policy_context(self) -> postfix.Context:
         return relaying.policy_context(self.loaded.config, self.ledger, self.gate, self.register)
 
-    async def _open_web(self, stack: AsyncExitStack, name: str, option: str) -> None:
+    async def _open_web(self, name: str, option: str) -> None:
         """The HTTP door on the address of this option, if it has one."""
         listen = getattr(self.loaded.config.web, option)
         if listen:
-            server = web.Server(listen, self._web_context(listen))
-            stack.push_async_callback(server.stop)
+            from daemon import hosting  # a third of a second that a restart without this door need not wait for
+
+            server = hosting.server(listen, self._web_context(listen))
+            self.webs.append((listen, server))
             try:
                 self.bound[name] = await server.start()
             except OSError as why:
                 raise Busy(f"web.{option}: {why.strerror or why}") from None
-            self.webs.append((listen, server))
             settings = self.loaded.config.web
             wanted = settings.admin_password_file or settings.operator or settings.token
             if option == "listen" and wanted and not is_loopback(host_port(listen)[0]):
                 events.operators_shut_out(listen)
 
+    async def _stop_webs(self) -> None:
+        await asyncio.gather(*(server.stop() for _, server in self.webs))
+
     def _web_context(self, listen: str) -> WebContext:
         """Operators come to `web.listen`, and there only where nobody else can reach it."""
+        from daemon import hosting
+
         apart = listen == self.loaded.config.web.listen and is_loopback(host_port(listen)[0])
-        return building.web_context(self.loaded, self.ledger, self.gate.numbers, self.vitals if apart else None)
+        return hosting.context(self.loaded, self.ledger, self.gate.numbers, self.vitals if apart else None)
 
     def vitals(self) -> Vitals:
         """How the parts are."""
@@ -321,7 +331,11 @@ class Service:
             events.reload_refused([f"{path}: cannot change without a restart" for path in fixed])
             new = reloading.keep(old, new)
             fresh = Loaded(new, fresh.path)
-        hooks, _ = building.hooks(fresh), building.holders(fresh)  # before anything changes
+        hooks = building.hooks(fresh)  # before anything changes
+        if self.webs:
+            from daemon import hosting
+
+            hosting.holders(fresh)
         if self.numbers is not None:
             self.numbers = await asyncio.to_thread(number_lists, self.ledger, new)
             self.gate = self.gate.renumbered(self.numbers)
@@ -347,17 +361,6 @@ class Service:
         for listen, server in self.webs:
             server.take_over(self._web_context(listen))
         self.clockwork.take_over(self.loaded.config.bounce, self.loaded.config.retention)
-
-
-def _refuse_ourselves(config: Config, bound: list[str]) -> None:
-    """An upstream that is one of our own listeners would be a loop."""
-    assert config.upstream is not None
-    for address in bound:
-        host, port = host_port(address)
-        for server in (config.upstream, *config.upstream.fallback):
-            if port == server.port and (server.host == host or is_loopback(server.host)):
-                where = f"{server.host}:{port}"
-                raise Unusable(f"upstream: {where} is the relay's own listener; name the mail server behind it")
 
 
 async def _ask_upstream(pool: Pool) -> None:
