@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from daemon import building, events, jobs, metrics, postfix, relaying, reloading, systemd
+from daemon import building, events, jobs, metrics, postfix, process, relaying, reloading, systemd
 from daemon.config import ConfigError, Loaded, Mailbox, host_port, is_loopback, load
 from daemon.gate import Gate
 from daemon.mailbox.watcher import Watcher
@@ -415,6 +415,7 @@ def _tell_if_deferring(ledger: Ledger) -> None:
 
 def run(loaded: Loaded, ready: Callable[[Service], None] = lambda _: None) -> None:
     """Run in the foreground until SIGTERM or SIGINT. Raises Busy, Unusable, Unavailable before it is ready."""
+    process.close_memory()
     log = loaded.config.log
     events.configure(log.format, log.level, log.addresses)
     with sole_daemon(loaded):

@@ -40,6 +40,7 @@ ROOMS = {"daemon.mail", "storage"}
 LEAVES = {
     "daemon.archives",
     "daemon.options",
+    "daemon.process",
     "daemon.config",
     "daemon.events",
     "daemon.log",
