@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, get_args
 
-from daemon import building
+from daemon import building, events
 from daemon.config import ConfigError, Loaded, Problem
 from daemon.gate import Gate
 from daemon.opening import lookup_of, now
@@ -22,8 +22,12 @@ from daemon.web.server import Server
 from storage.engine import Ledger
 
 
-def server(listen: str, context: Context) -> Server:
-    """The door on one address, not started."""
+def server(loaded: Loaded, listen: str, context: Context) -> Server:
+    """The door on one address, not started. If the config has operators whom it keeps out, that is told."""
+    web = loaded.config.web
+    wanted = web.admin_password_file or web.operator or web.token
+    if listen == web.listen and wanted and context.inside is None:
+        events.operators_shut_out(listen)
     return Server(listen, context)
 
 

@@ -21,14 +21,13 @@ from typing import TYPE_CHECKING
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from daemon import building, events, jobs, metrics, postfix, process, relaying, reloading, systemd
-from daemon.config import ConfigError, Loaded, Mailbox, host_port, is_loopback, load
+from daemon.config import Config, ConfigError, Loaded, Mailbox, host_port, is_loopback, load
 from daemon.gate import Gate
 from daemon.mailbox.watcher import Watcher
 from daemon.nodes import HOOKS, JOBS, NOTICES, Duties, mailbox
 from daemon.opening import Away, Busy, announce, gate_of, lookup_of, now, number_lists, open_for_run, sole_daemon
 from daemon.register import Register
 from daemon.relay.server import Server
-from daemon.upstream import Lost, Pool
 from daemon.vitals import MailboxVitals, Vitals
 from daemon.webhooks import Hook, Tellers
 from daemon.witness import Witness
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from daemon.web.server import Server as WebServer
 
 _REACH_SECONDS = 2.0  # between two tries to reach a database that was away when we started
-_ASK_AGAIN_SECONDS = (1.0, 60.0)  # doubling from the first to the last
 
 
 @dataclass
@@ -143,8 +141,10 @@ class Service:
                 numbers = await asyncio.to_thread(number_lists, self.ledger, loaded.config)
                 if loaded is not self.loaded:
                     continue  # reloaded meanwhile: its lists want numbers, too
-                self.gate = gate_of(self.ledger, numbers)
-                self._hand_out()
+                gate = gate_of(self.ledger, numbers)
+                hand_out = self._prepare(loaded, gate)
+                self.gate = gate
+                hand_out()
             except (Unavailable, Unusable) as why:
                 events.database_unavailable(why)
             except ConfigError as error:  # a secret or a certificate cannot be read any more
@@ -176,7 +176,7 @@ class Service:
     def _ask_upstream(self) -> None:
         self._stop_asking()
         assert self.relay is not None
-        self.asking = asyncio.create_task(_ask_upstream(self.relay.pool))
+        self.asking = asyncio.create_task(relaying.ask_upstream(self.relay.pool))
 
     def _stop_asking(self) -> None:
         if self.asking is not None:
@@ -186,15 +186,15 @@ class Service:
         listen = self.loaded.config.postfix.policy
         if not listen:
             return
-        self.policy = postfix.Server([listen], self._policy_context())
+        self.policy = postfix.Server([listen], self._policy_context(self.loaded, self.gate))
         stack.push_async_callback(self.policy.stop)
         try:
             self.bound["policy"] = await self.policy.start()
         except OSError as why:
             raise Busy(f"postfix.policy: {why.strerror or why}") from None
 
-    def _policy_context(self) -> postfix.Context:
-        return relaying.policy_context(self.loaded.config, self.ledger, self.gate, self.register)
+    def _policy_context(self, loaded: Loaded, gate: Gate) -> postfix.Context:
+        return relaying.policy_context(loaded.config, self.ledger, gate, self.register)
 
     async def _open_web(self, name: str, option: str) -> None:
         """The HTTP door on the address of this option, if it has one."""
@@ -202,26 +202,22 @@ class Service:
         if listen:
             from daemon import hosting  # a third of a second that a restart without this door need not wait for
 
-            server = hosting.server(listen, self._web_context(listen))
+            server = hosting.server(self.loaded, listen, self._web_context(listen, self.loaded, self.gate))
             self.webs.append((listen, server))
             try:
                 self.bound[name] = await server.start()
             except OSError as why:
                 raise Busy(f"web.{option}: {why.strerror or why}") from None
-            settings = self.loaded.config.web
-            wanted = settings.admin_password_file or settings.operator or settings.token
-            if option == "listen" and wanted and not is_loopback(host_port(listen)[0]):
-                events.operators_shut_out(listen)
 
     async def _stop_webs(self) -> None:
         await asyncio.gather(*(server.stop() for _, server in self.webs))
 
-    def _web_context(self, listen: str) -> WebContext:
+    def _web_context(self, listen: str, loaded: Loaded, gate: Gate) -> WebContext:
         """Operators come to `web.listen`, and there only where nobody else can reach it."""
         from daemon import hosting
 
-        apart = listen == self.loaded.config.web.listen and is_loopback(host_port(listen)[0])
-        return hosting.context(self.loaded, self.ledger, self.gate.numbers, self.vitals if apart else None)
+        apart = listen == loaded.config.web.listen and is_loopback(host_port(listen)[0])
+        return hosting.context(loaded, self.ledger, gate.numbers, self.vitals if apart else None)
 
     def vitals(self) -> Vitals:
         """How the parts are."""
@@ -291,20 +287,27 @@ class Service:
         return ", ".join(parts) or "nothing to do: no [upstream], no [[mailbox]], no [web]"
 
     async def serve(self) -> None:
-        """Beat the watchdog from the event loop, reload on demand, until told to stop."""
-        beat = systemd.watchdog_seconds()
+        """Reload on demand, until told to stop."""
+        beating = asyncio.create_task(self._beat())
         while not self.stop.is_set():
             waiting = [asyncio.ensure_future(self.stop.wait()), asyncio.ensure_future(self.reload.wait())]
-            await asyncio.wait(waiting, timeout=min(beat or 5.0, 5.0), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in waiting:
                 task.cancel()
+            if self.reload.is_set() and not self.stop.is_set():
+                self.reload.clear()
+                await self._reload()
+        beating.cancel()
+
+    async def _beat(self) -> None:
+        """The watchdog hears from the event loop, in a reload too: many mailboxes that hang take long to let go."""
+        beat = systemd.watchdog_seconds()
+        while True:
+            await asyncio.sleep(min(beat or 5.0, 5.0))
             with suppress(Unavailable, Unusable):  # a database that took the place of another is taken up soon
                 self.ledger.store.verify(self.ledger.site_key)
             if beat is not None:
                 systemd.notify("WATCHDOG=1", f"STATUS={self.status()}")
-            if self.reload.is_set() and not self.stop.is_set():
-                self.reload.clear()
-                await self._reload()
 
     # ---- SIGHUP
 
@@ -331,17 +334,14 @@ class Service:
             events.reload_refused([f"{path}: cannot change without a restart" for path in fixed])
             new = reloading.keep(old, new)
             fresh = Loaded(new, fresh.path)
-        hooks = building.hooks(fresh)  # before anything changes
-        if self.webs:
-            from daemon import hosting
-
-            hosting.holders(fresh)
-        if self.numbers is not None:
-            self.numbers = await asyncio.to_thread(number_lists, self.ledger, new)
-            self.gate = self.gate.renumbered(self.numbers)
-        self.loaded, self.hooks = fresh, hooks
+        numbers, gate = self.numbers, self.gate
+        if numbers is not None:
+            numbers = await self._numbered(new, numbers)
+            gate = gate.renumbered(numbers)
+        hooks, hand_out = building.hooks(fresh), self._prepare(fresh, gate)  # before anything changes
+        self.loaded, self.hooks, self.numbers, self.gate = fresh, hooks, numbers, gate
         events.configure(new.log.format, new.log.level, new.log.addresses)
-        self._hand_out()
+        hand_out()
         await self._write_to_people()
         await self._tell_programs()
         await self._stop_watchers()  # passwords, CA files and house are read again
@@ -349,32 +349,34 @@ class Service:
             await self._follow_duties()
         events.reloaded([name for name in type(new).model_fields if getattr(old, name) != getattr(new, name)])
 
-    def _hand_out(self) -> None:
-        """Let every door work by the gate and the config that there are now."""
-        if self.relay is not None:
-            context = relaying.context(self.loaded, self.ledger, self.gate, self.register, self.witness)
-            assert context is not None
-            self.relay.take_over(context, relaying.listening(self.loaded))
-            self._ask_upstream()
-        if self.policy is not None:
-            self.policy.take_over(self._policy_context())
-        for listen, server in self.webs:
-            server.take_over(self._web_context(listen))
-        self.clockwork.take_over(self.loaded.config.bounce, self.loaded.config.retention)
-
-
-async def _ask_upstream(pool: Pool) -> None:
-    """Until it answers once, so that EHLO offers what it has."""
-    delay, last = _ASK_AGAIN_SECONDS
-    while True:
+    async def _numbered(self, new: Config, known: dict[str, int]) -> dict[str, int]:
+        """The lists of a config with their numbers. Raises Unavailable; not if there is no new list: a new certificate or
+        password does not wait for the database."""
         try:
-            await pool.probe()
-        except Lost as lost:
-            events.upstream_lost(lost.step, lost)
-        else:
-            return
-        await asyncio.sleep(delay)
-        delay = min(2 * delay, last)
+            return await asyncio.to_thread(number_lists, self.ledger, new)
+        except Unavailable:
+            if all(x.id in known for x in new.list):
+                return known
+            raise
+
+    def _prepare(self, loaded: Loaded, gate: Gate) -> Callable[[], None]:
+        """All that can go wrong is done now; what is returned lets every door work by this config and gate. Raises ConfigError."""
+        relay = relaying.context(loaded, self.ledger, gate, self.register, self.witness)
+        listening = [] if self.relay is None else relaying.renewed(loaded, self.relay.listening)
+        policy = self._policy_context(loaded, gate)
+        webs = [(server, self._web_context(listen, loaded, gate)) for listen, server in self.webs]
+
+        def hand_out() -> None:
+            if self.relay is not None and relay is not None:
+                self.relay.take_over(relay, listening)
+                self._ask_upstream()
+            if self.policy is not None:
+                self.policy.take_over(policy)
+            for server, context in webs:
+                server.take_over(context)
+            self.clockwork.take_over(loaded.config.bounce, loaded.config.retention)
+
+        return hand_out
 
 
 def _signals(service: Service, loop: asyncio.AbstractEventLoop) -> None:
