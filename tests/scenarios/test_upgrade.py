@@ -70,7 +70,9 @@ class Machine:
             case ["systemctl", verb, "optoutd"]:
                 return self._systemctl(verb)
             case ["optoutd", *words]:
-                return self.daemon.cli(*words, expect=None).returncode
+                done = self.daemon.cli(*words, expect=None)
+                print(command, done.returncode, done.stdout, done.stderr)
+                return done.returncode
             case ["createdb", *_]:
                 return 0
             case ["sed", *_]:

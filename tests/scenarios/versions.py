@@ -24,7 +24,8 @@ depends_on = None
 def upgrade() -> None:
     """Towards this revision."""
     op.create_table("later", sa.Column("id", sa.Integer, primary_key=True))
-    op.execute("{needs}")
+    meta = sa.table("meta", sa.column("name", sa.String), sa.column("value", sa.LargeBinary))
+    op.execute(meta.update().where(meta.c.name == "needs").values(value=b"{needs}"))
 '''
 
 
@@ -36,7 +37,6 @@ def later_version(directory: Path, *, goes_with_ours: bool) -> Path:
     text, found = re.subn(r'(?m)^(REVISION: Final = )"\d+"', rf'\1"{LATER}"', engine.read_text())
     assert found == 1
     engine.write_text(text)
-    needs = "SELECT 1" if goes_with_ours else f"UPDATE meta SET value = '{LATER}' WHERE name = 'needs'"
-    script = _MIGRATION.format(later=LATER, now=REVISION, needs=needs)
+    script = _MIGRATION.format(later=LATER, now=REVISION, needs=REVISION if goes_with_ours else LATER)
     (directory / f"storage/migrations/versions/{LATER}_later.py").write_text(script)
     return directory
