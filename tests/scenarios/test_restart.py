@@ -40,10 +40,10 @@ def test_an_idle_daemon_with_a_million_rows_is_back_within_two_seconds(
     with Daemon(home, config(sink.port, dovecot, more=web)).running() as daemon:
         for _ in range(8):
             daemon.until(lambda: len(daemon.events("mailbox_connected")) == len(daemon.events("ready")))
-            began = time.monotonic()
+            began, before = time.monotonic(), pressed()
             daemon.stop()
             daemon.start()
-            took.append(time.monotonic() - began - kept_waiting(daemon))
+            took.append(time.monotonic() - began - (pressed() - before))
             if took[-1] < 2:  # once is proof: what else the machine does can only make it longer
                 break
         assert daemon.rcpt(common.suppressed(1)).startswith("550")
@@ -51,11 +51,10 @@ def test_an_idle_daemon_with_a_million_rows_is_back_within_two_seconds(
     assert min(took) < 2
 
 
-def kept_waiting(daemon: Daemon) -> float:
-    """Seconds in which it could have run, but others had the processor: of a busy machine, not of us."""
-    assert daemon.process is not None
-    _, waited, _ = Path(f"/proc/{daemon.process.pid}/schedstat").read_text().split()
-    return int(waited) / 1e9
+def pressed() -> float:
+    """Seconds since the machine started in which somebody waited for a processor: of a busy machine, not of us."""
+    pressure = Path("/proc/pressure/cpu")
+    return int(pressure.read_text().partition("total=")[2].split()[0]) / 1e6 if pressure.exists() else 0.0
 
 
 @pytest.mark.postfix
