@@ -117,7 +117,7 @@ STEPS: Final[dict[str, Callable[[], object]]] = {
     "denied: kill init": lambda: denied(lambda: os.kill(1, signal.SIGTERM)),
     **{
         f"denied: write to {place}": (lambda place=place: denied(lambda: writes(Path(place) / "x")))  # type: ignore[misc]
-        for place in ("/", "/etc", "/usr", "/var", "/var/log", "/run", "/srv", "/dev/shm/..", "/home", "/opt")
+        for place in ("/", "/etc", "/usr", "/var", "/var/log", "/run", "/srv", "/dev/shm/..", "/opt")
     },
     "writes: state": lambda: writes(STATE / "x"),
     "writes: backups": lambda: writes(BACKUPS / "x"),

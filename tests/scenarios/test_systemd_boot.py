@@ -83,12 +83,18 @@ Environment=OPTOUTD={PROGRAM}
 def probe() -> str:
     """The unit, word for word, around another program that runs once: under the same sandbox."""
     text = (ROOT / "systemd/optoutd.service").read_text()
-    text = re.sub(r"(?m)^(WatchdogSec|Restart\w*|ExecReload|WantedBy)=.*\n", "", text)
-    once = f"Type=oneshot\nExecStart={sys.executable} /run/boot/sandboxed.py\nStandardOutput=file:/run/notes/sandboxed\nStandardError=file:/run/notes/sandboxed.err"
-    more = DROP_IN.partition("TimeoutStartSec=60\n")[2]
-    text = re.sub(r"(?m)^Type=notify\n", "", text)
-    return re.sub(r"(?m)^ExecStart=.*$", f"{once}\nTimeoutStartSec=120\n{more}", text)
+    text = re.sub(r"(?m)^(Type|ExecStart|ExecReload|WatchdogSec|TimeoutStartSec|Restart\w*)=.*\n", "", text)
+    same = DROP_IN.partition("ProtectHome=")
+    return text.partition("[Install]")[0] + PROBE + same[1] + same[2]
 
+
+PROBE = f"""\
+Type=oneshot
+ExecStart={sys.executable} /run/boot/sandboxed.py
+StandardOutput=file:/run/notes/sandboxed
+StandardError=file:/run/notes/sandboxed.err
+TimeoutStartSec=200
+"""
 
 DRIVER = """\
 [Unit]
