@@ -418,6 +418,7 @@ def _tell_if_deferring(ledger: Ledger) -> None:
 def run(loaded: Loaded, ready: Callable[[Service], None] = lambda _: None) -> None:
     """Run in the foreground until SIGTERM or SIGINT. Raises Busy, Unusable, Unavailable before it is ready."""
     process.close_memory()
+    process.tell_where()
     log = loaded.config.log
     events.configure(log.format, log.level, log.addresses)
     with sole_daemon(loaded):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import re
+import signal
 import smtplib
 import subprocess
 import sys
@@ -227,7 +228,7 @@ def wrong_imap_password(daemon: Daemon) -> None:
     """What the server says of it is in the log; the password is not."""
     (daemon.directory / "mailbox-password_file").write_text("mistyped-hunter2-imap\n")
     assert daemon.process is not None
-    daemon.process.send_signal(1)
+    daemon.process.send_signal(signal.SIGHUP)
     daemon.until(lambda: daemon.events("mailbox_lost"))
     assert "mistyped-hunter2-imap" not in daemon.log_file.read_text()
 
@@ -247,3 +248,17 @@ child.start(); child.join()
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "0", "0", "0", "0"]
+
+
+def test_ended_by_the_watchdog_it_says_where_it_stood_and_nothing_else(home: Path, sink: Sink) -> None:
+    """systemd sends SIGABRT."""
+    with Daemon(home, config(sink.port)).running() as daemon:
+        assert daemon.rcpt(ANN).startswith("250")
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGABRT)
+        assert daemon.process.wait(PATIENCE) == -signal.SIGABRT
+    log = daemon.log_file.read_text()
+    assert "Fatal Python error: Aborted" in log
+    assert "daemon/service.py" in log
+    assert "customer.example" not in log
+    assert not list(home.glob("core*"))
