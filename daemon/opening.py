@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -153,14 +153,20 @@ def open_for_run(loaded: Loaded, journal_failed: Callable[[OSError], object] = l
     """
     if loaded.in_postgres:
         return _open_or_wait(loaded, journal_failed)
-    if loaded.database.exists() and loaded.key_file.exists():
-        with suppress(Unavailable):  # garbled: the opening below says so
-            revision(loaded.database)
-            migrate(loaded.database, read_site_key(loaded.key_file))
+    if loaded.database.exists() and loaded.key_file.exists() and _has_schema(loaded.database):
+        migrate(loaded.database, read_site_key(loaded.key_file))
     create = loaded.config.storage.create
     if not create and not loaded.database.exists() and not loaded.key_file.exists():
         raise Unusable(f"no database at {loaded.database}, and storage.create = false: put database and key in place")
     return open_for(loaded, allow_create=create, journal_failed=journal_failed)
+
+
+def _has_schema(database: Path) -> bool:
+    """One that is garbled has none, as far as we can see: opening it says so."""
+    try:
+        return bool(revision(database))
+    except Unavailable:
+        return False
 
 
 def _open_or_wait(loaded: Loaded, journal_failed: Callable[[OSError], object]) -> Ledger:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from daemon import building, events, metrics, options, postfix
@@ -20,7 +20,7 @@ from daemon.relay.context import Context, NoRecord, Record
 from daemon.relay.protocol import Door
 from daemon.relay.server import Listening
 from daemon.relay.stamping import Stamping
-from daemon.relay.tls import TlsError, server_context
+from daemon.relay.tls import TlsError, server_context, valid_until
 from daemon.upstream import Lost, Pool
 from daemon.witness import Witness
 from storage.engine import Ledger, Unusable
@@ -57,7 +57,9 @@ def check(loaded: Loaded) -> None:
     """What only the files can tell: certificates, keys, passwords, secrets of webhooks. Raises ConfigError with all that is wrong."""
     problems: list[Problem] = []
     relay = (listening, pool) if loaded.config.upstream is not None else ()
-    for build in (building.hooks, building.holders, *relay):
+    from daemon import hosting  # not at the top: a daemon without [web] goes without
+
+    for build in (building.hooks, hosting.holders, *relay):
         try:
             build(loaded)
         except ConfigError as error:
@@ -96,6 +98,20 @@ def _endpoint(loaded: Loaded, at: str, server: options.Endpoint) -> Endpoint:
         return Endpoint(server.host, server.port, server.tls, tls, server.username, password)
     except ValueError as why:
         raise ConfigError([Problem(at, str(why))]) from None
+
+
+async def ask_upstream(pool: Pool) -> None:
+    """Ask the upstream until it answers once, so that EHLO offers what it has."""
+    delay, last = _ASK_AGAIN_SECONDS
+    while True:
+        try:
+            await pool.probe()
+        except Lost as lost:
+            events.upstream_lost(lost.step, lost)
+        else:
+            return
+        await asyncio.sleep(delay)
+        delay = min(2 * delay, last)
 
 
 def policy_context(config: Config, ledger: Ledger, gate: Gate, record: Record) -> postfix.Context:
@@ -147,9 +163,19 @@ def listening(loaded: Loaded) -> list[Listening]:
             credentials=_credentials(listener, relay.credential, passwords),
             loopback=is_loopback(host_port(listener.address)[0]),
         )
-        files = (loaded.file(listener.cert_file or ""), loaded.file(listener.key_file or ""))
-        implicit = tls if listener.tls == "implicit" else None
-        found.append(Listening(listener.address, door, implicit, files if implicit else None))
+        until = valid_until(loaded.file(listener.cert_file or "")) if tls else None
+        found.append(Listening(listener.address, door, tls if listener.tls == "implicit" else None, until))
+    return found
+
+
+def renewed(loaded: Loaded, old: Sequence[Listening]) -> list[Listening]:
+    """As `listening`, in the place of those. A certificate that has expired does not take the place of one that has not.
+    Raises ConfigError."""
+    found, moment = listening(loaded), now()
+    for listener, before, after in zip(loaded.config.relay.listeners(), old, found, strict=True):
+        if before.until and after.until and after.until < moment < before.until:
+            expired = f"cert_file {loaded.file(listener.cert_file or '')}: has expired on {after.until:%Y-%m-%d}"
+            raise ConfigError([Problem("relay", f"{expired}; the one in use has not")])
     return found
 
 
@@ -192,17 +218,3 @@ def refuse_ourselves(config: Config, bound: list[str]) -> None:
             if port == server.port and (server.host == host or is_loopback(server.host)):
                 where = f"{server.host}:{port}"
                 raise Unusable(f"upstream: {where} is the relay's own listener; name the mail server behind it")
-
-
-async def ask_upstream(pool: Pool) -> None:
-    """Until it answers once, so that EHLO offers what it has."""
-    delay, last = _ASK_AGAIN_SECONDS
-    while True:
-        try:
-            await pool.probe()
-        except Lost as lost:
-            events.upstream_lost(lost.step, lost)
-        else:
-            return
-        await asyncio.sleep(delay)
-        delay = min(2 * delay, last)

@@ -16,11 +16,12 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
+from typing import TYPE_CHECKING
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from daemon import building, events, jobs, metrics, postfix, relaying, reloading, systemd
-from daemon.config import ConfigError, Loaded, Mailbox, host_port, is_loopback, load
+from daemon import building, events, jobs, metrics, postfix, process, relaying, reloading, systemd
+from daemon.config import Config, ConfigError, Loaded, Mailbox, host_port, is_loopback, load
 from daemon.duty.watching import Surroundings, Watch
 from daemon.gate import Gate
 from daemon.mailbox.watcher import Watcher
@@ -30,12 +31,14 @@ from daemon.register import Register
 from daemon.relay.server import Server
 from daemon.upstream import Pool
 from daemon.vitals import MailboxVitals, Vitals
-from daemon.web import server as web
-from daemon.web.context import Context as WebContext
 from daemon.webhooks import Hook, Tellers
 from daemon.witness import Witness
 from storage.deferral import deferred
 from storage.engine import Ledger, Unavailable, Unusable
+
+if TYPE_CHECKING:
+    from daemon.web.context import Context as WebContext
+    from daemon.web.server import Server as WebServer
 
 _REACH_SECONDS = 2.0  # between two tries to reach a database that was away when we started
 
@@ -56,7 +59,7 @@ class Service:
     policy: postfix.Server | None = None
     asking: asyncio.Task[None] | None = None  # what the upstream offers
     watchers: dict[str, Watcher] = field(default_factory=dict)
-    webs: list[tuple[str, web.Server]] = field(default_factory=list)  # each with the address of the config
+    webs: list[tuple[str, WebServer]] = field(default_factory=list)  # each with the address of the config
     writing: asyncio.Task[None] | None = None  # of notices
     restarting: asyncio.Lock = field(default_factory=asyncio.Lock)  # of it: a reload may come while our duties change
     hooks: tuple[Hook, ...] = ()
@@ -86,8 +89,9 @@ class Service:
         self.watch = building.watch(self.loaded, self.ledger, self.duties, around)
         await self._open_relay(stack)
         await self._open_policy(stack)
-        await self._open_web(stack, "web", "listen")
-        await self._open_web(stack, "public", "public_listen")
+        stack.push_async_callback(self._stop_webs)
+        await self._open_web("web", "listen")
+        await self._open_web("public", "public_listen")
         self.clockwork = jobs.Jobs(self.ledger, config.bounce, now, config.retention, self.loaded.backup_dir)
         self.scheduler = jobs.schedule(self.clockwork)
         self.scheduler.start(paused=True)
@@ -143,8 +147,10 @@ class Service:
                 numbers = await asyncio.to_thread(number_lists, self.ledger, loaded.config)
                 if loaded is not self.loaded:
                     continue  # reloaded meanwhile: its lists want numbers, too
-                self.gate = gate_of(self.ledger, numbers)
-                self._hand_out()
+                gate = gate_of(self.ledger, numbers)
+                hand_out = self._prepare(loaded, gate)
+                self.gate = gate
+                hand_out()
             except (Unavailable, Unusable) as why:
                 events.database_unavailable(why)
             except ConfigError as error:  # a secret or a certificate cannot be read any more
@@ -195,36 +201,38 @@ class Service:
         listen = self.loaded.config.postfix.policy
         if not listen:
             return
-        self.policy = postfix.Server([listen], self._policy_context())
+        self.policy = postfix.Server([listen], self._policy_context(self.loaded, self.gate))
         stack.push_async_callback(self.policy.stop)
         try:
             self.bound["policy"] = await self.policy.start()
         except OSError as why:
             raise Busy(f"postfix.policy: {why.strerror or why}") from None
 
-    def _policy_context(self) -> postfix.Context:
-        return relaying.policy_context(self.loaded.config, self.ledger, self.gate, self.register)
+    def _policy_context(self, loaded: Loaded, gate: Gate) -> postfix.Context:
+        return relaying.policy_context(loaded.config, self.ledger, gate, self.register)
 
-    async def _open_web(self, stack: AsyncExitStack, name: str, option: str) -> None:
+    async def _open_web(self, name: str, option: str) -> None:
         """The HTTP door on the address of this option, if it has one."""
         listen = getattr(self.loaded.config.web, option)
         if listen:
-            server = web.Server(listen, self._web_context(listen))
-            stack.push_async_callback(server.stop)
+            from daemon import hosting  # a third of a second that a restart without this door need not wait for
+
+            server = hosting.server(self.loaded, listen, self._web_context(listen, self.loaded, self.gate))
+            self.webs.append((listen, server))
             try:
                 self.bound[name] = await server.start()
             except OSError as why:
                 raise Busy(f"web.{option}: {why.strerror or why}") from None
-            self.webs.append((listen, server))
-            settings = self.loaded.config.web
-            wanted = settings.admin_password_file or settings.operator or settings.token
-            if option == "listen" and wanted and not is_loopback(host_port(listen)[0]):
-                events.operators_shut_out(listen)
 
-    def _web_context(self, listen: str) -> WebContext:
+    async def _stop_webs(self) -> None:
+        await asyncio.gather(*(server.stop() for _, server in self.webs))
+
+    def _web_context(self, listen: str, loaded: Loaded, gate: Gate) -> WebContext:
         """Operators come to `web.listen`, and there only where nobody else can reach it."""
-        apart = listen == self.loaded.config.web.listen and is_loopback(host_port(listen)[0])
-        return building.web_context(self.loaded, self.ledger, self.gate.numbers, self.vitals if apart else None)
+        from daemon import hosting
+
+        apart = listen == loaded.config.web.listen and is_loopback(host_port(listen)[0])
+        return hosting.context(loaded, self.ledger, gate.numbers, self.vitals if apart else None)
 
     def vitals(self) -> Vitals:
         """How the parts are."""
@@ -306,20 +314,27 @@ class Service:
         return ", ".join(parts) or "nothing to do: no [upstream], no [[mailbox]], no [web]"
 
     async def serve(self) -> None:
-        """Beat the watchdog from the event loop, reload on demand, until told to stop."""
-        beat = systemd.watchdog_seconds()
+        """Reload on demand, until told to stop."""
+        beating = asyncio.create_task(self._beat())
         while not self.stop.is_set():
             waiting = [asyncio.ensure_future(self.stop.wait()), asyncio.ensure_future(self.reload.wait())]
-            await asyncio.wait(waiting, timeout=min(beat or 5.0, 5.0), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in waiting:
                 task.cancel()
+            if self.reload.is_set() and not self.stop.is_set():
+                self.reload.clear()
+                await self._reload()
+        beating.cancel()
+
+    async def _beat(self) -> None:
+        """The watchdog hears from the event loop, in a reload too: many mailboxes that hang take long to let go."""
+        beat = systemd.watchdog_seconds()
+        while True:
+            await asyncio.sleep(min(beat or 5.0, 5.0))
             with suppress(Unavailable, Unusable):  # a database that took the place of another is taken up soon
                 self.ledger.store.verify(self.ledger.site_key)
             if beat is not None:
                 systemd.notify("WATCHDOG=1", f"STATUS={self.status()}")
-            if self.reload.is_set() and not self.stop.is_set():
-                self.reload.clear()
-                await self._reload()
 
     # ---- SIGHUP
 
@@ -346,13 +361,14 @@ class Service:
             events.reload_refused([f"{path}: cannot change without a restart" for path in fixed])
             new = reloading.keep(old, new)
             fresh = Loaded(new, fresh.path)
-        hooks, _ = building.hooks(fresh), building.holders(fresh)  # before anything changes
-        if self.numbers is not None:
-            self.numbers = await asyncio.to_thread(number_lists, self.ledger, new)
-            self.gate = self.gate.renumbered(self.numbers)
-        self.loaded, self.hooks = fresh, hooks
+        numbers, gate = self.numbers, self.gate
+        if numbers is not None:
+            numbers = await self._numbered(new, numbers)
+            gate = gate.renumbered(numbers)
+        hooks, hand_out = building.hooks(fresh), self._prepare(fresh, gate)  # before anything changes
+        self.loaded, self.hooks, self.numbers, self.gate = fresh, hooks, numbers, gate
         events.configure(new.log.format, new.log.level, new.log.addresses)
-        self._hand_out()
+        hand_out()
         await self._write_to_people()
         await self._tell_programs()
         await self._stop_watchers()  # passwords, CA files and house are read again
@@ -360,19 +376,35 @@ class Service:
             await self._follow_duties()
         events.reloaded([name for name in type(new).model_fields if getattr(old, name) != getattr(new, name)])
 
-    def _hand_out(self) -> None:
-        """Let every door work by the gate and the config that there are now."""
-        if self.relay is not None:
-            context = relaying.context(self.loaded, self.ledger, self.gate, self.register, self.witness)
-            assert context is not None
-            self.relay.take_over(context, relaying.listening(self.loaded))
-            self._ask_upstream()
-        if self.policy is not None:
-            self.policy.take_over(self._policy_context())
-        for listen, server in self.webs:
-            server.take_over(self._web_context(listen))
-        building.take_over(self.watch, self.loaded)
-        self.clockwork.take_over(self.loaded.config.bounce, self.loaded.config.retention)
+    async def _numbered(self, new: Config, known: dict[str, int]) -> dict[str, int]:
+        """The lists of a config with their numbers. Raises Unavailable; not if there is no new list: a new certificate or
+        password does not wait for the database."""
+        try:
+            return await asyncio.to_thread(number_lists, self.ledger, new)
+        except Unavailable:
+            if all(x.id in known for x in new.list):
+                return known
+            raise
+
+    def _prepare(self, loaded: Loaded, gate: Gate) -> Callable[[], None]:
+        """All that can go wrong is done now; what is returned lets every door work by this config and gate. Raises ConfigError."""
+        relay = relaying.context(loaded, self.ledger, gate, self.register, self.witness)
+        listening = [] if self.relay is None else relaying.renewed(loaded, self.relay.listening)
+        policy = self._policy_context(loaded, gate)
+        webs = [(server, self._web_context(listen, loaded, gate)) for listen, server in self.webs]
+
+        def hand_out() -> None:
+            if self.relay is not None and relay is not None:
+                self.relay.take_over(relay, listening)
+                self._ask_upstream()
+            if self.policy is not None:
+                self.policy.take_over(policy)
+            for server, context in webs:
+                server.take_over(context)
+            building.take_over(self.watch, loaded)
+            self.clockwork.take_over(loaded.config.bounce, loaded.config.retention)
+
+        return hand_out
 
 
 def _signals(service: Service, loop: asyncio.AbstractEventLoop) -> None:
@@ -413,6 +445,8 @@ def _tell_if_deferring(ledger: Ledger) -> None:
 
 def run(loaded: Loaded, ready: Callable[[Service], None] = lambda _: None) -> None:
     """Run in the foreground until SIGTERM or SIGINT. Raises Busy, Unusable, Unavailable before it is ready."""
+    process.close_memory()
+    process.tell_where()
     log = loaded.config.log
     events.configure(log.format, log.level, log.addresses)
     with sole_daemon(loaded):

@@ -217,7 +217,7 @@ def verify_identity(scalar: Callable[[str], Any], site_key: SiteKey) -> None:
     judge_identity(
         scalar("SELECT version_num FROM alembic_version"),
         scalar("SELECT value FROM meta WHERE name = 'check'"),
-        scalar("SELECT value FROM meta WHERE name = 'needs'"),
+        scalar(NEEDS),
         scalar(NEWEST),
         site_key,
     )
@@ -246,6 +246,23 @@ def judge_identity(
 NEWEST: Final = "SELECT value FROM meta WHERE name = 'newest'"  # the mark of the newest key that rows may stand under
 
 
+NEEDS: Final = (
+    "SELECT value FROM meta WHERE name = 'needs'"  # the schema of the oldest version that can work with this one
+)
+
+
+def judge_needs(needs: bytes | None) -> None:
+    """Has the ledger become one that this version would misread? `needs`: of table meta. Raises Unusable."""
+    if needs is not None and _word(needs) > REVISION:
+        raise Unusable(
+            f"the database was renewed to schema {_word(needs)} under us: install the newer version of optoutd here, too"
+        )
+
+
+def _word(value: bytes) -> str:
+    return bytes(value).decode("ascii", "replace")
+
+
 def judge_newest(mark: bytes | None, site_key: SiteKey, what: str = "this database") -> None:
     """Have we every key that rows may stand under? `mark`: of table meta; None: they stand under one key. Raises WrongKey."""
     if mark is not None and bytes(mark) not in site_key.marks():
@@ -254,7 +271,7 @@ def judge_newest(mark: bytes | None, site_key: SiteKey, what: str = "this databa
 
 def _goes_with(newer: str, needs: bytes | None) -> bool:
     """Is this the schema of a later version, which says that ours can still work with it? Nodes are not all renewed at once."""
-    return newer > REVISION and needs is not None and bytes(needs).decode("ascii", "replace") <= REVISION
+    return newer > REVISION and needs is not None and _word(needs) <= REVISION
 
 
 def refuse_deferred(scalar: Any) -> None:

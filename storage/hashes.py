@@ -16,11 +16,11 @@ from typing import Any, Final, get_args
 from sqlalchemy import Connection
 
 from storage.address import HashKind, SiteKey
-from storage.engine import NEWEST, Ledger, judge_newest
+from storage.engine import NEEDS, NEWEST, Ledger, judge_needs, judge_newest
 from storage.write import Write, write
 
 SELECT: Final = "SELECT value FROM meta WHERE name = 'hashes'"
-LOOK: Final = f"SELECT ({SELECT}), ({NEWEST})"  # what a reader asks; `seen` says what comes of it
+LOOK: Final = f"SELECT ({SELECT}), ({NEWEST}), ({NEEDS})"  # what a reader asks; `seen` says what comes of it
 LOOK_AGAIN: Final = 1.0  # seconds for which a reader goes by what it read
 SETTLED: Final = 2 * LOOK_AGAIN  # seconds from an announcement until a row of the kind may be committed
 _KINDS: Final[tuple[HashKind, ...]] = get_args(HashKind)
@@ -33,10 +33,11 @@ def named(value: bytes | None) -> tuple[HashKind, ...]:
 
 
 def seen(row: Sequence[Any] | None, site_key: SiteKey) -> bytes | None:
-    """What `LOOK` gave: the value that `named` reads. Raises Unusable if a site key has come that we do not have: a connection
-    that was opened before it would go on to say that nobody opted out."""
-    value, newest = row or (None, None)
+    """What `LOOK` gave: the value that `named` reads. Raises Unusable if a site key or a schema has come that is beyond us: a
+    connection that was opened before it would go on to say that nobody opted out."""
+    value, newest, needs = row or (None, None, None)
     judge_newest(newest, site_key)
+    judge_needs(needs)
     return value
 
 

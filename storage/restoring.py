@@ -39,7 +39,7 @@ from storage.engine import (
     judge_newest,
 )
 from storage.journal import Journal, Since
-from storage.sqlite import File, migrate, revision
+from storage.sqlite import File, give_away, migrate, revision
 from storage.suppressions import RawRow
 from storage.terms import ALL, seconds
 from storage.write import Write, write
@@ -344,7 +344,7 @@ def _to_one_file(ledger: Ledger) -> None:
 
 def _put_in_place(work: Path, database: Path, now: datetime) -> Path | None:
     """One rename. A database that is there is kept under another name, and its log never meets the new file."""
-    _give_away(work, database if database.exists() else database.parent)
+    give_away(work, (database if database.exists() else database.parent).stat())
     with work.open("rb+") as file:
         os.fsync(file.fileno())
     aside = _aside(database, now)
@@ -366,13 +366,6 @@ def _aside(database: Path, now: datetime) -> Path:
         if not aside.exists() or (database.exists() and aside.samefile(database)):
             return aside
     raise NotWritten(f"there are a thousand files {named}: move them away")
-
-
-def _give_away(work: Path, like: Path) -> None:
-    """What root restores, the daemon's user must be able to open."""
-    if os.geteuid() == 0:
-        owner = like.stat()
-        os.chown(work, owner.st_uid, owner.st_gid)
 
 
 @contextmanager

@@ -37,6 +37,7 @@ from storage.engine import (
 
 _TIDY_MILLISECONDS: Final = 100
 _WRITE_BACK_TRIES: Final = 20
+_SPARE: Final = 1 << 20  # octets of room beside a copy
 
 
 def open_ledger(
@@ -106,21 +107,56 @@ def _half(database: Path, key_file: Path) -> None:
 
 
 def migrate(database: Path, site_key: SiteKey) -> tuple[str, str]:
-    """Bring the schema to REVISION, keeping a copy beside the file. Returns (revision before, after). Raises Unusable.
+    """Bring the schema to REVISION, keeping a copy beside the file. Returns (revision before, after).
 
-    `site_key`: under which the small tables are sealed, if they never were.
+    `site_key`: under which the small tables are sealed, if they never were. A kill at any point leaves the old schema or the
+    new one. Raises Unusable; Unavailable (no room for the copy, somebody writes), and then nothing has changed.
     """
     before = revision(database)
     if before > REVISION:
         return before, before  # opening it says whether we can work with that
     if before != REVISION:
-        copy = database.with_name(f"{database.name}.before-{REVISION}")
-        os.close(os.open(copy, os.O_WRONLY | os.O_CREAT, 0o600))
-        with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
-            source.backup(target)
-        shutil.copymode(database, copy)
-        make_schema(database, site_key)
+        try:
+            _keep_copy(database, database.with_name(f"{database.name}.before-{REVISION}"))
+            make_schema(database, site_key)
+        except (DBAPIError, sqlite3.Error) as why:
+            raise Unavailable(f"database {database} stays at schema {before}: {getattr(why, 'orig', why)}") from None
+        except OSError as why:
+            raise Unavailable(f"database {database} stays at schema {before}: {why.strerror}") from None
     return before, REVISION
+
+
+def _keep_copy(database: Path, copy: Path) -> None:
+    """A copy of what is there, on disk and whole before it has its name. Raises Unavailable, OSError, sqlite3.Error."""
+    part = copy.with_name(copy.name + ".part")
+    part.unlink(missing_ok=True)  # of a start that was killed
+    found = database.stat()
+    log = database.with_name(database.name + "-wal")
+    needed = found.st_size + (log.stat().st_size if log.exists() else 0) + _SPARE
+    free = shutil.disk_usage(database.parent).free
+    if free < needed:
+        raise Unavailable(
+            f"database {database} is of an older version, and before it is changed a copy is made: {needed >> 20} MB must be"
+            f" free in {database.parent}, {free >> 20} MB are"
+        )
+    try:
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(part)) as target:
+            source.backup(target)
+            target.execute("PRAGMA journal_mode = DELETE")  # one file is all there is to keep
+        give_away(part, found)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.rename(copy)
+    finally:
+        part.unlink(missing_ok=True)
+    sync_directory(copy.parent)
+
+
+def give_away(path: Path, like: os.stat_result) -> None:
+    """What root makes, the daemon's user must be able to open: it belongs to whom `like` belongs to."""
+    if os.geteuid() == 0:
+        os.chown(path, like.st_uid, like.st_gid)
 
 
 def make_schema(database: Path, site_key: SiteKey | None = None) -> None:

@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from storage import forgotten, sealing
 from storage.address import SiteKey
 from storage.audit import Chain, Entry, Event, digest
-from storage.engine import WRITE_SECONDS, Ledger, Unavailable, first_line, judge_newest
+from storage.engine import NEEDS, WRITE_SECONDS, Ledger, Unavailable, first_line, judge_needs, judge_newest
 from storage.journal import Change, Sign
 from storage.terms import seconds
 
@@ -207,8 +207,10 @@ def write(ledger: Ledger, now: datetime, actor: str) -> Iterator[Write]:
 
 
 def _mind_the_keys(w: Write, mark: bytes | None) -> None:
-    """No row comes under a key that the ledger does not know of, nor from somebody who lacks one. Raises Unusable."""
+    """No row comes under a key that the ledger does not know of, nor from somebody who lacks one, or is too old for the schema.
+    Raises Unusable."""
     marks = w.ledger.site_key.marks()
+    judge_needs(w.db.exec_driver_sql(NEEDS).scalar())
     judge_newest(mark, w.ledger.site_key)
     if marks[-1] != (marks[0] if mark is None else bytes(mark)):
         w.mark_newest(w.ledger.site_key)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from daemon import building, jobs
+from daemon import building, hosting, jobs
 from daemon.config import Bounce, Config, ConfigError, House, Listener, Loaded
 from daemon.duty.alarm import Limits
 from daemon.duty.letters import Envelope
@@ -51,7 +51,7 @@ def test_a_notice_leads_to_a_page_where_there_is_one_and_else_to_a_mail(
 
 def test_the_pages_know_the_colour_and_the_proxies(ledger: Books) -> None:
     config = Config(house=House(name="Quill"), web=Web(colour="#aa0022", trusted_proxies=("10.0.0.0/8",)))
-    made = building.web_context(Loaded(config, Path("/etc/optoutd/config.toml")), ledger.ledger, ledger.numbers, None)
+    made = hosting.context(Loaded(config, Path("/etc/optoutd/config.toml")), ledger.ledger, ledger.numbers, None)
     assert (made.colour, made.trusted_proxies) == ("#aa0022", ("10.0.0.0/8",))
 
 
@@ -64,10 +64,10 @@ def test_a_password_file_that_lets_nobody_in_is_told(tmp_path: Path, secret: str
     config = Config(house=House(name="Quill"), web=Web(admin_password_file="admin"))
     loaded = Loaded(config, tmp_path / "optoutd.toml")
     if not said:
-        assert building.holders(loaded)[0]["admin"].secret == secret
+        assert hosting.holders(loaded)[0]["admin"].secret == secret
         return
     with pytest.raises(ConfigError) as told:
-        building.holders(loaded)
+        hosting.holders(loaded)
     assert [str(p) for p in told.value.problems] == [f"web.admin_password_file: {tmp_path / 'admin'}: {said}"]
 
 

@@ -40,6 +40,7 @@ ROOMS = {"daemon.mail", "storage"}
 LEAVES = {
     "daemon.archives",
     "daemon.options",
+    "daemon.process",
     "daemon.config",
     "daemon.events",
     "daemon.log",
@@ -61,6 +62,7 @@ COMPOSERS = {
     "daemon.relaying",
     "daemon.building",
     "daemon.mailboxes",
+    "daemon.hosting",
     "daemon.nodes",
     "daemon.reloading",
     "daemon.opening",
@@ -253,6 +255,8 @@ def test_nothing_happens_at_import() -> None:
 def test_a_relay_starts_without_alembic_and_a_demo_server() -> None:
     loaded = imported("daemon.service")
     assert not {m.partition(".")[0] for m in loaded} & {"alembic", "pymap", "typer"}
+    # nor what only the HTTP door needs: a third of a second in which nobody takes mail
+    assert not {m.partition(".")[0] for m in loaded} & {"fastapi", "starlette", "uvicorn", "jinja2", "argon2"}
 
 
 def test_reading_a_message_needs_no_database() -> None:

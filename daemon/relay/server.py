@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from daemon import events
@@ -27,13 +27,13 @@ _HANDSHAKE_SECONDS: Final = 10  # a client in its handshake is not counted yet, 
 class Listening:
     """An address to listen on, HOST:PORT, and what applies to who comes in by it.
 
-    `tls`: for implicit TLS, made of the certificate and key in `files`.
+    `tls`: for implicit TLS. `until`: when the certificate ends, of either kind of TLS.
     """
 
     address: str
     door: Door
     tls: ssl.SSLContext | None = None
-    files: tuple[Path, Path] | None = None
+    until: datetime | None = None
 
 
 def plain(context: Context) -> list[Listening]:
@@ -51,7 +51,7 @@ class Server:
         self.closing = False
         self.brake = Brake(context.settings.max_per_client)
         self.template: dict[str, Any] = {}
-        self._listening = list(plain(context) if listening is None else listening)
+        self.listening = list(plain(context) if listening is None else listening)
         self._sockets: list[asyncio.Server] = []
         self._clients: set[Wire] = set()
         self._turned_away: set[Wire] = set()  # not counted by the brake
@@ -59,14 +59,20 @@ class Server:
 
     def _client(self, number: int, loop: asyncio.AbstractEventLoop) -> Protocol:
         """Somebody comes in by the listener of this number, as it is now."""
-        return Protocol(self, self._listening[number].door, loop)
+        return Protocol(self, self.listening[number].door, loop)
+
+    def _newest(self, number: int, client: ssl.SSLObject, _name: str | None, _socket: ssl.SSLContext) -> None:
+        """A handshake at a socket, which keeps the context it was made with: it goes on with the certificate there is now."""
+        client.context = self.listening[number].tls  # type: ignore[assignment]  # a listener with implicit TLS keeps it
 
     async def start(self) -> list[str]:
         """Listen; returns the bound addresses as HOST:PORT. Raises OSError."""
         loop = asyncio.get_running_loop()
         self._make_template(loop)
-        for number, listening in enumerate(self._listening):
+        for number, listening in enumerate(self.listening):
             host, port = host_port(listening.address)
+            if listening.tls:
+                listening.tls.sni_callback = partial(self._newest, number)  # called without a name, too
             tls: dict[str, Any] = {"ssl": listening.tls, "ssl_handshake_timeout": _HANDSHAKE_SECONDS}
             self._sockets.append(
                 await loop.create_server(
@@ -111,13 +117,9 @@ class Server:
     def take_over(self, fresh: Context, listening: Sequence[Listening] | None = None) -> None:
         """Use other settings and another pool from the next message on, other rules from the next client on.
 
-        `listening`: the same addresses in the same order. A new certificate for implicit TLS is loaded into the
-        context that is there, for the sockets keep that.
+        `listening`: the same addresses in the same order.
         """
-        self._listening = [
-            replace(new, tls=_renewed(old.tls, new.files))
-            for old, new in zip(self._listening, plain(fresh) if listening is None else listening, strict=True)
-        ]  # first: a file may have gone since it was looked at, and then nothing is taken over
+        self.listening = list(plain(fresh) if listening is None else listening)
         fresh.pool.features = self.pool.features  # until it has asked for itself
         self.pool.close()
         self.context = fresh
@@ -159,9 +161,3 @@ class Server:
     def _turn_away(self, client: Wire, reply: str) -> str:
         events.client_turned_away(client.peer, reply)
         return reply
-
-
-def _renewed(context: ssl.SSLContext | None, files: tuple[Path, Path] | None) -> ssl.SSLContext | None:
-    if context is not None and files is not None:
-        context.load_cert_chain(*files)
-    return context

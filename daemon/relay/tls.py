@@ -48,9 +48,15 @@ def server_context(cert_file: Path, key_file: Path) -> ssl.SSLContext:
 
 def days_left(cert_file: Path, now: datetime) -> int | None:
     """Whole days until the first certificate of the file ends; below 0: it has. None: there is none to be read."""
+    until = valid_until(cert_file)
+    return None if until is None else (until - now).days
+
+
+def valid_until(cert_file: Path) -> datetime | None:
+    """When the first certificate of the file ends. None: there is none to be read."""
     try:
         found = _CERTIFICATE.search(_read("cert_file", cert_file)[0])
-        return (_not_after(ssl.PEM_cert_to_DER_cert(found[0].decode())) - now).days if found else None
+        return _not_after(ssl.PEM_cert_to_DER_cert(found[0].decode())) if found else None
     except (TlsError, ValueError, IndexError, StopIteration):
         return None
 

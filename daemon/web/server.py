@@ -106,7 +106,7 @@ class Server:
     async def stop(self) -> None:
         """No new connections; up to 10 s for the answers under way."""
         if self._running is not None:
-            self._uvicorn.should_exit = True
+            self._running.cancel()  # all it does is to look at the clock
             with suppress(asyncio.CancelledError):
                 await self._running
             await self._uvicorn.shutdown(sockets=self._sockets)

@@ -11,7 +11,7 @@ import pytest
 from daemon.duty import digest
 from daemon.duty.keeping import LATE_AFTER
 from daemon.intake import Intake
-from storage import alarms, refusals, week
+from storage import alarms, refusals, watched, week
 from storage.alarms import Noted
 from storage.refusals import Tally
 from storage.week import Week

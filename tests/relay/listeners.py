@@ -45,8 +45,8 @@ def crm(**own: Any) -> Credentials:
     return Credentials({"crm": ("secret", policy(credential="crm", **own))})
 
 
-def listener(implicit: ssl.SSLContext | None = None, files: Pair | None = None, **door: Any) -> Listening:
-    return Listening("127.0.0.1:0", Door(**({"policy": policy()} | door)), implicit, files)
+def listener(implicit: ssl.SSLContext | None = None, **door: Any) -> Listening:
+    return Listening("127.0.0.1:0", Door(**({"policy": policy()} | door)), implicit)
 
 
 def received(upstream: Puppet) -> list[str]:

@@ -48,7 +48,7 @@ def offering_tls(tmp_path: Path) -> server.Listening:
 
 def offer(desk: Desk, listening: server.Listening) -> None:
     """Offer STARTTLS from the next client on."""
-    desk.server._listening[0] = replace(desk.server._listening[0], door=listening.door)
+    desk.server.listening[0] = replace(desk.server.listening[0], door=listening.door)
 
 
 def timers() -> list[object]:

@@ -171,7 +171,7 @@ async def the_next_is_served(desk: Desk, naive: Lenient) -> None:
     """A normal message on a connection of its own."""
     naive.envelopes.clear()
     script = NORMAL + "C: ...\nS: 250 2.0.0 taken\nC: QUIT\nS: 221"
-    if desk.server._listening[0].door.required:
+    if desk.server.listening[0].door.required:
         script = script.replace("C: MAIL", "C: AUTH PLAIN AGNybQBzZWNyZXQ=\nS: 235\nC: MAIL", 1)
     async with connected(desk) as client:
         await play(client, script)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,15 +20,19 @@ from typing import Any
 
 import pytest
 
+from storage.engine import REVISION
+from tests.scenarios import sandboxed
 from tests.servers import ServerError
+from tests.storage.earlier import earlier_revisions, ledger_of
 
-pytestmark = [pytest.mark.systemd, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.systemd, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[2]
+OLDEST = earlier_revisions()[0]
 PROGRAM = Path(sys.executable).with_name("optoutd")
 # What the program needs to see, wherever it lies: the checkout, its virtual environment, the interpreter.
 NEEDED = sorted({str(ROOT), sys.prefix, sys.base_prefix} - {"/usr"})
-BOOT_SECONDS = 120
+BOOT_SECONDS = 360
 
 # The relay's upstream and the mailbox are away: neither may hold the daemon back.
 CONFIG = """\
@@ -50,7 +55,15 @@ port = 1143
 tls = "none"
 username = "support@quillpdf.example"
 password_file = "imap-password"
+
+[web]
+listen = "127.0.0.1:8025"
+admin_password_file = "admin-password"
+
+[storage]
+backup_dir = "/srv/optoutd-backups"
 """
+SECRETS = {"imap-password": "secret-support", "admin-password": "secret-of-the-console"}
 
 # Only what differs from an installation: where the program is, and a watchdog that one can wait for. A checkout or an
 # interpreter in somebody's home, or below /tmp, would be hidden by ProtectHome= and PrivateTmp=.
@@ -59,9 +72,28 @@ DROP_IN = f"""\
 ExecStart=
 ExecStart={PROGRAM} run
 WatchdogSec=3
-TimeoutStartSec=20
+TimeoutStartSec=60
 ProtectHome=tmpfs
 BindReadOnlyPaths={" ".join(NEEDED)}
+ReadWritePaths=/srv/optoutd-backups
+Environment=OPTOUTD={PROGRAM}
+"""
+
+
+def probe() -> str:
+    """The unit, word for word, around another program that runs once: under the same sandbox."""
+    text = (ROOT / "systemd/optoutd.service").read_text()
+    text = re.sub(r"(?m)^(Type|ExecStart|ExecReload|WatchdogSec|TimeoutStartSec|Restart\w*)=.*\n", "", text)
+    same = DROP_IN.partition("ProtectHome=")
+    return text.partition("[Install]")[0] + PROBE + same[1] + same[2]
+
+
+PROBE = f"""\
+Type=oneshot
+ExecStart={sys.executable} /run/boot/sandboxed.py
+StandardOutput=file:/run/notes/sandboxed
+StandardError=file:/run/notes/sandboxed.err
+TimeoutStartSec=200
 """
 
 DRIVER = """\
@@ -73,15 +105,15 @@ Type=oneshot
 ExecStart=/bin/sh /run/boot/drive.sh
 StandardOutput=file:/run/notes/driver.log
 StandardError=inherit
-TimeoutStartSec=100
+TimeoutStartSec=340
 """
 
 DRIVE = """\
 note() {  # what systemd says of the service, under the name of a step
     systemctl show optoutd > /run/notes/$1
 }
-until_is() {  # until_is PROPERTY VALUE: at most 20 s
-    for _ in $(seq 200); do
+until_is() {  # until_is PROPERTY VALUE: at most 60 s
+    for _ in $(seq 600); do
         test "$(systemctl show optoutd -P $1)" = "$2" && return
         sleep 0.1
     done
@@ -90,7 +122,10 @@ set -x
 systemd-sysusers /run/boot/optoutd.sysusers.conf
 systemd-tmpfiles --create /run/boot/optoutd.tmpfiles.conf
 install -m 640 -g optoutd /run/boot/config.toml /etc/optoutd/config.toml
-install -m 600 /run/boot/imap-password /etc/credstore/optoutd.imap-password
+for name in imap-password admin-password; do
+    install -m 600 /run/boot/$name /etc/credstore/optoutd.$name
+done
+install -d -m 700 -o optoutd -g optoutd /srv/optoutd-backups
 systemctl daemon-reload
 
 if ! systemctl start optoutd; then
@@ -102,6 +137,23 @@ pid=$(systemctl show optoutd -P MainPID)
 ps -o user= -p $pid > /run/notes/user
 ls /run/credentials/optoutd.service > /run/notes/credentials
 stat -c '%U %a %n' /var/lib/optoutd /var/lib/optoutd/* > /run/notes/state
+curl --silent --max-time 20 http://127.0.0.1:8025/readyz > /run/notes/readyz
+timeout 20 bash -c 'exec 3<>/dev/tcp/127.0.0.1/2525; head -1 <&3' > /run/notes/greeting
+
+# Does another process of the same user see into it? Into one of its own kind it does.
+runuser -u optoutd -- sleep 300 &
+sleep 1
+plain=$(pgrep -u optoutd -x sleep)
+for of in "daemon $pid" "plain $plain"; do
+    for file in environ mem maps; do
+        runuser -u optoutd -- dd if=/proc/${of#* }/$file of=/dev/null count=0 2>/dev/null && echo "${of% *} $file"
+    done
+    runuser -u optoutd -- readlink /proc/${of#* }/fd/1 >/dev/null && echo "${of% *} fd"
+done > /run/notes/seen
+kill $plain
+grep 'Max core file size' /proc/$pid/limits > /run/notes/core
+tr '\0' ' ' < /proc/$pid/cmdline > /run/notes/cmdline
+tr '\0' '\n' < /proc/$pid/environ > /run/notes/environ
 
 sleep 7  # longer than two watchdog periods: a healthy loop is left alone
 note kept
@@ -114,8 +166,28 @@ until_is NRestarts 1
 until_is ActiveState active
 note frozen
 
+pressed() {  # us in which somebody waited for a processor: the time of a busy machine is not ours
+    sed -n 's/^some.*total=//p' /proc/pressure/cpu 2>/dev/null || echo 0
+}
+for _ in 1 2 3; do
+    began=$(date +%s%N) before=$(pressed)
+    systemctl restart optoutd
+    ended=$(date +%s%N) after=$(pressed)
+    echo $(((ended - began) / 1000000)) $(((after - before) / 1000))
+done > /run/notes/restarts
+note restarted
+
 systemctl stop optoutd
 note stopped
+systemctl start probe || journalctl -u probe -o cat
+
+# A ledger of an earlier version
+rm /var/lib/optoutd/*
+install -m 600 -o optoutd -g optoutd /run/boot/earlier/optoutd.db /run/boot/earlier/site.key /var/lib/optoutd
+systemctl start optoutd
+note upgraded
+stat -c '%U %a %n' /var/lib/optoutd/* > /run/notes/upgraded-state
+systemctl stop optoutd
 journalctl -u optoutd -o cat > /run/notes/log
 journalctl -u optoutd -o json > /run/notes/journal
 """
@@ -142,7 +214,7 @@ def boot(stage: Path, notes: Path) -> None:
                 *(f"--bind-ro={stage}:/run/boot", f"--bind={notes}:/run/notes"),
                 *(
                     f"--bind-ro={stage}/{name}:/etc/systemd/system/{name}"
-                    for name in ("optoutd.service", "drive.service")
+                    for name in ("optoutd.service", "probe.service", "drive.service")
                 ),
                 *(f"--bind-ro={path}" for path in NEEDED),
                 f"--bind-ro={stage}/drop-in.conf:/etc/systemd/system/optoutd.service.d/test.conf",
@@ -189,7 +261,12 @@ def notes() -> Iterator[Notes]:
         for file in (ROOT / "systemd").iterdir():
             (stage / file.name).write_bytes(file.read_bytes())
         (stage / "config.toml").write_text(CONFIG)
-        (stage / "imap-password").write_text("secret-support\n")
+        for secret, text in SECRETS.items():
+            (stage / secret).write_text(f"{text}\n")
+        (stage / "probe.service").write_text(probe())
+        (stage / "sandboxed.py").write_text(Path(__file__).with_name("sandboxed.py").read_text())
+        (stage / "earlier").mkdir()
+        ledger_of(OLDEST, stage / "earlier")
         (stage / "drop-in.conf").write_text(DROP_IN)
         (stage / "drive.service").write_text(DRIVER)
         (stage / "drive.sh").write_text(DRIVE)
@@ -212,8 +289,43 @@ def test_it_runs_as_its_own_user_over_its_own_directory(notes: Notes) -> None:
     assert {line.split()[1] for line in files} <= {"600", "400"}
 
 
-def test_it_starts_with_the_one_secret_there_is(notes: Notes) -> None:
-    assert notes.text("credentials").split() == ["imap-password"]
+def test_it_starts_with_the_secrets_there_are(notes: Notes) -> None:
+    assert sorted(notes.text("credentials").split()) == sorted(SECRETS)
+
+
+def test_its_doors_answer(notes: Notes) -> None:
+    assert notes.text("greeting").startswith("220 ")
+    assert json.loads(notes.text("readyz"))["parts"]["database"] == "ok"
+    assert "relay on 127.0.0.1:2525, web on 127.0.0.1:8025" in notes.properties("started")["StatusText"]
+
+
+def test_nobody_of_its_own_user_sees_into_it(notes: Notes) -> None:
+    """No secret is in its arguments or its environment either, which root may read."""
+    seen = {tuple(line.split()) for line in notes.text("seen").splitlines()}
+    assert {("plain", "environ"), ("plain", "fd"), ("plain", "maps")} <= seen
+    assert not [file for of, file in seen if of == "daemon"]
+    assert notes.text("core").split()[4:6] == ["0", "0"]
+    shown = notes.text("cmdline") + notes.text("environ")
+    assert "CREDENTIALS_DIRECTORY" in shown
+    assert not [secret for secret in SECRETS.values() if secret in shown]
+
+
+def test_a_restart_takes_less_than_two_seconds(notes: Notes) -> None:
+    took = [tuple(map(int, line.split())) for line in notes.text("restarts").splitlines()]
+    print(f"systemctl restart, and of that a busy machine: {took} ms")
+    assert min(all_of_it - busy for all_of_it, busy in took) < 2000
+    assert notes.properties("restarted")["ActiveState"] == "active"
+
+
+@pytest.mark.parametrize("step", sandboxed.STEPS)
+def test_the_sandbox(notes: Notes, step: str) -> None:
+    assert json.loads(notes.text("sandboxed"))[step] == ""
+
+
+def test_a_ledger_of_an_earlier_version_is_brought_up_to_date_at_its_start(notes: Notes) -> None:
+    assert notes.properties("upgraded")["ActiveState"] == "active", notes.text("log")
+    files = [line.split() for line in notes.text("upgraded-state").splitlines()]
+    assert ["optoutd", "600", f"/var/lib/optoutd/optoutd.db.before-{REVISION}"] in files
 
 
 def test_the_watchdog_leaves_a_healthy_loop_alone(notes: Notes) -> None:
@@ -240,6 +352,6 @@ def test_it_stops_cleanly(notes: Notes) -> None:
 
 def test_the_journal_says_ready_with_the_addresses(notes: Notes) -> None:
     ready = [line for line in notes.journal() if line["event"] == "ready"]
-    assert len(ready) == 2, notes.text("log")  # the start, and the start after the freeze
+    assert len(ready) == 6, notes.text("log")  # the start, that after the freeze, three restarts, the earlier ledger
     assert "127.0.0.1:2525" in str(ready[0]["relay"])
-    assert "secret-support" not in notes.text("journal")
+    assert not [secret for secret in SECRETS.values() if secret in notes.text("journal")]

@@ -25,7 +25,6 @@ from storage.engine import REVISION, Ledger, Unavailable, Unusable, read_site_ke
 from storage.lookup import Lookup
 from storage.sqlite import File, create, migrate, open_ledger
 from tests.ledgers import IN_A_FILE, Books, books
-from tests.storage.another import another, hear
 
 KEY = "00" * 32
 
@@ -387,40 +386,3 @@ def test_a_migration_that_fails_leaves_nothing_half_done(tmp_path: Path, monkeyp
         sqlite.make_schema(tmp_path / "new.db")
     with closing(sqlite3.connect(tmp_path / "new.db")) as db:
         assert db.execute("SELECT name FROM sqlite_master").fetchall() == []
-
-
-def test_a_migration_that_is_killed_before_its_end_has_not_begun(tmp_path: Path) -> None:
-    it = books(tmp_path / "ledger")
-    it.suppress("ann@example.com")
-    it.close()
-    newer = [
-        f"DROP TABLE {table}"
-        for table in ("forgotten", "import_run", "lease", "hook", "undelivered", "answered", "alarm")
-    ]
-    change(
-        it.ledger.path,
-        *newer,
-        "DELETE FROM meta WHERE name = 'needs'",
-        "UPDATE alembic_version SET version_num = '0003'",
-    )
-    script = """
-import os, signal
-from storage import sqlite
-from storage.engine import read_site_key
-real = sqlite.migrate_schema
-def killed(*given):
-    real(*given)
-    os.kill(os.getpid(), signal.SIGKILL)
-sqlite.migrate_schema = killed
-say("begins")
-sqlite.migrate(directory / "optoutd.db", read_site_key(directory / "site.key"))
-"""
-    with another(it, script) as process:
-        hear(process, "begins")
-        assert process.wait(30) == -9
-    assert sqlite.revision(it.ledger.path) == "0003"
-    assert migrate(it.ledger.path, it.ledger.site_key) == ("0003", REVISION)
-    again = books(tmp_path / "ledger")
-    with again.ledger.reading() as db:
-        assert storage.audit.verify(db, again.ledger.site_key).seq == 1
-    again.close()
