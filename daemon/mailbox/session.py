@@ -21,10 +21,13 @@ from imapclient import IMAPClient, SocketTimeout
 from imapclient.exceptions import IMAPClientAbortError, IMAPClientError, IMAPClientReadOnlyError
 
 from daemon.config import Mailbox
+from daemon.mailbox.bounded import Client
 from storage.incoming import Place
 
 FETCH_OCTETS: Final = 1_048_576  # at most this much of a message is read
 _CONNECT_SECONDS: Final = 10
+# What IMAPClient and imaplib raise over what is no IMAP: they trip, each time over something else.
+_NO_IMAP: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _READ_SECONDS: Final = 25  # a line gone dead without a FIN is noticed within 30 s of the next poll
 
 
@@ -65,11 +68,11 @@ class Session:
         self._settings, self._client = settings, client
         self._selected: Folder | None = None
         self._writable = False
-        self._wake_in, self._wake_out = socket.socketpair()
-        self._wake_in.setblocking(False)
         self._moves = self._client.has_capability("MOVE")  # asked now: IMAPClient would ask in the middle of an IDLE
         self._uidplus = self._client.has_capability("UIDPLUS")
         self.idles = self._client.has_capability("IDLE")
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.setblocking(False)
 
     # ---- folders
 
@@ -79,7 +82,7 @@ class Session:
             self._selected = None
             with _step("select"):
                 found = self._select(name, writable)
-            validity, following = _number(found[b"UIDVALIDITY"]), _number(found.get(b"UIDNEXT", 0))
+                validity, following = _number(found.get(b"UIDVALIDITY")), _number(found.get(b"UIDNEXT", 0), least=0)
             self._selected, self._writable = Folder(name, validity, following), writable
             if not following:  # some servers keep it to themselves
                 self._selected = Folder(name, validity, self._highest() + 1)
@@ -115,7 +118,7 @@ class Session:
 
     def _search(self, criteria: list[Any]) -> list[int]:
         with _step("search"):
-            return [int(u) for u in self._client.search(criteria)]
+            return [_number(u) for u in self._client.search(criteria)]
 
     def wait(self, seconds: float) -> None:
         """Return when the selected folder may have changed, when `wake` is called, or after `seconds`.
@@ -178,14 +181,17 @@ class Session:
             found = self._client.fetch([uid], ["INTERNALDATE", "RFC822.SIZE", f"BODY.PEEK[]<0.{FETCH_OCTETS}>"]).get(
                 uid
             )
-        if not found or b"RFC822.SIZE" not in found:
-            return None
-        raw = next((v for k, v in found.items() if k.startswith(b"BODY[]")), b"") or b""
-        if not raw and found[b"RFC822.SIZE"]:  # NIL for what it cannot read: nothing in it is not what it says
+            if not found or b"RFC822.SIZE" not in found:
+                return None
+            size = _number(found[b"RFC822.SIZE"], least=0)
+            raw = next((v for k, v in found.items() if k.startswith(b"BODY[]")), b"") or b""
+            if not isinstance(raw, bytes):
+                raise ValueError("a body that is none")
+        if not raw and size:  # NIL for what it cannot read: nothing in it is not what it says
             raise Failed("fetch", "the server gives no body", refused=True)
         assert self._selected is not None
         place = Place(self._settings.name, self._selected.name, self._selected.uidvalidity, uid)
-        return Fetched(place, raw, int(found[b"RFC822.SIZE"]), _utc(found.get(b"INTERNALDATE")))
+        return Fetched(place, raw[:FETCH_OCTETS], size, _utc(found.get(b"INTERNALDATE")))
 
     def present(self, uid: int) -> bool:
         """Is the message still in the selected folder?"""
@@ -245,7 +251,7 @@ def connect(settings: Mailbox, password: str, ca_file: Path | None) -> Session:
     timeout = SocketTimeout(_CONNECT_SECONDS, _READ_SECONDS)
     implicit = settings.tls == "implicit"
     with _step("connect"):
-        client = IMAPClient(
+        client = Client(
             settings.host, settings.port, ssl=implicit, ssl_context=context if implicit else None, timeout=timeout
         )
     try:
@@ -257,7 +263,7 @@ def connect(settings: Mailbox, password: str, ca_file: Path | None) -> Session:
         with _step("login"):
             client.login(settings.username, password)
             client.capabilities()  # after login: what a server offers before and after differs
-        return Session(settings, client)
+            return Session(settings, client)
     except BaseException:
         with contextlib.suppress(Exception):
             client.shutdown()
@@ -280,16 +286,25 @@ def _step(name: str) -> Iterator[None]:
         raise Failed(
             "tls", why.reason if not isinstance(why, ssl.SSLCertVerificationError) else why.verify_message
         ) from why
-    except (IMAPClientError, OSError, ValueError, AssertionError) as why:
+    except (IMAPClientError, OSError, *_NO_IMAP) as why:
         refused = isinstance(why, IMAPClientError) and not isinstance(why, IMAPClientAbortError)
         raise Failed(name, why if str(why) else type(why).__name__, refused=refused) from why
 
 
-def _number(value: Any) -> int:
-    """IMAPClient gives some numbers of SELECT in a list."""
-    return int(value[0] if isinstance(value, list | tuple) else value)
+def _number(value: Any, *, least: int = 1) -> int:
+    """A number as RFC 9051 has them; IMAPClient gives some of SELECT in a list. Raises ValueError."""
+    one = value[0] if isinstance(value, list | tuple) and value else value
+    if not isinstance(one, int | bytes):
+        raise ValueError("a number is missing")
+    number = int(one)
+    if not least <= number < 2**32:
+        raise ValueError("a number that is none")
+    return number
 
 
 def _utc(when: Any) -> datetime:
-    """INTERNALDATE as an aware datetime; a server that sends none gets the epoch, which is older than anything."""
-    return when.astimezone(UTC) if isinstance(when, datetime) and when.tzinfo else datetime.fromtimestamp(0, UTC)
+    """INTERNALDATE as an aware datetime; where a server sends none, or one that is none, the epoch: older than anything."""
+    epoch = datetime.fromtimestamp(0, UTC)
+    with contextlib.suppress(OverflowError):  # the year 1, east of Greenwich
+        return max(when.astimezone(UTC), epoch) if isinstance(when, datetime) and when.tzinfo else epoch
+    return epoch

@@ -20,7 +20,8 @@ def main() -> int:
         parser.error(f"no target {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
     seed = int(time.time()) if asked.seed is None else asked.seed
     print(f"seed {seed}", flush=True)
-    return int(any([run(name, asked.seconds, seed, lambda text: print(text, flush=True)) for name in asked.name or NAMES]))
+    failures = [run(name, asked.seconds, seed, lambda text: print(text, flush=True)) for name in asked.name or NAMES]
+    return int(any(failures))
 
 
 if __name__ == "__main__":

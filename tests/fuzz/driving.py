@@ -123,5 +123,7 @@ def run(name: str, seconds: float, seed: int, say: Callable[[str], object]) -> i
             short = shortened(one, octets, place(why))
             say(f"{name}: {place(why)}: {why}\n  {short[:300]!r}\n  kept as {keep(name, short)}")
             say("".join(traceback.format_exception(why)[-6:]))
-    say(f"{name}: {count} inputs in {time.monotonic() - began:.0f} s, the slowest {slowest:.2f} s, {len(found)} failures")
+    say(
+        f"{name}: {count} inputs in {time.monotonic() - began:.0f} s, the slowest {slowest:.2f} s, {len(found)} failures"
+    )
     return len(found)

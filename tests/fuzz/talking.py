@@ -39,6 +39,14 @@ class Failed:
 
     errors: list[BaseException] = field(default_factory=list)
 
+    def hear(self, loop: asyncio.AbstractEventLoop) -> None:
+        """What nobody caught in this loop, too."""
+
+        def heard(_: asyncio.AbstractEventLoop, about: dict[str, Any]) -> None:
+            self.errors.append(about.get("exception") or AssertionError(about["message"]))
+
+        loop.call_soon_threadsafe(loop.set_exception_handler, heard)
+
     def check(self) -> None:
         """Raises the first."""
         errors, self.errors = self.errors, []
@@ -78,8 +86,9 @@ def ledger() -> Iterator[Books]:
 class Loop:
     """An event loop in a thread of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, failed: Failed) -> None:
         self._loop = asyncio.new_event_loop()
+        failed.hear(self._loop)
         self._thread = threading.Thread(target=self._loop.run_forever, name="fuzzed")
         self._thread.start()
 
@@ -96,9 +105,9 @@ class Loop:
 
 
 @contextmanager
-def running(server: AbstractAsyncContextManager[T]) -> Iterator[tuple[T, Loop]]:
-    """An asynchronous server, entered in the loop of a thread."""
-    loop = Loop()
+def running(server: AbstractAsyncContextManager[T], failed: Failed) -> Iterator[tuple[T, Loop]]:
+    """An asynchronous server, entered in the loop of a thread. `failed` is told what nobody catches there."""
+    loop = Loop(failed)
     try:
         entered = loop.do(server.__aenter__())
         try:
@@ -184,7 +193,7 @@ class Scripted:
         for piece in list(self.pieces):
             writer.write(self.answer(line, piece))
             await writer.drain()
-            async with asyncio.timeout(10 * QUIET):
+            async with asyncio.timeout(5 * QUIET):
                 line = await self.listen(reader)
             if not line:
                 return

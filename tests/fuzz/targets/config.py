@@ -13,7 +13,9 @@ from tests.fuzz.driving import One
 
 _ROOT: Final = Path(__file__).parents[3]
 _SECRET: Final = "hunter2-hunter2-hunter2-hunter2"
-_FILES: Final = tuple(f"{of}-{kind}" for of in ("imap", "crm", "admin", "kim", "shop", "upstream") for kind in ("password", "token"))
+_FILES: Final = tuple(
+    f"{of}-{kind}" for of in ("imap", "crm", "admin", "kim", "shop", "upstream") for kind in ("password", "token")
+)
 BASES: Final = (
     (_ROOT / "config.example.toml").read_bytes(),
     (_ROOT / "config.example.toml").read_bytes().replace(b"\n# ", b"\n"),
@@ -51,6 +53,13 @@ WORDS: Final = (
 )
 
 
+def _look_at(wrong: ConfigError, size: int) -> None:
+    assert wrong.problems
+    assert all(p.sentence for p in wrong.problems)
+    assert _SECRET not in str(wrong)
+    assert len(str(wrong)) < 100 * (size + 100)
+
+
 @contextmanager
 def ready() -> Iterator[One]:
     """A directory with the files that configs name."""
@@ -65,10 +74,7 @@ def ready() -> Iterator[One]:
             try:
                 loaded = load(path)
             except ConfigError as wrong:
-                assert wrong.problems
-                assert all(p.sentence for p in wrong.problems)
-                assert _SECRET not in str(wrong)
-                assert len(str(wrong)) < 100 * (len(octets) + 100)
+                _look_at(wrong, len(octets))
             else:
                 assert loaded.config.house
 

@@ -19,7 +19,10 @@ _HOST: Final = b"Host: 127.0.0.1:8025\r\n"
 _TOKEN: Final = b"Authorization: Bearer shop-token-shop-token\r\n"
 _FORM: Final = b"Content-Type: application/x-www-form-urlencoded\r\n"
 _LOGIN: Final = f"username={ADMIN.name}&password=wrong&csrf_token=x".encode()
-_PARTS: Final = b'--x\r\nContent-Disposition: form-data; name="csrf_token"\r\n\r\nx\r\n--x\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\n\r\nemail\r\na@b.example\r\n--x--\r\n'
+_PARTS: Final = (
+    b'--x\r\nContent-Disposition: form-data; name="csrf_token"\r\n\r\nx\r\n'
+    b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\n\r\nemail\r\na@b.example\r\n--x--\r\n'
+)
 
 
 def _asked(line: bytes, *fields: bytes, body: bytes = b"") -> bytes:
@@ -38,8 +41,19 @@ BASES: Final = (
     _asked(b"GET /static/console.css", b"If-None-Match: x\r\n", b"Range: bytes=0-5\r\n"),
     _asked(b"GET /api/v1/openapi.json") + _asked(b"GET /api/v1/stats", _TOKEN),
     _asked(b"GET /api/v1/suppressions?limit=2&cursor=x", _TOKEN),
-    _asked(b"POST /api/v1/check", _TOKEN, b"Content-Type: application/json\r\n", body=b'{"addresses":["%b"]}' % ANN.encode()),
-    _asked(b"POST /api/v1/suppressions", _TOKEN, b"Idempotency-Key: k\r\n", b"Content-Type: application/json\r\n", body=b'{"address":"x@y.example","scope":"all"}'),
+    _asked(
+        b"POST /api/v1/check",
+        _TOKEN,
+        b"Content-Type: application/json\r\n",
+        body=b'{"addresses":["%b"]}' % ANN.encode(),
+    ),
+    _asked(
+        b"POST /api/v1/suppressions",
+        _TOKEN,
+        b"Idempotency-Key: k\r\n",
+        b"Content-Type: application/json\r\n",
+        body=b'{"address":"x@y.example","scope":"all"}',
+    ),
     _asked(b"DELETE /api/v1/suppressions/ann%40customer.example?because=x", _TOKEN),
     _asked(b"POST /u/x", b"Transfer-Encoding: chunked\r\n") + b"5\r\nhello\r\n0\r\n\r\n",
 )
@@ -58,7 +72,7 @@ WORDS: Final = (
     b"Content-Type: application/json; charset=utf-7\r\n",
     b"Content-Encoding: gzip\r\n",
     b"X-Forwarded-For: 1.2.3.4, [::1\r\n",
-    b"Cookie: a=\"\\012\"; ",
+    b'Cookie: a="\\012"; ',
     b"%00",
     b"%2e%2e/",
     b"%ff",
@@ -73,7 +87,7 @@ WORDS: Final = (
     b"OPTIONS * ",
     b" HTTP/1.0\r\n",
     b" HTTP/2.0\r\n",
-    b"{\"a\":" * 20,
+    b'{"a":' * 20,
     b"\\ud800",
     b"1e999",
     PAUSE,
@@ -111,6 +125,7 @@ def _behind_body(fields: dict[bytes, bytes], rest: bytes, head_only: bool) -> by
 def ready() -> Iterator[One]:
     """A door with all of its rooms."""
     with watched() as failed, ledger() as books, door(books, whole(books)) as web:
+        failed.hear(web.loop)
 
         def one(octets: bytes) -> None:
             heard = said(web.port, octets if PAUSE in octets else octets + PAUSE)

@@ -43,7 +43,7 @@ WORDS: Final = (
     b"unsubscribe",
     b"Please remove me from your mailing list",
     b"From: ",
-    b"<<>>@,;:\"",
+    b'<<>>@,;:"',
     b"<div><blockquote>",
     b"</",
     b"&#x110000;",

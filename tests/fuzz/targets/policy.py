@@ -13,7 +13,9 @@ from tests.policy.desk import Desk, Service, rcpt, serving, written
 
 _ANSWER: Final = re.compile(rb"action=(DUNNO|[45]\d\d [\x20-\x7e]{1,600})\n\n")
 _RCPT: Final = re.compile(rb"(?:\A|\n)protocol_state=RCPT(?:\n|\Z)")
-_GONE: Final = re.compile(rb"(?:\A|\n)recipient=(?:[a-z]{1,20}@(?:[a-z]{1,20}\.)?gone\.example|ann@customer\.example)(?:\n|\Z)")
+_GONE: Final = re.compile(
+    rb"(?:\A|\n)recipient=(?:[a-z]{1,20}@(?:[a-z]{1,20}\.)?gone\.example|ann@customer\.example)(?:\n|\Z)"
+)
 BASES: Final = (
     written(rcpt("bob@customer.example")),
     written(rcpt(ANN)) + written(rcpt("bob@customer.example", "list=offers")),
@@ -65,7 +67,7 @@ def ready() -> Iterator[One]:
     """A policy service."""
     with watched() as failed, ledger() as books:
         desk = Desk(books)
-        with running(_serving(desk)) as (served, _):
+        with running(_serving(desk), failed) as (served, _):
 
             def one(octets: bytes) -> None:
                 answered = said(served.port, octets)

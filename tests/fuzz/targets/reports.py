@@ -10,7 +10,9 @@ from tests.fuzz.driving import One
 from tests.fuzz.targets import mime
 
 BASES: Final = tuple(
-    octets for octets in mime.BASES if any(w in octets for w in (b"delivery-status", b"feedback-report", b"MAILER-DAEMON"))
+    octets
+    for octets in mime.BASES
+    if any(w in octets for w in (b"delivery-status", b"feedback-report", b"MAILER-DAEMON"))
 )
 WORDS: Final = (
     b"Content-Type: message/feedback-report\r\n\r\n",

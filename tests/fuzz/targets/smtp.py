@@ -28,10 +28,20 @@ _RCPT_ANN: Final = f"RCPT TO:<{ANN}>\r\n".encode()
 BASES: Final = (
     PAUSE + _HELLO + PAUSE + _MAIL + PAUSE + _BOB + PAUSE + b"DATA\r\n" + PAUSE + _MESSAGE + PAUSE + b"QUIT\r\n",
     _HELLO + _MAIL + _BOB + b"DATA\r\n" + PAUSE + _MESSAGE + b"QUIT\r\n",
-    _HELLO + PAUSE + _MAIL + _RCPT_ANN + _BOB + b"DATA\r\n" + PAUSE + _MESSAGE + _MAIL + _BOB + b"RSET\r\nNOOP\r\nVRFY x\r\n",
+    _HELLO
+    + PAUSE
+    + _MAIL
+    + _RCPT_ANN
+    + _BOB
+    + b"DATA\r\n"
+    + PAUSE
+    + _MESSAGE
+    + _MAIL
+    + _BOB
+    + b"RSET\r\nNOOP\r\nVRFY x\r\n",
     b"HELO crm\r\n" + _MAIL + f"RCPT TO:<x@sub.{GONE}>\r\n".encode() + b"DATA\r\n" + PAUSE + b"hello\r\n.\r\nQUIT\r\n",
     _HELLO + b"AUTH PLAIN AGNybQBzZWNyZXQ=\r\nSTARTTLS\r\nHELP\r\nEXPN x\r\nBDAT 3 LAST\r\nabc" + PAUSE + b"QUIT\r\n",
-    _HELLO + _MAIL + "RCPT TO:<jörg@bücher.example>\r\n".encode() + b"RCPT TO:<\"ann\"@customer.example>\r\n" + PAUSE,
+    _HELLO + _MAIL + "RCPT TO:<jörg@bücher.example>\r\n".encode() + b'RCPT TO:<"ann"@customer.example>\r\n' + PAUSE,
 )
 WORDS: Final = (
     _HELLO,
@@ -41,7 +51,7 @@ WORDS: Final = (
     b"RCPT TO:<ANN+x@Customer.Example.>\r\n",
     b"RCPT TO:<@a.example:ann@customer.example>\r\n",
     b"RCPT TO:<ann%customer.example@quillpdf.example>\r\n",
-    b"RCPT TO:<\"a\\nn\"@customer.example>\r\n",
+    b'RCPT TO:<"a\\nn"@customer.example>\r\n',
     f"RCPT TO:<any@{GONE}>\r\n".encode(),
     b"DATA\r\n",
     b"RSET\r\n",
@@ -96,7 +106,7 @@ def _look_at(gate: Gate, upstream: Lenient, answered: bytes) -> None:
 @contextmanager
 def ready() -> Iterator[One]:
     """A relay in front of an upstream that takes nearly anything."""
-    with watched() as failed, ledger() as books, running(_desk(books)) as (made, _):
+    with watched() as failed, ledger() as books, running(_desk(books), failed) as (made, _):
         upstream: Lenient = made[0]
         desk: Desk = made[1]
         gate = books.gate()

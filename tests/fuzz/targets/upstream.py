@@ -17,7 +17,15 @@ from tests.scripted import listening
 
 _EHLO: Final = b"250-up.example\r\n250-PIPELINING\r\n250-SIZE 36700160\r\n250-DSN\r\n250 8BITMIME\r\n"
 _OK: Final = b"250 2.0.0 ok\r\n"
-_WHOLE: Final = (b"220 up.example ESMTP\r\n", _EHLO, _OK, _OK, b"354 go ahead\r\n", b"250 2.0.0 taken\r\n", b"221 bye\r\n")
+_WHOLE: Final = (
+    b"220 up.example ESMTP\r\n",
+    _EHLO,
+    _OK,
+    _OK,
+    b"354 go ahead\r\n",
+    b"250 2.0.0 taken\r\n",
+    b"221 bye\r\n",
+)
 BASES: Final = (
     PAUSE.join(_WHOLE),
     PAUSE.join((*_WHOLE[:3], b"550 5.1.1 nobody\r\n", _OK, _OK)),
@@ -47,7 +55,9 @@ WORDS: Final = (
     b"250-SMTPUTF8\r\n",
     b"x" * 2_000,
 )
-_REPLY: Final = re.compile(rb"(?:(\d{3})-[^\x00-\x08\x0a-\x1f\x7f]*\r\n(?=\1))*\d{3} [^\x00-\x08\x0a-\x1f\x7f]*\r\n")  # in its words
+_REPLY: Final = re.compile(
+    rb"(?:(\d{3})-[^\x00-\x08\x0a-\x1f\x7f]*\r\n(?=\1))*\d{3} [^\x00-\x08\x0a-\x1f\x7f]*\r\n"
+)  # in its words
 _POSITIVE: Final = re.compile(rb"(?:\A|\n)2\d\d[ \r\n]")
 
 
@@ -84,7 +94,12 @@ async def _send(port: int) -> list[bytes]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     replies = [await _reply(reader)]
     try:
-        for command in (b"EHLO crm\r\n", b"MAIL FROM:<n@quillpdf.example>\r\n", b"RCPT TO:<bob@example.com>\r\n", b"DATA\r\n"):
+        for command in (
+            b"EHLO crm\r\n",
+            b"MAIL FROM:<n@quillpdf.example>\r\n",
+            b"RCPT TO:<bob@example.com>\r\n",
+            b"DATA\r\n",
+        ):
             writer.write(command)
             replies.append(await _reply(reader))
         if replies[-1].startswith(b"354"):
@@ -117,7 +132,7 @@ def _look_at(upstream: _Upstream, replies: list[bytes]) -> None:
 @contextmanager
 def ready() -> Iterator[One]:
     """A relay, and an upstream that says what the input is."""
-    with watched() as failed, ledger() as books, running(_desk(books)) as (made, loop):
+    with watched() as failed, ledger() as books, running(_desk(books), failed) as (made, loop):
         upstream, desk = made
 
         def one(octets: bytes) -> None:
