@@ -9,7 +9,7 @@ import pytest
 from tests.fuzz.driving import NAMES, SEEDS, failure, inputs, seeds, target
 
 # Inputs of a short run: of a second or two each. A server's sessions take longer than a reader's calls.
-COUNTS = {"mime": 60, "reports": 60, "smtp": 40, "upstream": 30, "imap": 30, "http": 40, "policy": 60}
+COUNTS = {"mime": 30, "reports": 30, "smtp": 40, "upstream": 30, "imap": 30, "http": 40, "policy": 60}
 MANY = 500
 
 
