@@ -305,6 +305,6 @@ def _number(value: Any, *, least: int = 1) -> int:
 def _utc(when: Any) -> datetime:
     """INTERNALDATE as an aware datetime; where a server sends none, or one that is none, the epoch: older than anything."""
     epoch = datetime.fromtimestamp(0, UTC)
-    with contextlib.suppress(OverflowError):  # the year 1, east of Greenwich
+    with contextlib.suppress(OverflowError, ValueError):  # the year 1, east of Greenwich; a zone of 99 hours
         return max(when.astimezone(UTC), epoch) if isinstance(when, datetime) and when.tzinfo else epoch
     return epoch
