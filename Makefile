@@ -13,7 +13,7 @@ BIN   := .venv/bin
 STAMP := .venv/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check bench pictures man train install deb
+.PHONY: help setup demo run test check sbom audit fuzz bench pictures man train install deb
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -37,10 +37,22 @@ test: $(STAMP) ## install what the tests need from Debian (as root), run them al
 	@scripts/apt-for-tests
 	@$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-branch --cov-report=term $(ARGS)
 
-check: $(STAMP) ## style, types, and who may import whom
+check: $(STAMP) ## style, types, who may import whom, and what we stand on: pinned, complete, its licences known
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m pip check
+	@$(BIN)/python scripts/dependencies check
 	@$(BIN)/python -m pytest -q tests/test_layers.py
+
+sbom: $(STAMP) ## sbom.cdx.json: what we stand on, for other programs (CycloneDX)
+	@$(BIN)/python scripts/dependencies sbom sbom.cdx.json
+
+audit: ## ask the internet for known holes in what we stand on; what it cannot be asked about is a failure
+	@test -x .venv/audit/bin/pip-audit || { '$(PYTHON)' -m venv .venv/audit && .venv/audit/bin/python -m pip install --quiet pip-audit; }
+	@.venv/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+
+fuzz: $(STAMP) ## hostile input for every door, a minute each; ARGS='smtp --seconds 600'
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: $(STAMP) ## measure lookups, enforcement, the relay, reading, memory, lists, pages and hooks on this machine
 	@for script in lookup enforcement relay read soak storage web hooks; do $(BIN)/python bench/$$script.py $(ARGS) || exit; done

@@ -14,6 +14,8 @@ from daemon.steps import Steps, pause, running
 _MAX_REPLY: Final = 65_536
 _MAX_LINES: Final = 200
 _MAX_UNASKED: Final = 10  # replies that nobody asked for
+# A control character in a reply is nobody's word: a CR by itself is a line's end to some clients, who would hear two replies.
+_NO_CONTROLS: Final = bytes(ord("?") if (c < 32 and c != 9) or c == 127 else c for c in range(256))
 _REPLY_LINE: Final = re.compile(rb"[2-5][0-9]{2}(?:[ -]|\Z)")
 
 
@@ -55,7 +57,7 @@ def _parsed(line: bytes) -> tuple[Reply, bool] | None:
     line = line.rstrip(b"\r")
     if not _REPLY_LINE.match(line):
         return None
-    text = line[4:].decode("utf-8", "surrogateescape")  # any octet goes back out
+    text = line[4:].translate(_NO_CONTROLS).decode("utf-8", "surrogateescape")  # any other octet goes back out
     return Reply(int(line[:3]), (text,)), line[3:4] == b"-"
 
 

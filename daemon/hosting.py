@@ -52,6 +52,7 @@ def _inside(loaded: Loaded, ledger: Ledger, numbers: dict[str, int], vitals: Cal
         uploads=loaded.scratch,
         max_upload=web.max_upload,
         user_header=web.user_header,
+        console_host=web.console_host,
         hooks=config.webhook,
         kept_days=config.retention.model_dump(),
         limits=building.limits(config),

@@ -21,6 +21,7 @@ from daemon.values import (
     HeaderName,
     HookEvent,
     HookUrl,
+    HostName,
     Language,
     Listen,
     ListenHere,
@@ -320,6 +321,9 @@ class Web(Section):
     colour: Colour = ""  # of buttons and links on the pages that people see; "" = ours
     trusted_proxies: tuple[Network, ...] = ()  # whose X-Forwarded-For and X-Forwarded-Proto are believed
     user_header: HeaderName = ""  # where such a proxy names the operator it has let in; "" = they log in here
+    console_host: HostName = (
+        ""  # by which browsers know the console behind such a proxy; "" = any, if there is no user_header
+    )
     admin_password_file: str = ""  # one operator "admin" with all rights
     max_upload: Annotated[int, Field(ge=1024)] = 2_147_483_648  # octets of a list that is imported here
     operator: tuple[Operator, ...] = ()

@@ -114,6 +114,12 @@ def _header(text: str) -> str:
     return text.lower()
 
 
+def _host(text: str) -> str:
+    if text and not re.fullmatch(r"[A-Za-z0-9.-]{1,253}", text):
+        raise ValueError("must be the name of a host, without a port, such as console.example.com")
+    return text.lower().removesuffix(".")
+
+
 def https_url(url: str) -> str:
     """A URL that secrets may be sent to. Raises ValueError."""
     try:
@@ -167,6 +173,7 @@ PublicUrl = Annotated[str, AfterValidator(_public_url)]
 Network = Annotated[str, AfterValidator(_network)]
 Colour = Annotated[str, AfterValidator(_colour)]
 HeaderName = Annotated[str, AfterValidator(_header)]
+HostName = Annotated[str, AfterValidator(_host)]
 HookUrl = Annotated[str, AfterValidator(https_url)]
 TokenUrl = Annotated[str, AfterValidator(_token_url)]
 SenderId = Annotated[str, AfterValidator(_sender_id)]

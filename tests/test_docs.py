@@ -13,6 +13,7 @@ import daemon
 from daemon.cli import invoke
 from daemon.config import Retention
 from daemon.mail.rules import RULES
+from tests.fuzz.driving import NAMES
 
 ROOT = Path(__file__).parents[1]
 ARCHITECTURE = (ROOT / "docs/ARCHITECTURE.md").read_text()
@@ -35,6 +36,18 @@ def test_the_architecture_knows_every_module_at_the_top() -> None:
     left_out = {"daemon/__init__.py", "daemon/__main__.py", "daemon/demo.py", "storage/__init__.py"}
     modules = {str(p.relative_to(ROOT)) for room in ("daemon", "storage") for p in (ROOT / room).glob("*.py")}
     assert modules - left_out <= named
+
+
+def test_every_file_and_test_of_the_threats_exists() -> None:
+    text = (ROOT / "docs/threats.md").read_text()
+    named = set(re.findall(r"`((?:daemon|storage|tests|scripts)/[\w./-]*)(?:::(\w+))?`", text))
+    assert len({test for _, test in named if test}) > 50
+    for name, test in named:
+        assert (ROOT / name).exists(), name
+        assert not test or re.search(rf"^(async )?def {test}\(", (ROOT / name).read_text(), re.MULTILINE), (name, test)
+    for names in re.findall(r"fuzz ((?:`\w+`(?:, )?)+)", text):
+        assert set(re.findall(r"\w+", names)) <= set(NAMES), names
+    assert " ".join(NAMES) in text
 
 
 def test_the_readme_names_only_commands_that_exist(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
+from daemon.texts import one_line
+
+_LONGEST: Final = 700  # characters of a sentence: the names of some columns, and what to do
 HashKind = Literal["md5", "sha256"]  # of the trimmed address in small letters
 
 
@@ -54,4 +57,11 @@ Found = Entry | Skipped | Bad
 
 
 class NotUnderstood(ValueError):
-    """A whole file that cannot be read: no format fits, two do, a column is missing. A sentence that says what to do."""
+    """A whole file that cannot be read: no format fits, two do, a column is missing. A sentence that says what to do.
+
+    It may name what stands in the file, so it is cut, and made one line.
+    """
+
+    def __init__(self, sentence: str):
+        said = one_line(sentence)
+        super().__init__(said if len(said) <= _LONGEST else f"{said[:_LONGEST]}...")

@@ -45,7 +45,7 @@ class Table:
     @property
     def column_name(self) -> str:
         """For people: as the header has it, or its number."""
-        return self.names[self.column].strip() if self.names else f"column {self.column + 1}"
+        return _named(self.names, self.column) or f"column {self.column + 1}"
 
     @property
     def shape(self) -> str:
@@ -67,6 +67,11 @@ class Table:
         if not self.delimiter:
             return reading.plain(rest, self.before)
         return reading.records(rest, self.delimiter, self.width, self.before)
+
+
+def _named(names: Sequence[str], column: int) -> str:
+    """A column as the header has it; "" where rows are longer than the header, or there is none."""
+    return names[column].strip() if column < len(names) else ""
 
 
 def is_blank(cells: Sequence[str]) -> bool:
@@ -172,7 +177,7 @@ def _column(names: Sequence[str], body: Sequence[Sequence[str]], asked: str | No
         return called[0]
     columns = _columns(names, body)
     if called:
-        which = " and ".join(names[n].strip() if names else str(n + 1) for n in called[:4])
+        which = " and ".join(_named(names, n) or str(n + 1) for n in called[:4])
         raise NotUnderstood(f"several columns have addresses ({which}): say which with --column")
     raise NotUnderstood(f"no column of addresses found: name it with --column ({columns})")
 

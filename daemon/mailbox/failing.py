@@ -6,10 +6,14 @@ import contextlib
 import re
 import ssl
 from collections.abc import Iterator
+from typing import Final
 
 from imapclient.exceptions import IMAPClientAbortError, IMAPClientError
 
 from daemon.mailbox import advising
+
+# What IMAPClient and imaplib raise over what is no IMAP: they trip, each time over something else.
+_NO_IMAP: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class Failed(Exception):
@@ -34,7 +38,7 @@ def step(name: str) -> Iterator[None]:
         raise Failed("tls", why.verify_message, advice=advising.CERTIFICATE) from why
     except ssl.SSLError as why:
         raise Failed("tls", why.reason or type(why).__name__, advice=advising.WRONG_TLS) from why
-    except (IMAPClientError, OSError, ValueError, AssertionError) as why:
+    except (IMAPClientError, OSError, *_NO_IMAP) as why:
         refused = isinstance(why, IMAPClientError) and not isinstance(why, IMAPClientAbortError)
         raise Failed(name, _words(why), refused=refused) from why
 

@@ -21,6 +21,7 @@ from imapclient import IMAPClient, SocketTimeout
 from imapclient.exceptions import IMAPClientReadOnlyError
 
 from daemon.config import Mailbox
+from daemon.mailbox.bounded import Client
 from daemon.mailbox.failing import Failed, step
 from daemon.mailbox.login import log_in
 from daemon.mailbox.names import Names, doubtful
@@ -65,12 +66,12 @@ class Session:
         self._selected: Folder | None = None
         self._writable = False
         self._exists = 0  # messages in the selected folder, when it was
-        self._wake_in, self._wake_out = socket.socketpair()
-        self._wake_in.setblocking(False)
         self._moves = self._client.has_capability("MOVE")  # asked now: IMAPClient would ask in the middle of an IDLE
         self._uidplus = self._client.has_capability("UIDPLUS")
         self.expunges = self._uidplus  # one message, and no other: RFC 4315
         self.idles = self._client.has_capability("IDLE")
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.setblocking(False)
 
     # ---- folders
 
@@ -99,8 +100,8 @@ class Session:
             self._selected = None
             with step("select"):
                 found = self._select(name, writable)
-            self._exists = _number(found.get(b"EXISTS", 0))
-            validity, following = _number(found[b"UIDVALIDITY"]), _number(found.get(b"UIDNEXT", 0))
+                self._exists = _number(found.get(b"EXISTS", 0), least=0)
+                validity, following = _number(found.get(b"UIDVALIDITY")), _number(found.get(b"UIDNEXT", 0), least=0)
             self._selected, self._writable = Folder(name, validity, following), writable
             if not following:  # some servers keep it to themselves
                 self._selected = Folder(name, validity, self._highest() + 1, told=False)
@@ -190,7 +191,7 @@ class Session:
 
     def _search(self, criteria: list[Any]) -> list[int]:
         with step("search"):
-            return [int(u) for u in self._client.search(criteria)]
+            return [_number(u) for u in self._client.search(criteria)]
 
     def wait(self, seconds: float) -> None:
         """Return when the selected folder may have changed, when `wake` is called, or after `seconds`.
@@ -252,21 +253,23 @@ class Session:
         with step("fetch"):
             wanted = ["INTERNALDATE", "RFC822.SIZE", f"BODY.PEEK[]<0.{FETCH_OCTETS}>"]
             found = self._client.fetch([uid], wanted).get(uid)
-        if not found or b"RFC822.SIZE" not in found:
-            return None
-        raw = _body(found)
-        if not raw and found[b"RFC822.SIZE"]:  # NIL for what it cannot read: nothing in it is not what it says
+            if not found or b"RFC822.SIZE" not in found:
+                return None
+            size, raw = _number(found[b"RFC822.SIZE"], least=0), _body(found)
+        if not raw and size:  # NIL for what it cannot read: nothing in it is not what it says
             raise Failed("fetch", "the server gives no body", refused=True)
         assert self._selected is not None
         place = Place(self._settings.name, self._selected.name, self._selected.uidvalidity, uid)
-        return Fetched(place, raw, int(found[b"RFC822.SIZE"]), _utc(found.get(b"INTERNALDATE")))
+        return Fetched(place, raw[:FETCH_OCTETS], size, _utc(found.get(b"INTERNALDATE")))
 
     def identities(self, uids: Sequence[int]) -> dict[int, tuple[int, datetime]]:
         """UID -> (size, INTERNALDATE) of those of these messages that are there. Raises Failed("fetch")."""
         with step("fetch"):
             found = self._client.fetch(list(uids), ["INTERNALDATE", "RFC822.SIZE"])
         return {
-            u: (int(f[b"RFC822.SIZE"]), _utc(f.get(b"INTERNALDATE"))) for u, f in found.items() if b"RFC822.SIZE" in f
+            u: (_number(f[b"RFC822.SIZE"], least=0), _utc(f.get(b"INTERNALDATE")))
+            for u, f in found.items()
+            if b"RFC822.SIZE" in f
         }
 
     def present(self, uid: int) -> bool:
@@ -345,7 +348,7 @@ def connect(settings: Mailbox, secret: str | Tokens, ca_file: Path | None) -> Se
     timeout = SocketTimeout(_CONNECT_SECONDS, _READ_SECONDS)
     implicit = settings.tls == "implicit"
     with step("connect"):
-        client = IMAPClient(
+        client = Client(
             settings.host, settings.port, ssl=implicit, ssl_context=context if implicit else None, timeout=timeout
         )
     try:
@@ -370,15 +373,27 @@ def _keep_alive(sock: socket.socket) -> None:
 
 
 def _body(found: dict[bytes, Any]) -> bytes:
-    """What was asked for of a message; b"" for NIL."""
-    return next((v for k, v in found.items() if k.startswith(b"BODY[")), b"") or b""
+    """What was asked for of a message; b"" for NIL. Raises ValueError."""
+    raw = next((v for k, v in found.items() if k.startswith(b"BODY[")), b"") or b""
+    if not isinstance(raw, bytes):
+        raise ValueError("a body that is none")
+    return raw
 
 
-def _number(value: Any) -> int:
-    """IMAPClient gives some numbers of SELECT in a list."""
-    return int(value[0] if isinstance(value, list | tuple) else value)
+def _number(value: Any, *, least: int = 1) -> int:
+    """A number as RFC 9051 has them; IMAPClient gives some of SELECT in a list. Raises ValueError."""
+    one = value[0] if isinstance(value, list | tuple) and value else value
+    if not isinstance(one, int | bytes):
+        raise ValueError("a number is missing")
+    number = int(one)
+    if not least <= number < 2**32:
+        raise ValueError("a number that is none")
+    return number
 
 
 def _utc(when: Any) -> datetime:
-    """INTERNALDATE as an aware datetime; a server that sends none gets the epoch, which is older than anything."""
-    return when.astimezone(UTC) if isinstance(when, datetime) and when.tzinfo else datetime.fromtimestamp(0, UTC)
+    """INTERNALDATE as an aware datetime; where a server sends none, or one that is none, the epoch: older than anything."""
+    epoch = datetime.fromtimestamp(0, UTC)
+    with contextlib.suppress(OverflowError, ValueError):  # the year 1, east of Greenwich; a zone of 99 hours
+        return max(when.astimezone(UTC), epoch) if isinstance(when, datetime) and when.tzinfo else epoch
+    return epoch

@@ -22,6 +22,7 @@ from daemon import events
 from daemon.metrics import http_requests
 from daemon.web import console, files, health, metrics, public
 from daemon.web.api.app import PATH, api
+from daemon.web.api.problems import problem
 from daemon.web.badlinks import BadLinks
 from daemon.web.checks import Checks
 from daemon.web.console.access import is_misdirected
@@ -39,12 +40,16 @@ from daemon.web.workers import Workers
 INSIDE: Final = frozenset(("console", "api", "metrics", "readyz"))  # first words of paths that are for operators
 # First words of paths as they are counted; whatever else is asked for is `other`.
 _AREAS: Final = INSIDE | {"u", "p", "undo", "healthz", "static"}
-_MISDIRECTED: Final = PlainTextResponse(
-    "Operators come to this machine by its own name (127.0.0.1, localhost), by the host of web.public_url, or through one of"
-    " web.trusted_proxies; your browser asked for another host.\n",
-    HTTPStatus.MISDIRECTED_REQUEST,
-    headers={**SECURITY, "Connection": "close"},
+_ELSEWHERE: Final = (
+    "Operators come to this machine by its own name (127.0.0.1, localhost), by the host of web.public_url, by web.console_host,"
+    " or, without web.user_header, through one of web.trusted_proxies; this was asked of another host."
 )
+_CLOSE: Final = {"Connection": "close"}
+_MISDIRECTED: Final = PlainTextResponse(
+    _ELSEWHERE + "\n", HTTPStatus.MISDIRECTED_REQUEST, headers={**SECURITY, **_CLOSE}
+)
+_MISDIRECTED_PROGRAM: Final = problem(HTTPStatus.MISDIRECTED_REQUEST, _ELSEWHERE, headers=_CLOSE)
+_NO_SNIFFING: Final = (b"x-content-type-options", b"nosniff")
 _ORIGIN: Final = re.compile(r"https?://[^/]*", re.IGNORECASE)
 
 
@@ -110,13 +115,14 @@ class Outermost:
         if _first_word(path) in INSIDE:
             if context.inside is None:
                 path = "/"  # where there is nothing
-            elif is_misdirected(Request(scope), context):
-                answer = _MISDIRECTED
+            elif is_misdirected(Request(scope), context, context.inside):
+                answer = _MISDIRECTED_PROGRAM if _first_word(path) == "api" else _MISDIRECTED
         state = {**scope.get("state", {}), "context": context, "workers": workers, **self._kept}
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 http_requests.inc(_area(path), f"{message['status'] // 100}xx")
+                message = {**message, "headers": _as_it_says(message.get("headers", ()))}
             await send(message)
 
         try:
@@ -129,6 +135,12 @@ def _plain(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Without backslashes in cookies, where none belongs (RFC 6265 4.1.1): the standard library of many a Python 3.11 and 3.12
     takes the square of their number to read them, seconds for 60 KB, in the event loop."""
     return [(name, value.replace(b"\\", b"") if name == b"cookie" else value) for name, value in headers]
+
+
+def _as_it_says(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """With the word that no browser may take the answer for anything but what it says it is: also where a library answers."""
+    kept = list(headers)
+    return kept if any(name.lower() == _NO_SNIFFING[0] for name, _ in kept) else [*kept, _NO_SNIFFING]
 
 
 def _first_word(path: str) -> str:

@@ -42,7 +42,8 @@ class Inside:
 
     `open_gate`: a gate of its own for each thread that asks. `settings`: (path of an option, its value in TOML), without
     what is secret. `uploads`: the directory where a list is kept while it is imported. `kept_days`: section retention;
-    `limits`: section duty.
+    `limits`: section duty. `console_host`: the one host, beside our own names, by which operators may come through a proxy;
+    "": none in particular.
     """
 
     open_gate: Callable[[], Gate]
@@ -54,6 +55,7 @@ class Inside:
     uploads: Path
     max_upload: int
     user_header: str = ""
+    console_host: str = ""
     hooks: tuple[Webhook, ...] = ()
     kept_days: Mapping[str, int] = field(default_factory=lambda: Retention().model_dump())
     limits: Limits = field(default_factory=Limits)

@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 PATIENCE_SECONDS: Final = 30.0  # for the next piece
 _MOST_FIELDS: Final = 50
 _LONGEST_FIELD: Final = 8_000  # octets
+MOST_BEFORE: Final = 64 * 1024  # octets of a form that may come before its file, or before its end if it has none
 
 
 async def pieces(request: Request) -> AsyncIterator[bytes]:
@@ -108,14 +109,17 @@ async def read_form(
     """The fields, and the name of the file (None: there was none), whose octets went to `put`.
 
     `may` hears the fields that stand before the file when it begins, and raises if it may not come. Raises HTTPException (400)
-    for what is no such form, and what `put` raises.
+    for what is no such form, 413 for one that is long before it is known whether it may come, and what `put` raises.
     """
     parts = _Parts()
     parser = _parser(request, parts)
-    asked = False
+    asked, before = False, 0
     try:
         async for piece in pieces(request):
             parser.write(piece)
+            before += len(piece)
+            if parts.file_name is None and before > MOST_BEFORE:
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             if parts.file_name is not None:
                 if not asked:
                     may(parts.fields)

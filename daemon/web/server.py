@@ -11,6 +11,7 @@ import socket
 from contextlib import suppress
 from typing import Any, Final
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -35,6 +36,17 @@ class _Patient(H11Protocol):
         self._look_again()
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        """To what is no HTTP. Where it comes behind the head of a request that is being answered (a chunk that is none), that
+        answer is over, and there can be no other: h11 would raise from both, as if the fault were ours."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._looking.cancel()

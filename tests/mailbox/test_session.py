@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from daemon.config import Mailbox
+from daemon.mailbox import bounded
 from daemon.mailbox.session import Failed, Session, connect
 
 Script = Callable[[socket.socket], object]  # bytes returned: the answer to IDLE instead of waiting for DONE
@@ -199,3 +200,82 @@ def test_no_body_is_not_an_empty_message(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(found._client, "fetch", lambda *a: nothing)
         with pytest.raises(Failed, match="no body"):
             found.fetch(7)
+
+
+# ------------------------------------------------------------------ servers that mean ill
+
+
+def _says(*pieces: bytes, apart: float = 0.0, times: int = 1) -> Callable[[], object]:
+    """A server that greets and lets in, and answers SELECT with this: `<<tag>>` is the command's."""
+
+    def serve(listening: socket.socket) -> None:
+        with suppress(OSError):
+            conn, _ = listening.accept()
+            with conn, conn.makefile("rb") as lines:
+                conn.sendall(b"* OK [CAPABILITY IMAP4rev1] hello\r\n")
+                for line in lines:
+                    tag, _, command = line.strip().partition(b" ")
+                    if command.startswith(b"CAPABILITY"):
+                        conn.sendall(b"* CAPABILITY IMAP4rev1\r\n")
+                    if command.startswith(b"SELECT"):
+                        for piece in pieces * times:
+                            conn.sendall(piece.replace(b"<<tag>>", tag))
+                            time.sleep(apart)
+                    conn.sendall(tag + b" OK done\r\n")
+
+    def enter() -> object:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            thread = threading.Thread(target=serve, args=(listening,), daemon=True)
+            thread.start()
+            port = listening.getsockname()[1]
+            told = {
+                "name": "x",
+                "host": "127.0.0.1",
+                "port": port,
+                "tls": "none",
+                "username": "u",
+                "password_file": "p",
+            }
+            found = connect(Mailbox.model_validate(told), "secret", None)
+            try:
+                return found.enter("INBOX")
+            finally:
+                found._client.shutdown()
+                found.close()
+                thread.join(5)
+
+    return enter
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        b"* OK [UIDNEXT 8] x\r\n",
+        b"* OK [UIDVALIDITY 0] x\r\n",
+        b"* OK [UIDVALIDITY 4294967296] x\r\n",
+        b"* OK [UIDVALIDITY x] x\r\n",
+        b"* OK [UIDVALIDITY 1] x\r\n* OK [UIDNEXT 99999999999999999999] x\r\n",
+    ],
+)
+def test_a_folder_whose_numbers_are_none_is_not_entered(says: bytes) -> None:
+    with pytest.raises(Failed) as failed:
+        _says(says)()
+    assert failed.value.step == "select"
+
+
+def test_an_answer_without_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "OCTETS", 100_000)
+    for endless in (
+        _says(b"* OK " + b"x" * 1_000 + b"\r\n", times=200),
+        _says(b"* 1 FETCH (X {900000}\r\n", b"x" * 900_000),
+    ):
+        with pytest.raises(Failed, match="more than 100,000 octets"):
+            endless()
+
+
+def test_a_server_that_says_an_octet_now_and_then_does_not_hold_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "SECONDS", 0.5)
+    began = time.monotonic()
+    with pytest.raises(Failed, match="no whole answer"):
+        _says(b"x", apart=0.05, times=400)()
+    assert time.monotonic() - began < 15

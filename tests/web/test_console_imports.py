@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from daemon.web.multipart import MOST_BEFORE
 from daemon.web.spool import Spool
 from daemon.web.uploads import MOST_AT_ONCE
 from storage import audit
@@ -71,6 +72,14 @@ def test_a_list_without_the_token_of_the_page_is_refused_before_it_is_kept(
     monkeypatch.setattr(Spool, "put", None)  # whoever calls it fails
     for fields in ({}, {"csrf_token": "forged"}, {"csrf_token": ""}):
         assert send(admin, "/console/imports", *multipart(fields, "a.csv", LIST)).status == 403
+
+
+def test_a_form_goes_on_before_its_file_only_for_so_long(admin: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One name again and again, so that neither the number of the fields nor the length of one stops it."""
+    monkeypatch.setattr(Spool, "put", None)
+    field = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n' + b"b" * 7_000 + b"\r\n"
+    body = field * (MOST_BEFORE // len(field) + 2)
+    assert send(admin, "/console/imports", BOUNDARY, body + b"--x--\r\n").status == 413
 
 
 def test_looking_changes_nothing(ledger: Books, web: Door, admin: Visitor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -92,6 +93,25 @@ def test_a_hash_in_the_password_file_lets_in_by_the_password_and_not_by_itself(w
     reloaded(web, operators={"admin": replace(ADMIN, secret=kept)})
     assert tries(outside(web), password=kept).status == 403
     assert tries(outside(web)).status == 303
+
+
+def test_a_try_takes_the_same_work_whoever_is_named(web: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the time that it takes does not tell which names there are."""
+    one, other = (PasswordHasher(time_cost=1, memory_cost=8 * n, parallelism=1).hash("x") for n in (1, 2))
+    kept = {"plain": "a", "hashed": one, "dearer": other, "proxied": ""}
+    reloaded(web, operators={name: replace(ADMIN, name=name, secret=secret) for name, secret in kept.items()})
+    verified: list[str] = []
+    verify = PasswordHasher.verify
+
+    def counted(self: PasswordHasher, kept: bytes, given: bytes) -> bool:
+        verified.append(kept.decode().split("$")[3])
+        return bool(verify(self, kept, given))
+
+    monkeypatch.setattr(PasswordHasher, "verify", counted)
+    for name in (*kept, "nobody", ""):
+        verified.clear()
+        assert tries(outside(web), name=name, password="wrong").status == 403
+        assert sorted(verified) == ["m=16,t=1,p=1", "m=8,t=1,p=1"], name
 
 
 def test_an_operator_without_a_password_file_cannot_log_in(web: Door) -> None:
@@ -263,6 +283,26 @@ def test_a_page_that_lets_its_own_name_lead_to_us_gets_nothing(web: Door) -> Non
             answer = web.ask("GET", path, host=host)
             assert answer.status in (400, 421), (host, path)
             assert answer.status == 400 or "web.public_url" in answer.body
+
+
+def test_a_program_that_asks_another_host_is_told_as_programs_are(web: Door) -> None:
+    answer = web.ask("GET", "/api/v1/check", host="evil.example")
+    assert (answer.status, answer.headers["content-type"]) == (421, "application/problem+json")
+    told = json.loads(answer.body)
+    assert (told["status"], told["title"]) == (421, "Misdirected Request")
+    assert "web.public_url" in told["detail"]
+
+
+def test_no_browser_may_take_an_answer_for_something_else(web: Door) -> None:
+    insider = Visitor(web)
+    asked = [web.ask("GET", path) for path in (*INSIDE, "/", "/static/console.css", "/healthz", "/nowhere", "/u/x")]
+    asked += [web.ask("GET", f"/api/v1{path}") for path in ("/openapi.json", "/health", "/nowhere", "/stats")]
+    asked += [
+        web.ask("PUT", "/api/v1/stats"),
+        web.ask("GET", "/console/", host="evil.example"),
+        insider.get("/console/"),
+    ]
+    assert {answer.headers.get("x-content-type-options") for answer in asked} == {"nosniff"}
 
 
 def test_the_public_pages_do_not_care_by_which_name_they_are_reached(web: Door) -> None:

@@ -198,9 +198,39 @@ def test_behind_a_proxy_that_speaks_tls_the_cookie_is_secure(proxied: Door) -> N
     assert "Secure" in answer.headers["set-cookie"]
 
 
-def test_a_proxy_may_come_by_any_host(proxied: Door, plain: Door) -> None:
-    assert proxied.ask("GET", "/console/login", host="console.corp.example").status == 200
+@pytest.mark.parametrize(
+    ("settings", "own", "elsewhere", "nowhere"),
+    [
+        ({}, 200, 200, 200),
+        ({"user_header": NAMED.lower()}, 421, 421, 421),
+        ({"user_header": NAMED.lower(), "console_host": "console.corp.example"}, 200, 421, 421),
+        ({"console_host": "console.corp.example"}, 200, 421, 421),
+    ],
+)
+def test_a_proxy_may_come_by_any_host_unless_one_is_named_or_it_names_operators(
+    ledger: Books, settings: dict[str, str], own: int, elsewhere: int, nowhere: int
+) -> None:
+    with door(ledger, whole(ledger, trusted_proxies=("127.0.0.1",), **settings)) as web:
+        asked = {
+            host: web.ask("GET", "/console/login", host=host).status
+            for host in ("console.corp.example", "Console.Corp.example.:443", "rebound.example", "")
+        }
+        assert list(asked.values()) == [own, own, elsewhere, nowhere]
+        assert web.ask("GET", "/console/login", host="127.0.0.1:8025").status == 200
+        assert web.ask("GET", "/console/login", host="mail.quillpdf.example").status == 200
+
+
+def test_who_is_no_proxy_comes_by_no_other_host(plain: Door) -> None:
     assert plain.ask("GET", "/console/login", host="console.corp.example").status == 421
+
+
+def test_a_page_that_lets_its_own_name_lead_to_us_can_name_nobody(proxied: Door) -> None:
+    """A browser on this machine is at the same address as the proxy, and its page may write any field but Host."""
+    for path in ("/console/", "/console/suppressions", "/api/v1/stats", "/metrics", "/readyz"):
+        answer = proxied.ask("GET", path, f"{NAMED}: admin", host="rebound.example")
+        assert answer.status == 421, path
+        assert "set-cookie" not in answer.headers
+    assert proxied.ask("GET", "/console/", f"{NAMED}: admin", host="127.0.0.1:8025").status == 200
 
 
 def test_guesses_are_counted_by_client_not_by_proxy(proxied: Door) -> None:

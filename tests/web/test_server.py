@@ -228,6 +228,32 @@ def test_requests_may_follow_each_other_on_one_connection(web: Door) -> None:
     assert heard.count(b"HTTP/1.1 200 OK") == 3
 
 
+@pytest.mark.parametrize("path", ["/nowhere", "/u/x", "/console/login", "/api/v1/health"])
+def test_a_body_that_breaks_off_into_nonsense_is_no_bug_of_ours(
+    ledger: Books, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    failed: list[BaseException] = []
+    monkeypatch.setattr(events, "failed", lambda _, error: failed.append(error))
+    with door(ledger) as web:
+        web.loop.call_soon_threadsafe(
+            web.loop.set_exception_handler, lambda _, about: failed.append(about.get("exception") or OSError())
+        )
+        for method in ("POST", "PUT", "GET"):
+            request = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+            assert web.raw(request + b"no chunk\r\n").startswith(b"HTTP/1.1 ")
+            with socket.create_connection((HOST, web.port), timeout=PATIENCE) as client:
+                client.sendall(request)
+                client.settimeout(0.1)
+                with contextlib.suppress(TimeoutError):  # some are answered before their body has come
+                    client.recv(65_536)
+                client.settimeout(PATIENCE)
+                with contextlib.suppress(OSError):
+                    client.sendall(b"no chunk\r\n")
+                    while client.recv(65_536):
+                        pass
+    assert failed == []
+
+
 def test_curl_asks_whether_it_may_go_on(web: Door) -> None:
     """`Expect: 100-continue`, as some HTTP libraries send with every POST."""
     head = f"POST /u/{web.token()} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {FORM}\r\nContent-Length: 26\r\n"

@@ -26,7 +26,7 @@ from starlette.responses import RedirectResponse, Response
 
 from daemon.web import clients
 from daemon.web.console.sessions import Session, Sessions, digest
-from daemon.web.context import Context, Holder, context_of, inside_of, workers_of
+from daemon.web.context import Context, Holder, Inside, context_of, inside_of, workers_of
 from daemon.web.rendering import SECURITY
 
 _COOKIE: Final = "optoutd_session"
@@ -91,29 +91,41 @@ def _named_by_proxy(request: Request) -> str | None:
     return ", ".join(value.strip() for value in request.headers.getlist(header)) or None
 
 
-def is_misdirected(request: Request, context: Context) -> bool:
+def is_misdirected(request: Request, context: Context, inside: Inside) -> bool:
     """Does a browser take us for another host? A page elsewhere may have let its own name lead to our address, to ask us
-    what only this machine can (DNS rebinding); what its browser then says in `Host` it cannot change."""
+    what only this machine can (DNS rebinding); what its browser then says in `Host` it cannot change.
+
+    A proxy on this machine and such a page come from the same address. So where the word of a proxy lets operators in, its
+    requests, too, must be for a host that we know: the page could write the field in which the proxy names them.
+    """
     host = clients.host_of(request)
-    ours = host == urlsplit(context.public_url).hostname or clients.is_this_machine(host)
-    return not (host and ours) and not clients.is_proxied(request, context.trusted_proxies)
+    known = {urlsplit(context.public_url).hostname, inside.console_host}
+    if host and (host in known or clients.is_this_machine(host)):
+        return False
+    any_host = not inside.user_header and not inside.console_host
+    return not (any_host and clients.is_proxied(request, context.trusted_proxies))
 
 
 # ------------------------------------------------------------------ the password
 
 
 async def proved(request: Request, name: str, password: str) -> Holder | None:
-    """The operator of this name, if that is the password. As slow for a name that there is not.
+    """The operator of this name, if that is the password. As slow for every name, whether there is such an operator or not.
 
     Raises TimeoutError.
     """
     operators = inside_of(request).operators
     operator = operators.get(name)
-    # for a name that there is not, somebody's secret is compared all the same: a hash, if there is one
-    others = max((o.secret for o in operators.values()), key=lambda secret: secret.startswith(_ARGON2), default="")
-    kept = operator.secret if operator else others
-    fits = await workers_of(request).read(lambda: fits_password(kept, password))
-    return operator if fits and operator is not None and operator.secret else None
+    kept = operator.secret if operator else ""
+    tried = {_cost(o.secret): o.secret for o in operators.values()} | {_cost(kept): kept}
+    fits = await workers_of(request).read(lambda: {cost: fits_password(one, password) for cost, one in tried.items()})
+    return operator if fits[_cost(kept)] and operator is not None and operator.secret else None
+
+
+def _cost(secret: str) -> str:
+    """What comparing a password with it takes: nothing, or what an argon2 hash says in front. One secret of each cost is
+    compared whoever is named, so that the time tells nobody which names there are."""
+    return secret.rpartition("$")[0].rpartition("$")[0] if secret.startswith(_ARGON2) else ""
 
 
 def why_unusable(secret: str) -> str:
