@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from sqlmodel import SQLModel
 
 import daemon
-from daemon.cli import invoke
+from daemon.cli import app
 from daemon.config import Retention
 from daemon.mail.rules import RULES
 from tests.fuzz.driving import NAMES
@@ -18,6 +21,7 @@ from tests.fuzz.driving import NAMES
 ROOT = Path(__file__).parents[1]
 ARCHITECTURE = (ROOT / "docs/ARCHITECTURE.md").read_text()
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_triage_lists_every_rule_and_no_other() -> None:
@@ -50,18 +54,51 @@ def test_every_file_and_test_of_the_threats_exists() -> None:
     assert " ".join(NAMES) in text
 
 
-def test_the_readme_names_only_commands_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in sorted(set(re.findall(r"`optoutd ([a-z-]+)", README))):
-        assert invoke([command, "--help"]) == 0, (command, capsys.readouterr().err)
+def _commands(text: str) -> Iterator[str]:
+    """What a reader would type: in backticks, or a line of a block; without prompt, sudo, comment and continuation."""
+    for line in re.findall(r"`(?:sudo )?optoutd ([^`]*)`", text) + re.findall(
+        r"^(?: {3,}(?:\$ )?|\$ )(?:sudo (?:-u optoutd )?)?optoutd ([^#|>\n]*)", text, re.MULTILINE
+    ):
+        yield re.split(r" [|>&;]|\s#", line)[0]
+
+
+def _wrong(line: str) -> str:
+    """What of a command line does not exist; "" if all does."""
+    command: Any = typer.main.get_command(app)
+    words, options = line.split(), set[str]()
+    while words and getattr(command, "commands", None):
+        if words[0] not in command.commands:
+            return "" if not re.fullmatch(r"[a-z-]+", words[0]) else f"{words[0]}: no such command"
+        command = command.commands[words.pop(0)]
+    options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    given = {word.partition("=")[0].strip("[](),.") for word in words if re.match(r"\[?--?[a-z]", word)}
+    return ", ".join(sorted(given - options - {"--help"}))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_pages_name_only_commands_and_options_that_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert {line: wrong for line in _commands(text) if (wrong := _wrong(line))} == {}
+
+
+def test_a_command_that_does_not_exist_is_found() -> None:
+    assert list(_commands("`optoutd frob` and\n\n    $ optoutd lift --cause x --now\n")) == [
+        "frob",
+        "lift --cause x --now",
+    ]
+    assert _wrong("frob") == "frob: no such command"
+    assert _wrong("lift --cause x --now") == "--now"
+    assert _wrong("review accept 5 --note x") == ""
 
 
 def test_the_changelog_knows_this_version() -> None:
     assert f"[{daemon.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
-@pytest.mark.parametrize("target", re.findall(r"\]\(([\w./-]+)\)", README + ARCHITECTURE.replace("](", "](docs/")))
-def test_links_lead_somewhere(target: str) -> None:
-    assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([\w./-]+)(?:#[\w-]*)?\)", page.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
 def test_ci_does_what_the_readme_says() -> None:

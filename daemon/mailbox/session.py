@@ -159,7 +159,7 @@ class Session:
         uids = self.uids_from(max(1, self._selected.uidnext - 10 * most))[-most:]
         with step("fetch"):
             found = self._client.fetch(uids, ["INTERNALDATE", f"BODY.PEEK[HEADER.FIELDS ({field})]<0.16384>"])
-        bodies = [(_utc(of.get(b"INTERNALDATE")), _body(of)) for _, of in sorted(found.items())]
+            bodies = [(_utc(of.get(b"INTERNALDATE")), _body(of)) for _, of in sorted(found.items())]
         return [(when, body) for when, body in bodies if when.timestamp()]
 
     # ---- searching and waiting
@@ -266,11 +266,8 @@ class Session:
         """UID -> (size, INTERNALDATE) of those of these messages that are there. Raises Failed("fetch")."""
         with step("fetch"):
             found = self._client.fetch(list(uids), ["INTERNALDATE", "RFC822.SIZE"])
-        return {
-            u: (_number(f[b"RFC822.SIZE"], least=0), _utc(f.get(b"INTERNALDATE")))
-            for u, f in found.items()
-            if b"RFC822.SIZE" in f
-        }
+            known = {uid: of for uid, of in found.items() if b"RFC822.SIZE" in of}
+            return {u: (_number(f[b"RFC822.SIZE"], least=0), _utc(f.get(b"INTERNALDATE"))) for u, f in known.items()}
 
     def present(self, uid: int) -> bool:
         """Is the message still in the selected folder?"""
