@@ -20,7 +20,12 @@ _CLICK: Final = bytes(tokens.CLICK_OCTETS)
 def _made(key: SiteKey) -> dict[tokens.Purpose, str]:
     return {
         purpose: tokens.make(
-            key, purpose, _ANN, 3, day=20_000 if purpose == "undo" else 0, click=_CLICK if purpose == "regret" else b""
+            key,
+            purpose,
+            _ANN,
+            3,
+            day=20_000 if purpose in ("undo", "canary") else 0,
+            click=_CLICK if purpose == "regret" else b"",
         )
         for purpose in _PURPOSES
     }
