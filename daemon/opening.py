@@ -117,6 +117,7 @@ def open_for(
     """The ledger of a config. `journal_failed` is told when its journal cannot be written. Raises Unavailable, Unusable."""
     ledger = _open_server(loaded) if loaded.in_postgres else _open_file(loaded, allow_create)
     _keep_journal(loaded, ledger, journal_failed)
+    ledger.compare_with_journal()
     return ledger
 
 
@@ -223,7 +224,8 @@ def _server(ledger: Ledger) -> Server:
 
 
 def number_lists(ledger: Ledger, config: Config) -> dict[str, int]:
-    """List id -> number, every list of the config numbered. Raises Unavailable."""
+    """List id -> number, every list of the config numbered. Raises Unavailable, Unusable."""
+    ledger.compare_with_journal()  # of a server that was away when we opened it
     ids = [x.id for x in config.list]
     with ledger.connect() as db:
         known = suppressions.list_numbers(db)

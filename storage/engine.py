@@ -24,7 +24,7 @@ from storage import sealing
 from storage.address import SiteKey
 from storage.audit import Chain
 from storage.disk import sync_directory
-from storage.journal import Journal
+from storage.journal import Journal, epoch_of, reached
 
 REVISION: Final = "0005"  # the migration this code needs (tests hold it to the newest in migrations/)
 WRITE_SECONDS: Final = 5  # how long a writer waits for another process' writer
@@ -193,6 +193,29 @@ class Ledger:
             finally:
                 with suppress(PendingRollbackError):  # lost: what was to be said of it was said
                     connection.exec_driver_sql("ROLLBACK")
+
+    def compare_with_journal(self) -> None:
+        """Has the database all that its journal tells of? Not if its log was lost, or an old copy took its place: it would
+        pass people who opted out since, with nothing in it to show that. Raises Unusable, Unavailable.
+
+        What the journal lacks (we were killed between a commit and its line) is in the next backup, which is due then.
+        """
+        if self.journal is None:
+            return
+        directory = self.journal.path.parent
+        try:
+            told = reached(directory, self.site_key)  # first: what comes to it meanwhile is in the database before
+        except OSError:  # the second copy holds nothing up; that there is none to be had, the backup that is due will tell
+            self.journal.behind = True
+            return
+        with self.connect() as db:
+            here = (epoch_of(db), int(db.exec_driver_sql("SELECT coalesce(max(seq), 0) FROM audit").scalar_one()))
+        if here < told:
+            raise Unusable(
+                f"{self.name} is older than the journal in {directory}: changes after audit row {here[1]} are missing in it;"
+                f" stop optoutd, then `optoutd restore --force {directory}`"
+            )
+        self.journal.behind |= self.store.path is not None and told < here  # of several nodes each has its own journal
 
     def close(self) -> None:
         """Close all connections."""

@@ -41,6 +41,7 @@ NAME: Final = "journal.log"
 _FIRST_EPOCH: Final = 1
 _MAC: Final = 8  # octets: who guesses one in 2^64 has it easier elsewhere
 _LONGEST: Final = 400  # octets of a line; what is longer is none of ours
+_END: Final = 20 * _LONGEST  # octets at the end of a file in which its last transactions are
 _WORDS: Final = {int(reason): word for word, reason in REASONS.items()}
 _LINE: Final = re.compile(
     rb"([-+xk=r]) ([0-9a-f]{32}|-) (all|list:[a-z0-9-]{1,32}|-) (\d{1,10}) ([a-z-]{1,20}) (-?\d{1,18})"
@@ -241,6 +242,20 @@ def read(directory: Path, site_key: SiteKey) -> Iterator[Line | None]:
             while octets := file.readline(_LONGEST + 1):
                 if octets.strip():
                     yield parse(octets, hasher)
+
+
+def reached(directory: Path, site_key: SiteKey) -> tuple[int, int]:
+    """(epoch, seq) of the last transaction that a journal tells of, (0, 0) if of none; reads the ends of its files only.
+
+    A restore is none: its line is there before its database is. Raises OSError.
+    """
+    hasher, found = _hasher(site_key), (0, 0)
+    for path in segments(directory):
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _END))
+            lines = (parse(octets + b"\n", hasher) for octets in file.read(_END).split(b"\n"))
+            found = max((found, *((line.epoch, line.seq) for line in lines if line is not None and line.sign != "r")))
+    return found
 
 
 @dataclass

@@ -335,9 +335,10 @@ def _storage(server: Postgres | None, links: Links) -> tuple[str, str]:
 
 def _wait_for(made: Stage) -> None:
     deadline = time.monotonic() + 60
-    while b'"event": "ready"' not in made.daemon.log_file.read_bytes().replace(b'":"', b'": "'):
+    made.daemon.log_file.touch()
+    while b'"event": "ready"' not in (said := made.daemon.log_file.read_bytes()):
         if time.monotonic() > deadline or made.daemon.refused.is_set():
-            raise RuntimeError(f"the daemon does not come up: {made.daemon.log_file.read_text()[-3000:]}")
+            raise RuntimeError(f"the daemon does not come up: {said[-3000:].decode(errors='replace')}")
         time.sleep(0.1)
 
 
