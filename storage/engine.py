@@ -205,7 +205,9 @@ class Ledger:
         directory = self.journal.path.parent
         try:
             told = reached(directory, self.site_key)  # first: what comes to it meanwhile is in the database before
-        except OSError:  # the second copy holds nothing up; that there is none to be had, the backup that is due will tell
+        except (
+            OSError
+        ):  # the second copy holds nothing up; that there is none to be had, the backup that is due will tell
             self.journal.behind = True
             return
         with self.connect() as db:

@@ -26,12 +26,18 @@ _STAGES: Final[tuple[tuple[Literal["sqlite", "postgresql"], Literal["sink", "pos
 def options() -> argparse.Namespace:
     """The command line."""
     made = argparse.ArgumentParser("make chaos ARGS=...", description=__doc__)
-    made.add_argument("--minutes", type=float, default=20.0, help="of load and faults, all rounds together (default 20)")
-    made.add_argument("--seed", type=int, default=None, help="of the dice; default: another one each time, which is told")
+    made.add_argument(
+        "--minutes", type=float, default=20.0, help="of load and faults, all rounds together (default 20)"
+    )
+    made.add_argument(
+        "--seed", type=int, default=None, help="of the dice; default: another one each time, which is told"
+    )
     made.add_argument("--database", choices=("sqlite", "postgresql"), help="only this one; default: both")
     made.add_argument("--upstream", choices=("sink", "postfix"), help="only this one; default: both")
     made.add_argument("--calm", action="store_true", help="load only, no faults")
-    made.add_argument("--keep", action="store_true", help="keep the files of every round, not only of those with a violation")
+    made.add_argument(
+        "--keep", action="store_true", help="keep the files of every round, not only of those with a violation"
+    )
     return made.parse_args()
 
 
@@ -40,9 +46,7 @@ def plans(given: argparse.Namespace, seed: int) -> list[Plan]:
     seconds = given.minutes * 60
     number = max(1, round(seconds / _ROUND + 0.49))
     chosen = [s for s in _STAGES if given.database in (None, s[0]) and given.upstream in (None, s[1])]
-    return [
-        Plan(seed + n, seconds / number, *chosen[n % len(chosen)], breaks=not given.calm) for n in range(number)
-    ]
+    return [Plan(seed + n, seconds / number, *chosen[n % len(chosen)], breaks=not given.calm) for n in range(number)]
 
 
 class Bar:
@@ -69,7 +73,9 @@ def report(results: list[Result], seed: int) -> None:
     print(f"\nseed {seed}, {len(results)} rounds, {sum(r.plan.seconds for r in results) / 60:.1f} minutes")
     for result in results:
         told = result.figures["slowest recovery"]
-        print(f"  {result.plan.database} before {result.plan.behind}, seed {result.plan.seed}: {told or 'no recovery measured'}")
+        print(
+            f"  {result.plan.database} before {result.plan.behind}, seed {result.plan.seed}: {told or 'no recovery measured'}"
+        )
     for name, value in add_up(results).items():
         print(f"{name:>16}  {_words(value)}")
     wrong = [(r, v) for r in results for v in r.violations]
@@ -93,7 +99,10 @@ def main() -> int:
         for plan in plans(given, seed):
             directory = Path(tempfile.mkdtemp(prefix="ch", dir="/tmp"))
             directory.chmod(0o755)
-            print(f"round {len(results) + 1}: {plan.database}, {plan.behind}, seed {plan.seed}: {directory}", file=sys.stderr)
+            print(
+                f"round {len(results) + 1}: {plan.database}, {plan.behind}, seed {plan.seed}: {directory}",
+                file=sys.stderr,
+            )
             results.append(play(plan, directory, Bar(f"round {len(results) + 1}")))
             if not results[-1].violations and not given.keep:
                 shutil.rmtree(directory)

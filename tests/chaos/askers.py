@@ -58,7 +58,9 @@ class Means:
 class Asker(threading.Thread):
     """Does one thing at a rate; what it has begun it goes on with, until it is over."""
 
-    def __init__(self, name: str, means: Means, dice: random.Random, rate: float, once: Callable[[random.Random], None]):
+    def __init__(
+        self, name: str, means: Means, dice: random.Random, rate: float, once: Callable[[random.Random], None]
+    ):
         super().__init__(name=name)
         self._means, self._dice, self._rate, self._once = means, dice, rate, once
 
@@ -195,9 +197,7 @@ class Operators:
 
     def lift(self, dice: random.Random) -> None:
         """Somebody has changed their mind."""
-        _lift(
-            self._means, dice, "cli", lambda p: self._run("lift", p, "--because", "asked us to"), {0: True, 1: None}
-        )
+        _lift(self._means, dice, "cli", lambda p: self._run("lift", p, "--because", "asked us to"), {0: True, 1: None})
 
     def bring(self, dice: random.Random) -> None:
         """A list of another service."""
@@ -272,7 +272,5 @@ class Writers:
         except AWAY:
             sure = False
         digest = hashlib.sha256(raw).hexdigest()
-        self._means.history.add(
-            Posted(name, what, person, way, flags, digest, len(raw), sure, time.monotonic())
-        )
+        self._means.history.add(Posted(name, what, person, way, flags, digest, len(raw), sure, time.monotonic()))
         return sure

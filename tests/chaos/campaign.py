@@ -39,6 +39,8 @@ class Plan:
     module: tuple[str, ...] = ("daemon",)  # what is run as optoutd
     pause: float = 2.0  # s between two faults of a lane, on average
     breaks: bool = True
+    only: tuple[str, ...] = ()  # faults; () all kinds
+    settle: float = SETTLE_SECONDS
 
 
 @dataclass
@@ -102,10 +104,11 @@ class _Round:
     def _all_lanes(self) -> list[faults.Lane]:
         if not self._plan.breaks:
             return []
-        kinds = faults.lanes(self._stage, self._history, self._looking)
+        lanes, plan = faults.lanes(self._stage, self._history, self._looking), self._plan
         return [
-            faults.Lane(of_lane, self._dice(f"lane {n}"), self._history, self._calm, self._plan.pause)
-            for n, of_lane in enumerate(kinds)
+            faults.Lane(kinds, self._dice(f"lane {n}"), self._history, self._calm, plan.pause)
+            for n, of_lane in enumerate(lanes)
+            if (kinds := [k for k in of_lane if not plan.only or k.name in plan.only])
         ]
 
     def play(self) -> None:
@@ -119,10 +122,10 @@ class _Round:
             try:
                 for thread in (*watchers, *self._senders, *self._askers):
                     thread.start()
-                self._pass(_WARM)
+                self._pass(0, _WARM)
                 for lane in self._lanes:
                     lane.start()
-                self._pass(self._plan.seconds - _WARM)
+                self._pass(_WARM, self._plan.seconds)
                 self._settle()
             finally:
                 stack.close()
@@ -131,11 +134,11 @@ class _Round:
                         thread.join()
         self._look()
 
-    def _pass(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
+    def _pass(self, first: float, last: float) -> None:
+        end = time.monotonic() + last - first
         while (left := end - time.monotonic()) > 0:
             time.sleep(min(left, 0.5))
-            self._watch(1 - left / self._plan.seconds, self._history.counts, ", ".join(self._broken()))
+            self._watch((last - left) / self._plan.seconds, self._history.counts, ", ".join(self._broken()))
 
     def _broken(self) -> list[str]:
         return [lane.now for lane in self._lanes if lane.now]
@@ -147,7 +150,7 @@ class _Round:
             lane.join()
         self._history.note("mended")
         self._resting.set()
-        end = time.monotonic() + SETTLE_SECONDS
+        end = time.monotonic() + self._plan.settle
         while (stuck := self._unfinished()) and time.monotonic() < end:
             time.sleep(0.5)
             self._watch(1.0, self._history.counts, f"waiting for {stuck[0]}")

@@ -1,18 +1,18 @@
 """The judge. It knows nothing of the daemon: only what the clients were told and when, what arrived, and what lies there.
 
-    python -m tests.chaos.checker DIRECTORY       judge a run again
+python -m tests.chaos.checker DIRECTORY       judge a run again
 
-    mailed      a message to somebody whose wish was acknowledged before its final dot was sent
-    accepted    a RCPT for such a person was answered with 250, by a client that wants them refused
-    lost        a wish that was acknowledged does not stand in the list, or one that was lifted does
-    unasked     somebody stands in the list, or was refused, who did not ask
-    unread      a mail in the mailbox was never dealt with; one that asks came to nothing
-    touched     a mail that is none of our business was moved, marked, changed or lost
-    false 250   a client heard that a message was taken, and it did not arrive
-    unreported  a message arrived of which the client heard that it did not, and that is no doubt it was told of
-    twice       a message, a sighting, a record more than once without a reason
-    record      the audit chain, or a row without evidence
-    stuck       after the last fault was mended something did not come to an end
+mailed      a message to somebody whose wish was acknowledged before its final dot was sent
+accepted    a RCPT for such a person was answered with 250, by a client that wants them refused
+lost        a wish that was acknowledged does not stand in the list, or one that was lifted does
+unasked     somebody stands in the list, or was refused, who did not ask
+unread      a mail in the mailbox was never dealt with; one that asks came to nothing
+touched     a mail that is none of our business was moved, marked, changed or lost
+false 250   a client heard that a message was taken, and it did not arrive
+unreported  a message arrived of which the client heard that it did not, and that is no doubt it was told of
+twice       a message, a sighting, a record more than once without a reason
+record      the audit chain, or a row without evidence
+stuck       after the last fault was mended something did not come to an end
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
-from tests.chaos.evidence import Evidence
+from tests.chaos.evidence import Evidence, Lying
 from tests.chaos.history import (
     ALL,
     Acknowledged,
@@ -70,7 +70,11 @@ class Wish:
 
     def forbids(self, moment: float, list_id: str) -> bool:
         """Was mail of this list, begun at this moment, against it?"""
-        if self.acknowledged is None or moment <= self.acknowledged or (self.until is not None and moment >= self.until):
+        if (
+            self.acknowledged is None
+            or moment <= self.acknowledged
+            or (self.until is not None and moment >= self.until)
+        ):
             return False
         return self.asked.scope in (ALL, list_id)
 
@@ -87,11 +91,13 @@ class Case:
     wishes: dict[str, Wish] = field(init=False)
     came: Counter[tuple[str, str]] = field(init=False)  # (attempt, person): how often it arrived
     damaged: list[float] = field(init=False)  # when the database was
+    standing: set[str] = field(init=False)  # keys of all who are on the list
 
     def __post_init__(self) -> None:
         self.attempts = {f"{a.message}.{a.number}": a for a in self.of(Attempt)}
         self.came = Counter((a.attempt, person) for a in self.arrived if a.attempt for person in a.rcpt_to)
         self.damaged = [n.at for n in self.of(Note) if n.name == "damaged"]
+        self.standing = {key for key, _, _ in self.evidence.rows}
         self.wishes = self._wishes()
 
     def of(self, kind: type[Kind]) -> list[Kind]:
@@ -233,6 +239,7 @@ def _list(case: Case) -> Iterator[Violation]:
 
 
 def _mailbox(case: Case) -> Iterator[Violation]:
+    """What lies there, and what was put there."""
     lying = defaultdict(list)
     for mail in case.evidence.mails:
         lying[mail.name].append(mail)
@@ -243,22 +250,23 @@ def _mailbox(case: Case) -> Iterator[Violation]:
         for mail in copies:
             if mail.folder == "INBOX" and ("INBOX", mail.uid) not in ended:
                 yield Violation("unread", f"{name}, UID {mail.uid}")
-    standing = {row[0] for row in case.evidence.rows}
     for post in case.of(Posted):
-        there = lying.get(post.mail)
-        if not there:
-            if post.sure:
-                yield Violation("touched", f"{post.mail} is gone: {post}")
-            continue
-        mail = there[0]
-        if mail.tail != post.digest or (post.way == "append" and not mail.whole):
-            yield Violation("touched", f"{post.mail} was changed: {post}")
-        if set(mail.flags) != set(post.flags):
-            yield Violation("touched", f"{post.mail} had the flags {post.flags} and has {mail.flags}")
-        if post.what in ("ordinary", "review") and mail.folder != "INBOX":
-            yield Violation("touched", f"{post.mail} was moved to {mail.folder}")
-        if post.person and case.evidence.keys[post.person] not in standing and not case.wishes[post.person].until:
-            yield Violation("unread", f"{post.mail} in {mail.folder} came to nothing: {post}")
+        if post.mail in lying:
+            yield from _posted(case, post, lying[post.mail][0])
+        elif post.sure:
+            yield Violation("touched", f"{post.mail} is gone: {post}")
+
+
+def _posted(case: Case, post: Posted, mail: Lying) -> Iterator[Violation]:
+    """A mail that was put there, as it lies there."""
+    if mail.tail != post.digest or (post.way == "append" and not mail.whole):
+        yield Violation("touched", f"{post.mail} was changed: {post}")
+    if set(mail.flags) != set(post.flags):
+        yield Violation("touched", f"{post.mail} had the flags {post.flags} and has {mail.flags}")
+    if post.what in ("ordinary", "review") and mail.folder != "INBOX":
+        yield Violation("touched", f"{post.mail} was moved to {mail.folder}")
+    if post.person and case.evidence.keys[post.person] not in case.standing and not case.wishes[post.person].until:
+        yield Violation("unread", f"{post.mail} in {mail.folder} came to nothing: {post}")
 
 
 # ------------------------------------------------------------------ the record

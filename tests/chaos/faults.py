@@ -86,7 +86,8 @@ def lanes(stage: Stage, history: History, looking: threading.Lock) -> tuple[list
     for name, server in servers.all.items():
         processes.append(Kind(f"{name} killed", 2, _bound(servers.kill, server)))
         processes.append(Kind(f"{name} stopped", 2, _bound(servers.freeze, server)))
-    ground = _Ground(stage)
+    journal = threading.Lock()
+    ground = _Ground(stage, journal)
     below = [
         Kind("wire", 8, ground.wire),
         Kind("upstream moody", 4, ground.mood),
@@ -100,7 +101,7 @@ def lanes(stage: Stage, history: History, looking: threading.Lock) -> tuple[list
     if stage.small:
         below.append(Kind("disk full", 2, ground.full_disk))
     if stage.database is None:
-        damage = Damage(stage, history, looking)
+        damage = Damage(stage, history, looking, journal)
         processes += [Kind(f"database {name}", 1, _bound(damage.strike, name)) for name in damage.ways]
     return processes, below
 
@@ -198,8 +199,8 @@ class _Servers:
 
 
 class _Ground:
-    def __init__(self, stage: Stage):
-        self._stage = stage
+    def __init__(self, stage: Stage, journal: threading.Lock):
+        self._stage, self._journal = stage, journal
         self._wires = [w for w in _WIRES if w in stage.links.all]
 
     def wire(self, dice: random.Random) -> str:
@@ -234,7 +235,13 @@ class _Ground:
         return self._syncs(takes, 0, seconds)
 
     def failing_disk(self, dice: random.Random) -> str:
-        return self._syncs(0, errno.EIO, _while(dice, 0.2))
+        """The journal, too, has failed then, and the daemon makes a backup within minutes: here at once, for what is damaged
+        before that is lost, and `restore` says so."""
+        with self._journal:
+            told = self._syncs(0, errno.EIO, _while(dice, 0.2))
+            while (code := self._stage.daemon.cli("backup", str(self._stage.backups)).returncode) not in (0, 78):
+                time.sleep(1)
+        return f"{told}; backup {code}"
 
     def _syncs(self, takes: float, error: int, seconds: float) -> str:
         self._stage.shim.syncs(takes, error)
@@ -265,8 +272,8 @@ class _Ground:
 class Damage:
     """Damages the files of a daemon that was killed, sees what it makes of that, and does what the docs tell operators to do."""
 
-    def __init__(self, stage: Stage, history: History, looking: threading.Lock):
-        self._stage, self._history, self._looking = stage, history, looking
+    def __init__(self, stage: Stage, history: History, looking: threading.Lock, journal: threading.Lock):
+        self._stage, self._history, self._looking, self._journal = stage, history, looking, journal
         self._file = stage.state / "optoutd.db"
         self._log = stage.state / "optoutd.db-wal"
         self.ways: dict[str, Callable[[random.Random], str]] = {
@@ -280,15 +287,15 @@ class Damage:
 
     def strike(self, way: str, dice: random.Random) -> str:
         """One of the ways."""
-        daemon = self._stage.daemon
-        with self._looking, daemon.held():
-            self._history.note("damaged", way)
-            told = self.ways[way](dice)
-        noticed = daemon.refused.wait(_NOTICES)
-        restored = ""
-        if noticed or not way.startswith("log"):
-            with self._looking, daemon.held(signal.SIGTERM):
-                restored = self._restore()
+        daemon, restored = self._stage.daemon, ""
+        with self._journal:
+            with self._looking, daemon.held():
+                self._history.note("damaged", way)
+                told = self.ways[way](dice)
+            noticed = daemon.refused.wait(_NOTICES)
+            if noticed or not way.startswith("log"):
+                with self._looking, daemon.held(signal.SIGTERM):
+                    restored = self._restore()
         return f"{told}; {'refused' if noticed else 'started'}; {restored or 'nothing to restore'}"
 
     def _restore(self) -> str:

@@ -91,9 +91,11 @@ class Composer:
         domain = person.partition("@")[2]
         parts = (
             "Content-Type: text/plain\r\n\r\nI could not deliver your message.\r\n",
-            f"Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx.{domain}\r\n\r\n"
-            f"Final-Recipient: rfc822; {person}\r\nAction: failed\r\nStatus: 5.1.1\r\n"
-            "Diagnostic-Code: smtp; 550 5.1.1 no such user\r\n",
+            (
+                f"Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx.{domain}\r\n\r\n"
+                f"Final-Recipient: rfc822; {person}\r\nAction: failed\r\nStatus: 5.1.1\r\n"
+                "Diagnostic-Code: smtp; 550 5.1.1 no such user\r\n"
+            ),
             f"Content-Type: text/rfc822-headers\r\n\r\n{head}",
         )
         return name, _report(name, f"MAILER-DAEMON@mx.{domain}", "delivery-status", "Undelivered Mail", parts)
@@ -103,8 +105,10 @@ class Composer:
         name = self._name("complaint")
         parts = (
             "Content-Type: text/plain\r\n\r\nThis is an abuse report.\r\n",
-            "Content-Type: message/feedback-report\r\n\r\nFeedback-Type: abuse\r\nUser-Agent: Loop/1.0\r\nVersion: 1\r\n"
-            f"Original-Rcpt-To: {person}\r\n",
+            (
+                "Content-Type: message/feedback-report\r\n\r\nFeedback-Type: abuse\r\nUser-Agent: Loop/1.0\r\n"
+                f"Version: 1\r\nOriginal-Rcpt-To: {person}\r\n"
+            ),
             f"Content-Type: message/rfc822\r\n\r\n{head}\r\nBuy a pen.\r\n",
         )
         writer = f"abuse@fbl.{person.partition('@')[2]}"

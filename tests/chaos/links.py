@@ -32,6 +32,7 @@ class Link:
     state: State = "open"
     _moves: asyncio.Event = field(default_factory=asyncio.Event)
     _lines: set[asyncio.StreamWriter] = field(default_factory=set)
+    _tasks: set[asyncio.Task[object]] = field(default_factory=set)  # the loop itself holds them weakly
 
     async def listen(self) -> asyncio.Server:
         """Begin."""
@@ -58,6 +59,9 @@ class Link:
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._lines.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
         there: asyncio.StreamWriter | None = None
         try:
             if self.state == "cut":
@@ -77,6 +81,7 @@ class Link:
             pass
         finally:
             self._lines.discard(writer)
+            self._tasks.discard(task)
             if there is not None:
                 there.transport.abort()
             # what was answered last still goes out on a wire that is whole

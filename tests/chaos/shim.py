@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import os
 import shutil
 import struct
 import subprocess
@@ -16,7 +15,8 @@ class Shim:
     def __init__(self, directory: Path):
         self.library, self._file = directory / "shim.so", directory / "shim"
         compiler = shutil.which("cc") or shutil.which("gcc")
-        command = [compiler or "", "-O1", "-shared", "-fPIC", "-o", self.library, Path(__file__).with_name("shim.c")]
+        source = str(Path(__file__).with_name("shim.c"))
+        command = [compiler or "", "-O1", "-shared", "-fPIC", "-o", str(self.library), source]
         self.works = compiler is not None and subprocess.run(command, capture_output=True).returncode == 0
         self._file.write_bytes(bytes(24))
         with self._file.open("r+b") as file:
@@ -42,4 +42,4 @@ class Shim:
     def close(self) -> None:
         """Nobody is told any more; what was told stays."""
         self._told.close()
-        os.unlink(self._file)
+        self._file.unlink()

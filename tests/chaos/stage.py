@@ -122,7 +122,9 @@ class Supervised:
     environment: dict[str, str]
     module: tuple[str, ...] = ("daemon",)
     process: subprocess.Popen[bytes] | None = None
-    refused: threading.Event = field(default_factory=threading.Event)  # it has ended with a code after which nobody tries
+    refused: threading.Event = field(
+        default_factory=threading.Event
+    )  # it has ended with a code after which nobody tries
     _held: threading.Event = field(default_factory=threading.Event)
     _over: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)

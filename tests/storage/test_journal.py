@@ -236,7 +236,7 @@ def test_a_database_that_lacks_what_its_journal_tells_of_is_refused(kept: Books,
     journal_of.append(later)
     if rotated:
         journal_of.rotate("20260504T120000Z")
-    with pytest.raises(Unusable, match="older than the journal .* changes after audit row 1 are missing"):
+    with pytest.raises(Unusable, match=r"older than the journal .* changes after audit row 1 are missing"):
         kept.ledger.compare_with_journal()
 
 

@@ -1,0 +1,81 @@
+"""Daemons that break a promise each: what the judge must find.
+
+python -m tests.chaos.mutant NAME -c FILE run
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+from unittest import mock
+
+from daemon.__main__ import main
+from daemon.connection import Reply
+from daemon.gate import Gate
+from daemon.mailbox.session import Session
+from daemon.mailbox.watcher import Watcher
+from daemon.web import oneclick
+
+
+def _put(where: object, name: str, what: Callable[..., object]) -> None:
+    mock.patch.object(where, name, what).start()
+
+
+def _passes_everybody() -> None:
+    def judged(*_: Any) -> None:
+        return None
+
+    _put(Gate, "_judged", judged)
+
+
+def _answers_without_a_commit() -> None:
+    def record(*_: Any, **__: Any) -> str:
+        return ""
+
+    _put(oneclick, "record", record)
+
+
+def _says_yes_for_the_upstream() -> None:
+    """Whatever it puts off was taken."""
+    said = Reply.__str__
+
+    def says(self: Reply) -> str:
+        return "250 2.0.0 ok" if self.code in (451, 452) else said(self)
+
+    _put(Reply, "__str__", says)
+
+
+def _marks_what_it_reads() -> None:
+    fetch = Session.fetch
+
+    def marking(self: Session, uid: int) -> Any:
+        self._client.add_flags([uid], ["\\Flagged"])
+        return fetch(self, uid)
+
+    _put(Session, "fetch", marking)
+
+
+def _forgets_what_it_reads() -> None:
+    def nothing(*_: Any) -> None:
+        """Every second mail or so is left unread."""
+
+    deal = Watcher._deal_with
+
+    def sometimes(self: Watcher, session: Session, place: Any, noticed: float) -> None:
+        (deal if place.uid % 2 else nothing)(self, session, place, noticed)
+
+    _put(Watcher, "_deal_with", sometimes)
+
+
+MUTANTS: Final[dict[str, Callable[[], None]]] = {
+    "passes": _passes_everybody,
+    "answers": _answers_without_a_commit,
+    "says-yes": _says_yes_for_the_upstream,
+    "marks": _marks_what_it_reads,
+    "forgets": _forgets_what_it_reads,
+}
+
+if __name__ == "__main__":
+    MUTANTS[sys.argv.pop(1)]()
+    main()
