@@ -30,14 +30,21 @@ class Link:
     target: int
     port: int = field(default_factory=free_port)
     state: State = "open"
+    _server: asyncio.Server | None = None
     _moves: asyncio.Event = field(default_factory=asyncio.Event)
     _lines: set[asyncio.StreamWriter] = field(default_factory=set)
     _tasks: set[asyncio.Task[object]] = field(default_factory=set)  # the loop itself holds them weakly
 
-    async def listen(self) -> asyncio.Server:
+    async def listen(self) -> None:
         """Begin."""
         self._moves.set()
-        return await asyncio.start_server(self._accepted, HOST, self.port, backlog=256)
+        self._server = await asyncio.start_server(self._accepted, HOST, self.port, backlog=256)
+
+    async def end(self) -> None:
+        """Nobody is connected any more, and nobody comes."""
+        if self._server is not None:
+            self._server.close()
+        await self.become("cut")
 
     async def become(self, state: State) -> None:
         """Break it, or mend it."""
@@ -136,7 +143,7 @@ class Links:
 
     async def _end(self) -> None:
         for link in self.all.values():
-            await link.become("cut")
+            await link.end()
         mine = asyncio.current_task()
         tasks = [t for t in asyncio.all_tasks() if t is not mine]
         for task in tasks:

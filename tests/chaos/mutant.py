@@ -11,10 +11,10 @@ from typing import Any, Final
 from unittest import mock
 
 from daemon.__main__ import main
-from daemon.connection import Reply
 from daemon.gate import Gate
 from daemon.mailbox.session import Session
 from daemon.mailbox.watcher import Watcher
+from daemon.relay.transaction import Transaction
 from daemon.web import oneclick
 
 
@@ -37,13 +37,14 @@ def _answers_without_a_commit() -> None:
 
 
 def _says_yes_for_the_upstream() -> None:
-    """Whatever it puts off was taken."""
-    said = Reply.__str__
+    """What it puts off was taken, it says."""
+    finish = Transaction.finish
 
-    def says(self: Reply) -> str:
-        return "250 2.0.0 ok" if self.code in (451, 452) else said(self)
+    async def says(self: Transaction) -> str:
+        reply = await finish(self)
+        return "250 2.0.0 ok" if reply.startswith("4") else reply
 
-    _put(Reply, "__str__", says)
+    _put(Transaction, "finish", says)
 
 
 def _marks_what_it_reads() -> None:

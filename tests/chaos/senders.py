@@ -18,7 +18,8 @@ from tests.chaos.history import Attempt, Given, History
 from tests.chaos.stage import HOST, SECRET
 
 _PATIENCE: Final = 25.0  # s for a reply
-_AGAIN: Final = (0.5, 3.0)  # s before a deferred message is tried again
+_AGAIN: Final = (0.5, 3.0)  # s before a deferred message is tried again, thrice that after some tries
+_SOME: Final = 4
 _LISTS: Final = ("", "newsletter")
 
 
@@ -236,7 +237,7 @@ class Sender(threading.Thread):
             over |= set(taken)
         again = tuple(p for p in due.people if p not in over)
         if again:
-            at = time.monotonic() + self._dice.uniform(*_AGAIN)
+            at = time.monotonic() + self._dice.uniform(*_AGAIN) * (1 if number < _SOME else 3)
             heapq.heappush(self._queue, _Due(at, due.message, again, due.list, number))
 
     def _give(self, due: _Due, people: Sequence[str], state: str) -> None:
