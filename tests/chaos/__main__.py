@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from tests.chaos.campaign import Plan, Result, add_up, play
+from tests.conftest import NEEDS
 
 _ROUND: Final = 300.0  # s, at most
 # In this order, again and again: where the list is, and what stands behind us.
@@ -45,8 +46,20 @@ def plans(given: argparse.Namespace, seed: int) -> list[Plan]:
     """The rounds."""
     seconds = given.minutes * 60
     number = max(1, round(seconds / _ROUND + 0.49))
-    chosen = [s for s in _STAGES if given.database in (None, s[0]) and given.upstream in (None, s[1])]
+    chosen = [s for s in _STAGES if given.database in (None, s[0]) and given.upstream in (None, s[1]) and _possible(*s)]
+    if not chosen:
+        raise SystemExit("nothing of what was asked for can be run here")
     return [Plan(seed + n, seconds / number, *chosen[n % len(chosen)], breaks=not given.calm) for n in range(number)]
+
+
+def _possible(*parts: str) -> bool:
+    """Are its servers here? What is missing is told."""
+    for part in ("dovecot", *parts):
+        missing = NEEDS.get({"postgresql": "postgres"}.get(part, part), str)()
+        if missing:
+            print(f"left out: {' before '.join(parts)}: {missing} is missing", file=sys.stderr)
+            return False
+    return True
 
 
 class Bar:
@@ -78,6 +91,8 @@ def report(results: list[Result], seed: int) -> None:
         )
     for name, value in add_up(results).items():
         print(f"{name:>16}  {_words(value)}")
+    for what in sorted({what for r in results for what in r.left_out}):
+        print(f"{'not possible here':>16}  {what}")
     wrong = [(r, v) for r in results for v in r.violations]
     print(f"{'violations':>16}  {len(wrong)}")
     for result, violation in wrong[:50]:

@@ -16,7 +16,7 @@ from tests.chaos import checker, faults
 from tests.chaos.askers import Asker, Means, Operators, Writers, call_up, click
 from tests.chaos.crowd import Crowd, Mailroom
 from tests.chaos.evidence import collect
-from tests.chaos.history import Fault, History, Posted, read
+from tests.chaos.history import Fault, History, Note, Posted, read
 from tests.chaos.ledger import Away, Ledger
 from tests.chaos.senders import MANNERS, Line, Sender
 from tests.chaos.stage import Database, Stage, stage
@@ -51,6 +51,7 @@ class Result:
     directory: Path
     figures: dict[str, Any] = field(default_factory=dict)
     violations: list[checker.Violation] = field(default_factory=list)
+    left_out: tuple[str, ...] = ()  # faults that cannot be made on this machine
 
 
 Watch = Callable[[float, dict[str, int], str], object]  # told: the part done (0 to 1), counts, what is broken now
@@ -68,7 +69,8 @@ def play(plan: Plan, directory: Path, watch: Watch = lambda *_: None) -> Result:
     finally:
         history.close()
     case = checker.load(directory)
-    return Result(plan, directory, _figures(case, directory), checker.judge(case))
+    left_out = tuple(n.told for n in case.of(Note) if n.name == "left out")
+    return Result(plan, directory, _figures(case), checker.judge(case), left_out)
 
 
 class _Round:
@@ -204,7 +206,7 @@ def _is_empty(mta: Path) -> bool:
     return not any(p.is_file() for q in ("incoming", "active", "deferred") for p in (mta / "spool" / q).rglob("*"))
 
 
-def _figures(case: checker.Case, directory: Path) -> dict[str, Any]:
+def _figures(case: checker.Case) -> dict[str, Any]:
     """What the report says of a round."""
     broken = case.of(Fault)
     attempts = case.attempts.values()

@@ -98,8 +98,12 @@ def lanes(stage: Stage, history: History, looking: threading.Lock) -> tuple[list
             Kind("disk slow", 2, ground.slow_disk),
             Kind("disk failed to sync", 1, ground.failing_disk),
         ]
+    else:
+        history.note("left out", "clock jumps, slow and failing disks: no C compiler")
     if stage.small:
         below.append(Kind("disk full", 2, ground.full_disk))
+    elif stage.database is None:
+        history.note("left out", "full disks: no small file system can be mounted")
     if stage.database is None:
         damage = Damage(stage, history, looking, journal)
         processes += [Kind(f"database {name}", 1, _bound(damage.strike, name)) for name in damage.ways]
