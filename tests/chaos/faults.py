@@ -24,7 +24,8 @@ from tests.chaos.stage import Stage
 from tests.servers import Server, ServerError
 
 LONGEST: Final = 15.0  # s that anything is broken
-_NOTICES: Final = 8.0  # s within which a damaged database is found out, or was not damaged
+_COMES_UP: Final = 40.0  # s within which the daemon is up again, or has refused
+_NOTICED: Final = 5.0  # s that pass before an operator does something about it
 _WIRES: Final = ("relay", "clicks", "api", "imap", "upstream", "database")
 _JUMPS: Final = (-86_400, -3_600, -60, 45, 3_600, 3 * 86_400)  # s
 _MOODS: Final[tuple[dict[str, Any], ...]] = (
@@ -170,6 +171,8 @@ class _Servers:
         return ""
 
     def reload_daemon(self, dice: random.Random) -> str:
+        if not self._daemon.is_ready:  # systemd would not
+            return "not ready"
         self._daemon.tell(signal.SIGHUP)
         return ""
 
@@ -296,11 +299,12 @@ class Damage:
             with self._looking, daemon.held():
                 self._history.note("damaged", way)
                 told = self.ways[way](dice)
-            noticed = daemon.refused.wait(_NOTICES)
-            if noticed or not way.startswith("log"):
+            came_up = daemon.settled(_COMES_UP)
+            if not came_up or not way.startswith("log"):
+                time.sleep(_NOTICED)
                 with self._looking, daemon.held(signal.SIGTERM):
                     restored = self._restore()
-        return f"{told}; {'refused' if noticed else 'started'}; {restored or 'nothing to restore'}"
+        return f"{told}; {'started' if came_up else 'refused'}; {restored or 'nothing to restore'}"
 
     def _restore(self) -> str:
         """`optoutd restore`, again while it says that it cannot just now (a full disk)."""

@@ -166,6 +166,8 @@ class Sender(threading.Thread):
             if self._dice.random() < 0.05:
                 self._hang_up()
         except OSError:
+            if self._line is None:
+                self._over.wait(0.3)  # a door that is closed
             self._hang_up()
         sort = self.manner.mode, self.manner.list or due.list, bool(self.manner.list)
         self._history.add(

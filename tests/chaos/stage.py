@@ -26,6 +26,7 @@ from tests.servers import Dovecot, Postfix, Postgres, Server, dovecot, postfix, 
 
 RESTART_SECONDS: Final = 2.0  # RestartSec= of the unit
 _NOT_AGAIN: Final = (64, 78)  # RestartPreventExitStatus=
+_COMES_UP: Final = 60.0  # s
 _ROOM: Final = "24m"  # of the small file system
 Database = Literal["sqlite", "postgresql"]
 
@@ -129,7 +130,7 @@ class Supervised:
     _over: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _thread: threading.Thread | None = None
-    codes: list[int] = field(default_factory=list)
+    _began: int = 0  # octets in its log when it was started last
 
     @property
     def file(self) -> Path:
@@ -169,21 +170,24 @@ class Supervised:
 
     def _watch(self) -> None:
         while not self._over.is_set():
-            if self._held.is_set() or self.refused.is_set():
+            with self._lock:  # whoever holds it from now on knows whether it runs
+                process = None if self._held.is_set() or self.refused.is_set() else self._run()
+            if process is None:
                 self._over.wait(0.05)
                 continue
-            with self._lock, self.log_file.open("ab") as log:
-                process = self.process = subprocess.Popen(
-                    self.command("run"), stderr=log, cwd=self.home, env=self._environment()
-                )
             code = process.wait()
-            self.codes.append(code)
             self.history.note("daemon ended", str(code))
             if self._held.is_set() or self._over.is_set():
                 continue
             if code in _NOT_AGAIN:
                 self.refused.set()
             self._over.wait(RESTART_SECONDS)
+
+    def _run(self) -> subprocess.Popen[bytes]:
+        with self.log_file.open("ab") as log:
+            self._began = log.seek(0, os.SEEK_END)
+            self.process = subprocess.Popen(self.command("run"), stderr=log, cwd=self.home, env=self._environment())
+        return self.process
 
     def tell(self, number: int) -> None:
         """Send it a signal, if it runs."""
@@ -194,13 +198,31 @@ class Supervised:
     @contextlib.contextmanager
     def held(self, number: int = signal.SIGKILL) -> Iterator[None]:
         """It is ended by this signal, and does not run until the end of the block."""
-        self._held.set()
+        with self._lock:
+            self._held.set()
         try:
             self.end(number)
+            self._began = self.log_file.stat().st_size
             yield
         finally:
             self.refused.clear()
             self._held.clear()
+
+    @property
+    def is_ready(self) -> bool:
+        """Has it said so, since it was started last?"""
+        with self.log_file.open("rb") as log:
+            log.seek(self._began)
+            return b'"event": "ready"' in log.read(200_000)
+
+    def settled(self, seconds: float) -> bool:
+        """Wait until it is ready, or has ended for good. False: it was refused, or did not come up in that time."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not self.refused.is_set():
+            if self.is_ready:
+                return True
+            time.sleep(0.1)
+        return False
 
     def end(self, number: int) -> None:
         """End it by this signal, by SIGKILL if it takes too long; returns when it is gone."""
@@ -292,9 +314,11 @@ def stage(
         if server is not None:
             migrated = daemon.cli("migrate")
             assert migrated.returncode == 0, migrated.stderr
+        daemon.log_file.touch()
         daemon.start()
         stack.callback(daemon.finish)
-        _wait_for(made)
+        if not daemon.settled(_COMES_UP):
+            raise RuntimeError(f"the daemon does not come up: {daemon.log_file.read_text()[-3000:]}")
         yield made
 
 
@@ -333,15 +357,6 @@ def _storage(server: Postgres | None, links: Links) -> tuple[str, str]:
     name = server.new_database()
     through = server.url(name).replace(f":{server.port}/", f":{links.lay('database', server.port)}/")
     return server.url(name), f'url = "{through}"\nkey_file = "state/site.key"'
-
-
-def _wait_for(made: Stage) -> None:
-    deadline = time.monotonic() + 60
-    made.daemon.log_file.touch()
-    while b'"event": "ready"' not in (said := made.daemon.log_file.read_bytes()):
-        if time.monotonic() > deadline or made.daemon.refused.is_set():
-            raise RuntimeError(f"the daemon does not come up: {said[-3000:].decode(errors='replace')}")
-        time.sleep(0.1)
 
 
 __all__ = ["HOST", "SECRET", "Stage", "Supervised", "stage"]
