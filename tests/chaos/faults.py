@@ -299,7 +299,7 @@ class Damage:
             with self._looking, daemon.held():
                 self._history.note("damaged", way)
                 told = self.ways[way](dice)
-            came_up = daemon.settled(_COMES_UP)
+            came_up = daemon.settled(_COMES_UP if way.startswith("log") else _NOTICED)
             if not came_up or not way.startswith("log"):
                 time.sleep(_NOTICED)
                 with self._looking, daemon.held(signal.SIGTERM):

