@@ -28,17 +28,17 @@ _COMES_UP: Final = 40.0  # s within which the daemon is up again, or has refused
 _NOTICED: Final = 5.0  # s that pass before an operator does something about it
 _WIRES: Final = ("relay", "clicks", "api", "imap", "upstream", "database")
 _JUMPS: Final = (-86_400, -3_600, -60, 45, 3_600, 3 * 86_400)  # s
-_MOODS: Final[tuple[dict[str, Any], ...]] = (
-    {"delays": {"DOT": 6.0}},
-    {"delays": {"MAIL": 12.0}},
-    {"replies": {"RCPT": "451 4.2.1 not in the mood"}},
-    {"replies": {"DOT": "452 4.3.1 not in the mood"}},
-    {"replies": {"MAIL": "421 4.3.2 going home"}},
-    {"replies": {"GREETING": "421 4.3.2 not at home"}},
-    {"drop_at": "DATA"},
-    {"drop_at": "DOT"},
-    {"lose_after": "DOT"},
-)
+_MOODS: Final[dict[str, dict[str, Any]]] = {
+    "upstream late at the dot": {"delays": {"DOT": 6.0}},
+    "upstream late at MAIL": {"delays": {"MAIL": 12.0}},
+    "upstream puts off RCPT": {"replies": {"RCPT": "451 4.2.1 not in the mood"}},
+    "upstream puts off messages": {"replies": {"DOT": "452 4.3.1 not in the mood"}},
+    "upstream goes home": {"replies": {"MAIL": "421 4.3.2 going home"}},
+    "upstream not at home": {"replies": {"GREETING": "421 4.3.2 not at home"}},
+    "upstream drops at DATA": {"drop_at": "DATA"},
+    "upstream drops at the dot": {"drop_at": "DOT"},
+    "upstream drops after the dot": {"lose_after": "DOT"},
+}
 
 
 @dataclass(frozen=True)
@@ -90,19 +90,19 @@ def lanes(stage: Stage, history: History, looking: threading.Lock) -> tuple[list
     journal = threading.Lock()
     ground = _Ground(stage, journal)
     below = [
-        Kind("wire", 8, ground.wire),
-        Kind("upstream moody", 4, ground.mood),
+        Kind("wire", 12, ground.wire),
+        *(Kind(name, 1, _bound(ground.mood, told)) for name, told in _MOODS.items()),
     ]
     if stage.shim.works:
         below += [
-            Kind("clock jumped", 2, ground.jump),
-            Kind("disk slow", 2, ground.slow_disk),
+            Kind("clock jumped", 3, ground.jump),
+            Kind("disk slow", 3, ground.slow_disk),
             Kind("disk failed to sync", 1, ground.failing_disk),
         ]
     else:
         history.note("left out", "clock jumps, slow and failing disks: no C compiler")
     if stage.small:
-        below.append(Kind("disk full", 2, ground.full_disk))
+        below.append(Kind("disk full", 3, ground.full_disk))
     elif stage.database is None:
         history.note("left out", "full disks: no small file system can be mounted")
     if stage.database is None:
@@ -219,14 +219,14 @@ class _Ground:
             self._stage.links.become(name, "open")
         return f"{name} {how} {seconds:.1f} s"
 
-    def mood(self, dice: random.Random) -> str:
-        told, seconds = dice.choice(_MOODS), _while(dice)
+    def mood(self, told: dict[str, Any], dice: random.Random) -> str:
+        seconds = _while(dice)
         self._stage.end.mood(**told)
         try:
             time.sleep(seconds)
         finally:
             self._stage.end.mood()
-        return f"{told} {seconds:.1f} s"
+        return f"{seconds:.1f} s"
 
     def jump(self, dice: random.Random) -> str:
         jump, seconds = dice.choice(_JUMPS), _while(dice)

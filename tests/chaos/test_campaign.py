@@ -53,7 +53,7 @@ def test_a_shorter_one_with_postgresql(directory: Path) -> None:
     [
         ("passes", {"mailed", "accepted"}, ""),
         ("answers,marks,forgets", {"lost", "touched", "unread", "stuck"}, ""),
-        ("says-yes", {"false 250"}, "upstream moody"),
+        ("says-yes", {"false 250"}, "upstream drops at the dot"),
     ],
 )
 def test_a_daemon_that_breaks_a_promise_is_found_out(
