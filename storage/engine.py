@@ -213,9 +213,14 @@ class Ledger:
         with self.connect() as db:
             here = (epoch_of(db), int(db.exec_driver_sql("SELECT coalesce(max(seq), 0) FROM audit").scalar_one()))
         if here < told:
+            how = (
+                f"`optoutd restore --force {directory}`"
+                if self.store.path
+                else f"`optoutd restore {directory}` (into an empty one)"
+            )
             raise Unusable(
                 f"{self.name} is older than the journal in {directory}: changes after audit row {here[1]} are missing in it;"
-                f" stop optoutd, then `optoutd restore --force {directory}`"
+                f" stop optoutd, then {how}"
             )
         self.journal.behind |= self.store.path is not None and told < here  # of several nodes each has its own journal
 
