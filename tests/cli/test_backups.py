@@ -201,6 +201,17 @@ def test_of_a_directory_the_newest_is_taken(kept: Desk) -> None:
     assert restored(kept, ".").fact["suppressions"] == 2
 
 
+def test_the_newest_is_the_one_that_knows_most_whatever_the_clock_was(kept: Desk) -> None:
+    kept("suppress", "ann@example.com")
+    kept("backup", "optoutd-20380101T000000Z.db")  # made while the clock was wrong
+    kept("suppress", "bob@example.com")
+    kept("backup", "optoutd-20260101T000000Z.db")
+    (kept.directory / "optoutd-20400101T000000Z.db").write_text("no backup at all")
+    lose(kept)
+    shutil.rmtree(kept.directory / "backups")
+    assert restored(kept, ".").fact["suppressions"] == 2
+
+
 def test_a_database_that_is_not_empty_stays_unless_forced(kept: Desk) -> None:
     kept("suppress", "ann@example.com")
     kept("backup", "a.db")
