@@ -150,7 +150,8 @@ class _Servers:
         self.all = {name: server for name, server in found.items() if server is not None}
 
     def kill_daemon(self, dice: random.Random) -> str:
-        """Now and then twice: the second time while it starts."""
+        """Now and then twice: the second time while it starts. Where starting takes long, it is given that time before."""
+        self._daemon.settled(_COMES_UP)
         self._daemon.tell(signal.SIGKILL)
         if dice.random() < 0.3:
             time.sleep(dice.uniform(2.2, 4.0))
