@@ -35,7 +35,7 @@ def watcher(loaded: Loaded, settings: Mailbox, ledger: Ledger, numbers: dict[str
     )
 
 
-def intake_of(config: Config, ledger: Ledger, numbers: dict[str, int]) -> Intake:
+def intake_of(config: Config, ledger: Ledger, numbers: Mapping[str, int]) -> Intake:
     """The desk that acts on readings, and on what people decide."""
     return Intake(ledger, config.house, numbers, config.bounce, config.intake, notices=writes_to_people(config))
 
@@ -70,7 +70,7 @@ def hooks(loaded: Loaded) -> tuple[webhooks.Hook, ...]:
 
 
 def web_context(
-    loaded: Loaded, ledger: Ledger, numbers: dict[str, int], vitals: Callable[[], Vitals] | None
+    loaded: Loaded, ledger: Ledger, numbers: Mapping[str, int], vitals: Callable[[], Vitals] | None
 ) -> WebContext:
     """What the HTTP door answers with. `vitals`: of a door with the operators' rooms; None: the world can reach it."""
     config = loaded.config
@@ -81,7 +81,7 @@ def web_context(
     )
 
 
-def _inside(loaded: Loaded, ledger: Ledger, numbers: dict[str, int], vitals: Callable[[], Vitals]) -> Inside:
+def _inside(loaded: Loaded, ledger: Ledger, numbers: Mapping[str, int], vitals: Callable[[], Vitals]) -> Inside:
     config, web = loaded.config, loaded.config.web
     operators, programs = holders(loaded)
     return Inside(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from daemon.config import Config, Loaded
 from daemon.gate import Gate, Lookup, Questions
@@ -23,6 +23,9 @@ from storage.write import write
 
 if TYPE_CHECKING:
     from storage.postgres import Server
+
+
+_NEVER_REACHED: Final = "the database has not been reached since the start"
 
 
 class Busy(Exception):
@@ -185,7 +188,7 @@ class Away:
 
     def rows_of_all(self, addresses: Iterable[Address]) -> list[list[Row]]:
         """Raises Unavailable."""
-        raise Unavailable("the database has not been reached since the start")
+        raise Unavailable(_NEVER_REACHED)
 
     def sweep(self, texts: Sequence[str]) -> list[Sequence[Row] | None]:
         """Raises Unavailable."""
@@ -194,6 +197,20 @@ class Away:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+class Unnumbered(Mapping[str, int]):
+    """The numbers of the lists of a ledger that was never reached. None at all would be taken for lists that we do not have,
+    and a click that leaves one of them for the wish to leave everything."""
+
+    def __getitem__(self, list_id: str) -> int:
+        raise Unavailable(_NEVER_REACHED)
+
+    def __iter__(self) -> Iterator[str]:
+        raise Unavailable(_NEVER_REACHED)
+
+    def __len__(self) -> int:
+        raise Unavailable(_NEVER_REACHED)
 
 
 def lookup_of(ledger: Ledger, *, for_lists: bool = False) -> Lookup:
