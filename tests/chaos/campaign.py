@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import shutil
+import stat
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -203,7 +204,14 @@ class _Round:
 
 
 def _is_empty(mta: Path) -> bool:
-    return not any(p.is_file() for q in ("incoming", "active", "deferred") for p in (mta / "spool" / q).rglob("*"))
+    """Has Postfix nothing to deliver? A file that may not be executed is none that it ever said 250 to: it was killed then."""
+    for queue in ("incoming", "active", "deferred"):
+        for path in (mta / "spool" / queue).rglob("*"):
+            with suppress(FileNotFoundError):  # it has just gone out
+                mode = path.stat().st_mode
+                if stat.S_ISREG(mode) and mode & stat.S_IXUSR:
+                    return False
+    return True
 
 
 def _figures(case: checker.Case) -> dict[str, Any]:

@@ -79,14 +79,14 @@ def lanes(stage: Stage, history: History, looking: threading.Lock) -> tuple[list
     """The faults that can be made here: of processes and their files; of what they stand on."""
     servers = _Servers(stage)
     processes = [
-        Kind("daemon killed", 6, servers.kill_daemon),
-        Kind("daemon stopped", 2, servers.freeze_daemon),
-        Kind("daemon restarted", 1, servers.restart_daemon),
-        Kind("daemon reloaded", 1, servers.reload_daemon),
+        Kind("daemon killed", 12, servers.kill_daemon),
+        Kind("daemon stopped", 4, servers.freeze_daemon),
+        Kind("daemon restarted", 2, servers.restart_daemon),
+        Kind("daemon reloaded", 2, servers.reload_daemon),
     ]
     for name, server in servers.all.items():
-        processes.append(Kind(f"{name} killed", 2, _bound(servers.kill, server)))
-        processes.append(Kind(f"{name} stopped", 2, _bound(servers.freeze, server)))
+        processes.append(Kind(f"{name} killed", 4, _bound(servers.kill, server)))
+        processes.append(Kind(f"{name} stopped", 4, _bound(servers.freeze, server)))
     journal = threading.Lock()
     ground = _Ground(stage, journal)
     below = [

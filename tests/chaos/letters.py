@@ -59,7 +59,9 @@ def _reads_as(letter: Letter, label: str) -> bool:
     """Of those that ask, only those that do not name any address: what is named is honoured up to an hourly limit."""
     reading = read(letter.by(_SOMEBODY, "x"), HOUSE)
     kind = type(reading).__name__.lower().replace("optout", "opt-out")
-    return kind == label and (label != "opt-out" or "3.1-writer" in reading.rules)
+    if label != "opt-out":
+        return kind == label
+    return kind == label and getattr(reading, "addresses", ()) == (_SOMEBODY,) and "3.1-writer" in reading.rules
 
 
 class Composer:
