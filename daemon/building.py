@@ -16,7 +16,7 @@ from daemon.mail.reading import Reading
 from daemon.mail.triage import read
 from daemon.mailbox.session import Session, connect
 from daemon.mailbox.watcher import Means, Watcher
-from daemon.opening import lookup_of, now
+from daemon.opening import Unnumbered, lookup_of, now
 from daemon.upstream import Pool
 from daemon.values import Right
 from daemon.vitals import Vitals
@@ -74,6 +74,8 @@ def web_context(
 ) -> WebContext:
     """What the HTTP door answers with. `vitals`: of a door with the operators' rooms; None: the world can reach it."""
     config = loaded.config
+    if not all(x.id in numbers for x in config.list):
+        numbers = Unnumbered()
     inside = None if vitals is None else _inside(loaded, ledger, numbers, vitals)
     web = config.web
     return WebContext(

@@ -24,18 +24,7 @@ from daemon.config import Config, ConfigError, Loaded, Mailbox, host_port, is_lo
 from daemon.gate import Gate
 from daemon.mailbox.watcher import Watcher
 from daemon.nodes import HOOKS, JOBS, NOTICES, Duties, mailbox
-from daemon.opening import (
-    Away,
-    Busy,
-    Unnumbered,
-    announce,
-    gate_of,
-    lookup_of,
-    now,
-    number_lists,
-    open_for_run,
-    sole_daemon,
-)
+from daemon.opening import Away, Busy, announce, gate_of, lookup_of, now, number_lists, open_for_run, sole_daemon
 from daemon.register import Register
 from daemon.relay.server import Server
 from daemon.upstream import Lost, Pool
@@ -222,9 +211,7 @@ class Service:
     def _web_context(self, listen: str) -> WebContext:
         """Operators come to `web.listen`, and there only where nobody else can reach it."""
         apart = listen == self.loaded.config.web.listen and is_loopback(host_port(listen)[0])
-        known = self.gate.numbers
-        numbers = known if all(x.id in known for x in self.loaded.config.list) else Unnumbered()
-        return building.web_context(self.loaded, self.ledger, numbers, self.vitals if apart else None)
+        return building.web_context(self.loaded, self.ledger, self.gate.numbers, self.vitals if apart else None)
 
     def vitals(self) -> Vitals:
         """How the parts are."""

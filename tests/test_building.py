@@ -9,8 +9,10 @@ import pytest
 from daemon import building
 from daemon.config import Config, ConfigError, House, Loaded
 from daemon.mail import tokens
-from daemon.options import Web
+from daemon.options import MailingList, Web
 from daemon.upstream import Endpoint, Pool
+from storage.engine import Unavailable
+from storage.terms import ALL
 from tests.ledgers import Books, books
 
 
@@ -37,6 +39,17 @@ def test_the_pages_know_the_colour_and_the_proxies(ledger: Books) -> None:
     config = Config(house=House(name="Quill"), web=Web(colour="#aa0022", trusted_proxies=("10.0.0.0/8",)))
     made = building.web_context(Loaded(config, Path("/etc/optoutd/config.toml")), ledger.ledger, ledger.numbers, None)
     assert (made.colour, made.trusted_proxies) == ("#aa0022", ("10.0.0.0/8",))
+
+
+def test_the_pages_are_in_doubt_about_lists_that_have_no_numbers_yet(ledger: Books) -> None:
+    config = Config(house=House(name="Quill"), list=(MailingList(id="newsletter"), MailingList(id="offers")))
+    loaded = Loaded(config, Path("/etc/optoutd/config.toml"))
+    known = building.web_context(loaded, ledger.ledger, ledger.numbers, None)
+    assert known.title(ledger.numbers["offers"]) == "offers"
+    unknown = building.web_context(loaded, ledger.ledger, {}, None)
+    with pytest.raises(Unavailable):
+        unknown.title(ledger.numbers["offers"])
+    assert unknown.title(ALL) is None
 
 
 @pytest.mark.parametrize(
