@@ -164,7 +164,9 @@ def open_for_run(loaded: Loaded, journal_failed: Callable[[OSError], object] = l
     create = loaded.config.storage.create
     if not create and not loaded.database.exists() and not loaded.key_file.exists():
         raise Unusable(f"no database at {loaded.database}, and storage.create = false: put database and key in place")
-    return open_for(loaded, allow_create=create, journal_failed=journal_failed)
+    ledger = open_for(loaded, allow_create=create, journal_failed=journal_failed)
+    ledger.compare_with_journal(alone=True)
+    return ledger
 
 
 def _open_or_wait(loaded: Loaded, journal_failed: Callable[[OSError], object]) -> Ledger:

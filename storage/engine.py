@@ -194,11 +194,12 @@ class Ledger:
                 with suppress(PendingRollbackError):  # lost: what was to be said of it was said
                     connection.exec_driver_sql("ROLLBACK")
 
-    def compare_with_journal(self) -> None:
+    def compare_with_journal(self, *, alone: bool = False) -> None:
         """Has the database all that its journal tells of? Not if its log was lost, or an old copy took its place: it would
         pass people who opted out since, with nothing in it to show that. Raises Unusable, Unavailable.
 
         What the journal lacks (we were killed between a commit and its line) is in the next backup, which is due then.
+        `alone`: and is written into it now, for nobody else is just about to.
         """
         if self.journal is None:
             return
@@ -212,17 +213,19 @@ class Ledger:
             return
         with self.connect() as db:
             here = (epoch_of(db), int(db.exec_driver_sql("SELECT coalesce(max(seq), 0) FROM audit").scalar_one()))
+            self._refuse_older(told, here, directory)
+            if told < here and self.store.path is not None:  # of several nodes each has its own journal
+                self.journal.behind = True
+                if alone and (missed := self.journal.missed(db, told, here)):
+                    self.journal.append(missed)
+
+    def _refuse_older(self, told: tuple[int, int], here: tuple[int, int], directory: Path) -> None:
         if here < told:
-            how = (
-                f"`optoutd restore --force {directory}`"
-                if self.store.path
-                else f"`optoutd restore {directory}` (into an empty one)"
-            )
+            how = f"restore --force {directory}`" if self.store.path else f"restore {directory}` (into an empty one)"
             raise Unusable(
                 f"{self.name} is older than the journal in {directory}: changes after audit row {here[1]} are missing in it;"
-                f" stop optoutd, then {how}"
+                f" stop optoutd, then `optoutd {how}"
             )
-        self.journal.behind |= self.store.path is not None and told < here  # of several nodes each has its own journal
 
     def close(self) -> None:
         """Close all connections."""

@@ -7,6 +7,7 @@ import shutil
 import stat
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -231,6 +232,7 @@ def _figures(case: checker.Case) -> dict[str, Any]:
         "mails": _count(p.what for p in case.of(Posted)),
         "faults": _count(f.name for f in broken),
         "duplicates": checker.duplicates(case),
+        "filed twice": sum(n > 1 for n in Counter(m.name for m in case.evidence.mails).values()),
         "slowest recovery": f"{slowest.seconds:.1f} s after {slowest.fault}" if slowest else "",
         "notices": sum(1 for a in case.arrived if not a.attempt and not a.mail_from),
     }

@@ -10,7 +10,7 @@ import pytest
 
 from tests.chaos.checker import Case, judge
 from tests.chaos.evidence import Evidence, Lying
-from tests.chaos.history import Acknowledged, Arrival, Asked, Attempt, Given, Lift, Note, Posted, Record
+from tests.chaos.history import Acknowledged, Arrival, Asked, Attempt, Fault, Given, Lift, Note, Posted, Record
 
 ANN, BOB, CEM, DEE = "ann@example.com", "bob@example.com", "cem@example.com", "dee@example.com"
 KEYS = {person: f"{n:032x}" for n, person in enumerate((ANN, BOB, CEM, DEE), 1)}
@@ -105,6 +105,15 @@ def test_a_row_that_was_seen_is_no_promise_if_the_database_was_damaged_then(stor
     assert judge(story.case()) == []
     story.records[:] = [r for r in story.records if not isinstance(r, Note)]
     assert "mailed" in {v.rule for v in judge(story.case())}
+
+
+def test_a_mail_server_that_is_killed_may_have_moved_a_mail_twice(story: Story) -> None:
+    story.mails.append(replace(story.mails[0], uid=9))
+    assert {v.rule for v in judge(story.case())} == {"twice"}
+    story.records.append(Fault("Dovecot killed", "", 10, 11))
+    assert judge(story.case()) == []
+    story.mails.append(replace(story.mails[0], folder="INBOX"))
+    assert "twice" in {v.rule for v in judge(story.case())}
 
 
 def _evidence(**facts: Any) -> Callable[[Story], None]:

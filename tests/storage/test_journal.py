@@ -253,6 +253,40 @@ def test_what_the_journal_lacks_is_in_the_backup_that_is_due_then(kept: Books) -
     assert journal_of.behind
 
 
+def test_what_a_crash_kept_from_the_journal_is_written_into_it_at_the_next_start(kept: Books) -> None:
+    journal_of = kept.ledger.journal
+    assert journal_of is not None
+    kept.suppress("ann@example.com")
+    kept.ledger.journal = None  # killed between the commit and its line
+    kept.suppress("bob@example.com", "offers")
+    kept.lift("ann@example.com")
+    kept.ledger.journal = journal_of
+    kept.ledger.compare_with_journal(alone=True)
+    kept.suppress("cem@example.com")
+    assert since(kept).whole
+    ours = kept.ledger.site_key
+    people = [parse(f"{name}@example.com") for name in ("ann", "bob", "cem")]
+    ann, bob, cem = (ours.address_key(f"{person}") for person in people)
+    assert {(key, scope): row[0] for (key, scope, _), row in since(kept).rows.items()} == {
+        (ann, "all"): "-",
+        (bob, "list:offers"): "+",
+        (cem, "all"): "+",
+    }
+
+
+def test_what_names_no_keys_is_left_to_the_backup(kept: Books) -> None:
+    journal_of = kept.ledger.journal
+    assert journal_of is not None
+    kept.suppress("ann@example.com")
+    kept.ledger.journal = None
+    with write(kept.ledger, NOW, "test") as w:
+        bring(w, [(bytes(16), ALL, int(Reason.OPERATOR), AT)], "import", {"file": "x"})
+    kept.ledger.journal = journal_of
+    before = file_of(kept).read_bytes()
+    kept.ledger.compare_with_journal(alone=True)
+    assert (file_of(kept).read_bytes(), journal_of.behind) == (before, True)
+
+
 def test_a_restore_that_was_broken_off_and_lines_of_another_key_say_nothing_of_the_database(kept: Books) -> None:
     journal_of = kept.ledger.journal
     assert journal_of is not None
