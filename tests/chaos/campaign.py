@@ -25,7 +25,8 @@ from tests.chaos.stage import Database, Stage, stage
 from tests.chaos.watchers import Filed, Witness
 from tests.servers import ServerError
 
-SETTLE_SECONDS: Final = 120.0  # after the last fault: all must have come to its end by then
+SETTLE_SECONDS: Final = 120.0  # in which something must come to its end after the last fault, until all has
+_LATEST: Final = 600.0  # s, however slow the machine
 _PEOPLE: Final = 12  # a second, so that there are some left who have not asked
 _WARM: Final = 3.0  # s before anything breaks
 
@@ -154,8 +155,10 @@ class _Round:
             lane.join()
         self._history.note("mended")
         self._resting.set()
-        end = time.monotonic() + self._plan.settle
-        while (stuck := self._unfinished()) and time.monotonic() < end:
+        latest, seen, moved = time.monotonic() + _LATEST, list[str](), time.monotonic()
+        while (stuck := self._unfinished()) and time.monotonic() < min(moved + self._plan.settle, latest):
+            if stuck != seen:
+                seen, moved = stuck, time.monotonic()
             time.sleep(0.5)
             self._watch(1.0, self._history.counts, f"waiting for {stuck[0]}")
         for what in stuck:
