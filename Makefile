@@ -13,7 +13,7 @@ BIN   := .venv/bin
 STAMP := .venv/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check sbom audit fuzz bench pictures man train install deb
+.PHONY: help setup demo run test chaos check sbom audit fuzz bench pictures man train install deb
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,10 @@ run: $(STAMP) ## the daemon with ./optoutd.toml, or with ARGS='-c FILE'
 test: $(STAMP) ## install what the tests need from Debian (as root), run them all, with branch coverage
 	@scripts/apt-for-tests
 	@$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-branch --cov-report=term $(ARGS)
+
+chaos: $(STAMP) ## kill, stop, cut and damage everything under load for 20 minutes, and judge (docs/chaos.md)
+	@scripts/apt-for-tests
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 check: $(STAMP) ## style, types, who may import whom, and what we stand on: pinned, complete, its licences known
 	@$(BIN)/ruff check .

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Final, get_args
@@ -67,7 +67,7 @@ def asking(loop: asyncio.AbstractEventLoop, gate: Callable[[], Gate]) -> Callabl
     return ask
 
 
-def intake_of(config: Config, ledger: Ledger, numbers: dict[str, int]) -> Intake:
+def intake_of(config: Config, ledger: Ledger, numbers: Mapping[str, int]) -> Intake:
     """The desk that acts on readings, and on what people decide."""
     limits = config.bounce, config.intake
     return Intake(ledger, config.house, numbers, *limits, notices=writes_to_people(config), brakes=config.brake)

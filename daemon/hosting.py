@@ -13,7 +13,7 @@ from typing import Any, get_args
 from daemon import building, events
 from daemon.config import ConfigError, Loaded, Problem
 from daemon.gate import Gate
-from daemon.opening import lookup_of, now
+from daemon.opening import Unnumbered, lookup_of, now
 from daemon.values import Right
 from daemon.vitals import Vitals
 from daemon.web.console.access import why_unusable
@@ -31,15 +31,17 @@ def server(loaded: Loaded, listen: str, context: Context) -> Server:
     return Server(listen, context)
 
 
-def context(loaded: Loaded, ledger: Ledger, numbers: dict[str, int], vitals: Callable[[], Vitals] | None) -> Context:
+def context(loaded: Loaded, ledger: Ledger, numbers: Mapping[str, int], vitals: Callable[[], Vitals] | None) -> Context:
     """What the HTTP door answers with. `vitals`: of a door with the operators' rooms; None: the world can reach it."""
     config = loaded.config
+    if not all(x.id in numbers for x in config.list):
+        numbers = Unnumbered()
     inside = None if vitals is None else _inside(loaded, ledger, numbers, vitals)
     web = config.web
     return Context(ledger, config.house, numbers, web.public_url, now, web.colour, web.trusted_proxies, inside=inside)
 
 
-def _inside(loaded: Loaded, ledger: Ledger, numbers: dict[str, int], vitals: Callable[[], Vitals]) -> Inside:
+def _inside(loaded: Loaded, ledger: Ledger, numbers: Mapping[str, int], vitals: Callable[[], Vitals]) -> Inside:
     config, web = loaded.config, loaded.config.web
     operators, programs = holders(loaded)
     return Inside(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from daemon.config import Config, Loaded
 from daemon.gate import Gate, Lookup, Questions
@@ -23,6 +23,9 @@ from storage.write import write
 
 if TYPE_CHECKING:
     from storage.postgres import Server
+
+
+_NEVER_REACHED: Final = "the database has not been reached since the start"
 
 
 class Busy(Exception):
@@ -117,6 +120,7 @@ def open_for(
     """The ledger of a config. `journal_failed` is told when its journal cannot be written. Raises Unavailable, Unusable."""
     ledger = _open_server(loaded) if loaded.in_postgres else _open_file(loaded, allow_create)
     _keep_journal(loaded, ledger, journal_failed)
+    ledger.compare_with_journal()
     return ledger
 
 
@@ -158,7 +162,9 @@ def open_for_run(loaded: Loaded, journal_failed: Callable[[OSError], object] = l
     create = loaded.config.storage.create
     if not create and not loaded.database.exists() and not loaded.key_file.exists():
         raise Unusable(f"no database at {loaded.database}, and storage.create = false: put database and key in place")
-    return open_for(loaded, allow_create=create, journal_failed=journal_failed)
+    ledger = open_for(loaded, allow_create=create, journal_failed=journal_failed)
+    ledger.compare_with_journal(alone=True)
+    return ledger
 
 
 def _has_schema(database: Path) -> bool:
@@ -190,7 +196,7 @@ class Away:
 
     def rows_of_all(self, addresses: Iterable[Address]) -> list[list[Row]]:
         """Raises Unavailable."""
-        raise Unavailable("the database has not been reached since the start")
+        raise Unavailable(_NEVER_REACHED)
 
     def sweep(self, texts: Sequence[str]) -> list[Sequence[Row] | None]:
         """Raises Unavailable."""
@@ -199,6 +205,20 @@ class Away:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+class Unnumbered(Mapping[str, int]):
+    """The numbers of the lists of a ledger that was never reached. None at all would be taken for lists that we do not have,
+    and a click that leaves one of them for the wish to leave everything."""
+
+    def __getitem__(self, list_id: str) -> int:
+        raise Unavailable(_NEVER_REACHED)
+
+    def __iter__(self) -> Iterator[str]:
+        raise Unavailable(_NEVER_REACHED)
+
+    def __len__(self) -> int:
+        raise Unavailable(_NEVER_REACHED)
 
 
 def lookup_of(ledger: Ledger, *, for_lists: bool = False) -> Lookup:
@@ -229,7 +249,8 @@ def _server(ledger: Ledger) -> Server:
 
 
 def number_lists(ledger: Ledger, config: Config) -> dict[str, int]:
-    """List id -> number, every list of the config numbered. Raises Unavailable."""
+    """List id -> number, every list of the config numbered. Raises Unavailable, Unusable."""
+    ledger.compare_with_journal()  # of a server that was away when we opened it
     ids = [x.id for x in config.list]
     with ledger.connect() as db:
         known = suppressions.list_numbers(db)

@@ -26,6 +26,7 @@ from storage.address import SiteKey
 from storage.audit import Chain, Head
 from storage.disk import sync_directory
 from storage.engine import WRITE_SECONDS, Ledger, Unavailable, verify_identity
+from storage.journal import epoch_of
 from storage.sqlite import File, make_schema
 from storage.terms import seconds
 
@@ -268,13 +269,24 @@ def kept(directory: Path) -> list[Path]:
     return sorted(p for p in directory.iterdir() if stamp(p))
 
 
+def newest(directory: Path) -> Path | None:
+    """The backup that knows most, by its record: the clock by which it was named may have been wrong. Raises OSError."""
+    return max(kept(directory), key=lambda path: (_reach(path), path.name), default=None)
+
+
+def _reach(path: Path) -> tuple[int, int]:
+    """How far a backup goes: (epoch, audit head); (0, 0) if it cannot be read."""
+    try:
+        with opened(path) as db:
+            return epoch_of(db), int(db.exec_driver_sql("SELECT coalesce(max(seq), 0) FROM audit").scalar_one())
+    except DBAPIError:
+        return 0, 0
+
+
 def is_due(directory: Path, now: datetime) -> bool:
-    """Is the last one an hour old, or of a time to come (a clock was set back)? Raises OSError."""
-    found = kept(directory)
-    if not found:
-        return True
-    last = datetime.strptime(stamp(found[-1]), _STAMP).replace(tzinfo=UTC)
-    return not now - EVERY < last <= now
+    """Is there none of the last hour? One of a time to come (a clock was set back) says nothing. Raises OSError."""
+    taken = (datetime.strptime(stamp(path), _STAMP).replace(tzinfo=UTC) for path in kept(directory))
+    return not any(now - EVERY < at <= now for at in taken)
 
 
 def prune(directory: Path, keep: int = KEPT) -> list[Path]:

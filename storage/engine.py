@@ -24,7 +24,7 @@ from storage import sealing
 from storage.address import SiteKey
 from storage.audit import Chain
 from storage.disk import free, sync_directory
-from storage.journal import Journal
+from storage.journal import Journal, epoch_of, reached
 
 REVISION: Final = "0006"  # the migration this code needs (tests hold it to the newest in migrations/)
 WRITE_SECONDS: Final = 5  # how long a writer waits for another process' writer
@@ -203,6 +203,39 @@ class Ledger:
         database, journal = self.store.path, self.journal
         places = {"database": database and database.parent, "backups": journal and journal.path.parent}
         return {of: left for of, place in places.items() if place and (left := free(place)) is not None}
+
+    def compare_with_journal(self, *, alone: bool = False) -> None:
+        """Has the database all that its journal tells of? Not if its log was lost, or an old copy took its place: it would
+        pass people who opted out since, with nothing in it to show that. Raises Unusable, Unavailable.
+
+        What the journal lacks (we were killed between a commit and its line) is in the next backup, which is due then.
+        `alone`: and is written into it now, for nobody else is just about to.
+        """
+        if self.journal is None:
+            return
+        directory = self.journal.path.parent
+        try:
+            told = reached(directory, self.site_key)  # first: what comes to it meanwhile is in the database before
+        except (
+            OSError
+        ):  # the second copy holds nothing up; that there is none to be had, the backup that is due will tell
+            self.journal.behind = True
+            return
+        with self.connect() as db:
+            here = (epoch_of(db), int(db.exec_driver_sql("SELECT coalesce(max(seq), 0) FROM audit").scalar_one()))
+            self._refuse_older(told, here, directory)
+            if told < here and self.store.path is not None:  # of several nodes each has its own journal
+                self.journal.behind = True
+                if alone and (missed := self.journal.missed(db, told, here)):
+                    self.journal.append(missed)
+
+    def _refuse_older(self, told: tuple[int, int], here: tuple[int, int], directory: Path) -> None:
+        if here < told:
+            how = f"restore --force {directory}`" if self.store.path else f"restore {directory}` (into an empty one)"
+            raise Unusable(
+                f"{self.name} is older than the journal in {directory}: changes after audit row {here[1]} are missing in it;"
+                f" stop optoutd, then `optoutd {how}"
+            )
 
     def close(self) -> None:
         """Close all connections."""

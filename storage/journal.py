@@ -10,7 +10,8 @@ reason, since; epoch, audit head before and after the transaction, which of its 
 site key, so that nobody else's line is replayed.
 
 A line is on disk after its transaction is committed and before whoever wrote it goes on. A crash between the two loses
-the lines of that one transaction. Because each says which audit row it follows, a hole shows when it is read.
+the lines of that one transaction, until the next start makes up for them out of the audit log. Because each says which
+audit row it follows, a hole shows when it is read.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ NAME: Final = "journal.log"
 _FIRST_EPOCH: Final = 1
 _MAC: Final = 8  # octets: who guesses one in 2^64 has it easier elsewhere
 _LONGEST: Final = 400  # octets of a line; what is longer is none of ours
+_MOST_MISSED: Final = 1_000  # audit rows that are worth going through when the daemon starts
+_NAMED: Final = frozenset(
+    ("suppressed", "lifted", "bounce", "complaint", "review-accepted", "review-rejected", "exported")
+)
+_END: Final = 10 * _LONGEST  # octets at the end of a file in which its last transactions are
 _WORDS: Final = {int(reason): word for word, reason in REASONS.items()}
 _LINE: Final = re.compile(
     rb"([-+xk=r]) ([0-9a-f]{32}|-) (all|list:[a-z0-9-]{1,32}|-) (\d{1,10}) ([a-z-]{1,20}) (-?\d{1,18})"
@@ -101,6 +107,27 @@ class Journal:
         return b"".join(
             _line(hasher, change, ids, f"{where} {place}/{many} {at}") for place, change in enumerate(changes, 1)
         )
+
+    def missed(self, db: Connection, told: tuple[int, int], here: tuple[int, int]) -> bytes:
+        """The lines that a crash has kept from it: of all rows that the audit log names after `told`, as they stand now.
+
+        `told`, `here`: (epoch, audit head) of the journal and of the database. As one transaction. b"": they do not tell
+        all (an import names no keys), or there are too many; a backup has to do.
+        """
+        after = "SELECT event, key, scope, reason, at FROM audit WHERE seq > ? ORDER BY seq LIMIT ?"
+        named = db.exec_driver_sql(after, (told[1], _MOST_MISSED + 1)).fetchall() if told[0] == here[0] else []
+        if not named or len(named) > _MOST_MISSED or any(row[0] not in _NAMED for row in named):
+            return b""
+        rows = dict.fromkeys((bytes(r[1]), int(r[2]), int(r[3])) for r in named if None not in r[1:4])
+        changes = [self._stands(db, *row) for row in rows]
+        return self.lines(db, told[1], here[1], int(named[-1][4]), changes)
+
+    @staticmethod
+    def _stands(db: Connection, key: bytes, scope: int, reason: int) -> Change:
+        since = db.exec_driver_sql(
+            "SELECT since FROM suppression WHERE key = ? AND scope = ? AND reason = ?", (key, scope, reason)
+        ).scalar()
+        return ("-", key, scope, reason, 0) if since is None else ("+", key, scope, reason, int(since))
 
     def append(self, text: bytes) -> None:
         """Put lines on disk. Raises nothing: a promise must not hang on its second copy."""
@@ -241,6 +268,20 @@ def read(directory: Path, site_key: SiteKey) -> Iterator[Line | None]:
             while octets := file.readline(_LONGEST + 1):
                 if octets.strip():
                     yield parse(octets, hasher)
+
+
+def reached(directory: Path, site_key: SiteKey) -> tuple[int, int]:
+    """(epoch, seq) of the last transaction that a journal tells of, (0, 0) if of none; reads the ends of its files only.
+
+    A restore is none: its line is there before its database is. Raises OSError.
+    """
+    hasher, found = _hasher(site_key), (0, 0)
+    for path in segments(directory):
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _END))
+            lines = (parse(octets + b"\n", hasher) for octets in file.read(_END).split(b"\n"))
+            found = max((found, *((line.epoch, line.seq) for line in lines if line is not None and line.sign != "r")))
+    return found
 
 
 @dataclass

@@ -45,6 +45,14 @@ from storage.terms import ALL, seconds
 from storage.write import Write, write
 
 PATIENCE = WRITE_SECONDS  # how long to wait for a command that has the old database open
+# What SQLite says when it cannot write the copy: no verdict on the backup, which must not be thrown away for it.
+_OF_THE_COPY: Final = (
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_FSYNC,
+    sqlite3.SQLITE_IOERR_DIR_FSYNC,
+    sqlite3.SQLITE_IOERR_TRUNCATE,
+)
 _AT_ONCE: Final = 5_000  # rows a transaction: bounds what it takes of memory, for nobody waits
 
 
@@ -175,7 +183,7 @@ def _prepare(source: Path, work: Path, site_key: SiteKey, progress: Callable[[in
             _know(db, site_key, source)
             db.exec_driver_sql("VACUUM INTO ?", (str(work.absolute()),))
     except DBAPIError as why:
-        if getattr(why.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+        if getattr(why.orig, "sqlite_errorcode", 0) in _OF_THE_COPY:
             raise
         raise Damaged(f"{source} is not a backup that can be read: {why.orig}") from None
     if revision(work) > REVISION:

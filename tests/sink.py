@@ -33,7 +33,8 @@ class Sink:
 
     Keys of `replies` and `delays`, the first that fits: the command with its address (`"RCPT <bad@x.example>"`), or
     its verb. `GREETING` stands for the greeting, `DOT` for the end of DATA. A reply may have several lines. `drop_at`
-    names a verb at which the connection is closed without an answer, `drop_after` one after whose answer it is closed.
+    names a verb at which the connection is closed without an answer, `drop_after` one after whose answer it is closed,
+    `lose_after` one that is done, but whose answer is lost with the connection.
     """
 
     port: int = field(default_factory=free_port)
@@ -42,6 +43,7 @@ class Sink:
     delays: dict[str, float] = field(default_factory=dict)  # seconds before the reply
     drop_at: str = ""
     drop_after: str = ""
+    lose_after: str = ""
     transactions: list[Transaction] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)  # every command line, of all connections
     connections: int = 0
@@ -176,6 +178,8 @@ class _Conversation:
         reply = next((self.sink.replies[k] for k in keys if k in self.sink.replies), usual)
         with self.sink.recording():
             record(reply)
+        if self.sink.lose_after in keys:
+            raise ConnectionAbortedError
         self.writer.write(reply.encode() + b"\r\n")
         await self.writer.drain()
         if self.sink.drop_after in keys or reply.startswith("421"):

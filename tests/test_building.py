@@ -19,11 +19,13 @@ from daemon.gate import Gate, Pass, Refused, Unknown
 from daemon.mail import tokens
 from daemon.nodes import Duties
 from daemon.opening import Away
-from daemon.options import Duty, Relay, Upstream, Web
+from daemon.options import Duty, MailingList, Relay, Upstream, Web
 from daemon.service import Service
 from daemon.upstream import Endpoint, Pool
 from daemon.vitals import Vitals
 from storage.address import parse
+from storage.engine import Unavailable
+from storage.terms import ALL
 from tests.certificates import certify
 from tests.ledgers import Books, books
 
@@ -53,6 +55,17 @@ def test_the_pages_know_the_colour_and_the_proxies(ledger: Books) -> None:
     config = Config(house=House(name="Quill"), web=Web(colour="#aa0022", trusted_proxies=("10.0.0.0/8",)))
     made = hosting.context(Loaded(config, Path("/etc/optoutd/config.toml")), ledger.ledger, ledger.numbers, None)
     assert (made.colour, made.trusted_proxies) == ("#aa0022", ("10.0.0.0/8",))
+
+
+def test_the_pages_are_in_doubt_about_lists_that_have_no_numbers_yet(ledger: Books) -> None:
+    config = Config(house=House(name="Quill"), list=(MailingList(id="newsletter"), MailingList(id="offers")))
+    loaded = Loaded(config, Path("/etc/optoutd/config.toml"))
+    known = hosting.context(loaded, ledger.ledger, ledger.numbers, None)
+    assert known.numbers == ledger.numbers
+    unknown = hosting.context(loaded, ledger.ledger, {}, None)
+    with pytest.raises(Unavailable):
+        unknown.numbers["offers"]
+    assert unknown.title(ALL) is None
 
 
 @pytest.mark.parametrize(

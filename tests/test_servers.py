@@ -193,6 +193,13 @@ def test_the_sink_vanishes_where_told(sink: Sink, verb: str) -> None:
     assert not sink.transactions
 
 
+def test_the_sink_takes_a_message_and_vanishes_before_it_says_so(sink: Sink) -> None:
+    sink.lose_after = "DOT"
+    with dialogue(sink) as client, pytest.raises(smtplib.SMTPServerDisconnected):
+        client.sendmail("a@example.org", ["b@example.com"], MESSAGE)
+    assert len(sink.messages) == 1
+
+
 def test_the_sink_answers_and_then_vanishes(sink: Sink) -> None:
     sink.drop_after = "RCPT"
     with dialogue(sink) as client:

@@ -200,14 +200,14 @@ def _place(loaded: Loaded, site_key: SiteKey) -> Iterator[Path]:
 
 def _backup_of(source: Path) -> Path:
     """The file, or the newest backup in a directory. Raises Stop(66)."""
-    from storage.backup import kept
+    from storage.backup import newest
 
     try:
-        found = kept(source)[-1:] if source.is_dir() else [source]
-        if not found:
+        found = newest(source) if source.is_dir() else source
+        if found is None:
             raise Stop(f"{source}: there is no backup in it (a file optoutd-...Z.db)", NOINPUT)
-        with found[0].open("rb"):
-            return found[0]
+        with found.open("rb"):
+            return found
     except FileNotFoundError:
         raise Stop(f"{source}: there is no such file", NOINPUT) from None
     except OSError as why:

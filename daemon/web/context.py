@@ -19,6 +19,7 @@ from daemon.values import Right
 from daemon.vitals import Vitals
 from daemon.web.workers import Workers
 from storage.engine import Ledger
+from storage.terms import ALL
 
 _T = TypeVar("_T")
 
@@ -63,7 +64,8 @@ class Inside:
 
 @dataclass(frozen=True)
 class Context:
-    """`numbers`: list id -> list number, of all lists there ever were. `public_url`: the https base of stamped links.
+    """`numbers`: list id -> list number, of all lists there ever were; of a database that was never reached it raises
+    Unavailable, whatever is asked (daemon.opening.Unnumbered), as then do `lists` and `title`. `public_url`: the https base of stamped links.
 
     `colour`: the house's, as "#rrggbb"; "" = ours. `trusted_proxies`: addresses and networks whose word on who asks counts.
     `inside`: of the operators' rooms; None: this door has none.
@@ -89,7 +91,7 @@ class Context:
 
     def title(self, list_number: int) -> str | None:
         """What people know a list by; None if the config has none of this number (any more)."""
-        found = self.lists().get(list_number)
+        found = self.lists().get(list_number) if list_number != ALL else None
         return None if found is None else found.title or found.id
 
 

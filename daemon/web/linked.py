@@ -50,10 +50,8 @@ async def answer(
     token = read(context.ledger.site_key, request.path_params.get("token", ""))
     if token is None:
         return await _bad(request, way_out)
-    if request.method != "POST":
-        return show(request, token)
     try:
-        return await act(request, token)
+        return await act(request, token) if request.method == "POST" else show(request, token)
     except WrongForm as wrong:
         metrics.oneclick.inc("malformed")
         return Page(request, "wrong").paragraph("wrong_text").way_out(way_out).answer(wrong.status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shlex
 import shutil
 import sqlite3
@@ -200,6 +201,17 @@ def test_of_a_directory_the_newest_is_taken(kept: Desk) -> None:
     assert restored(kept, ".").fact["suppressions"] == 2
 
 
+def test_the_newest_is_the_one_that_knows_most_whatever_the_clock_was(kept: Desk) -> None:
+    kept("suppress", "ann@example.com")
+    kept("backup", "optoutd-20380101T000000Z.db")  # made while the clock was wrong
+    kept("suppress", "bob@example.com")
+    kept("backup", "optoutd-20260101T000000Z.db")
+    (kept.directory / "optoutd-20400101T000000Z.db").write_text("no backup at all")
+    lose(kept)
+    shutil.rmtree(kept.directory / "backups")
+    assert restored(kept, ".").fact["suppressions"] == 2
+
+
 def test_a_database_that_is_not_empty_stays_unless_forced(kept: Desk) -> None:
     kept("suppress", "ann@example.com")
     kept("backup", "a.db")
@@ -302,6 +314,22 @@ def test_no_room_for_what_is_restored(kept: Desk) -> None:
         assert kept("audit", "verify").code == 0
         ballast.unlink()
         restored(kept, "a.db", "--force")
+
+
+def test_a_disk_that_does_not_take_the_copy_is_no_fault_of_the_backup(kept: Desk) -> None:
+    kept("suppress", "ann@example.com")
+    kept("backup", "a.db")
+    lose(kept)
+    before = there(kept.directory)
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, most[1]))  # octets that a file may have
+    try:
+        said = kept("restore", "a.db")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert (said.code, said.sentence) == (75, f"restoring into {kept.directory}: disk I/O error: nothing done")
+    assert there(kept.directory) - before <= {"optoutd.db.lock"}
+    restored(kept, "a.db")
 
 
 # ------------------------------------------------------------------ --defer

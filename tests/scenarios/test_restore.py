@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,20 @@ def test_nobody_who_opted_out_after_the_backup_is_mailed(tmp_path: Path, dovecot
         assert daemon.rcpt("ann@example.com").startswith("550 5.7.1")
         assert daemon.rcpt("bob@example.com").startswith("250")
     assert daemon.cli("audit", "verify").stdout.startswith("ok, ")
+
+
+@pytest.mark.parametrize("kept", [0, 4152])  # octets: nothing of the log, or its first page only
+def test_a_database_that_lost_its_log_mails_nobody_and_is_restored(tmp_path: Path, sink: Sink, kept: int) -> None:
+    (tmp_path / "backups").mkdir()
+    daemon = Daemon(tmp_path, config(sink.port, more='[storage]\nbackup_dir = "backups"'))
+    daemon.start()
+    daemon.cli("backup", "backups")
+    daemon.cli("suppress", "ann@example.com")
+    daemon.kill()
+    os.truncate(tmp_path / "optoutd.db-wal", kept)
+    for command in (("run",), ("check", "ann@example.com"), ("suppress", "bob@example.com"), ("backup", "backups")):
+        assert "is older than the journal" in daemon.cli(*command, expect=78).stderr
+    daemon.cli("restore", "--force", "backups")
+    with daemon.running():
+        assert daemon.rcpt("ann@example.com").startswith("550 5.7.1")
+        assert daemon.rcpt("bob@example.com").startswith("250")

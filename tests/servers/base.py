@@ -58,6 +58,11 @@ class Server(ABC):
         """Has it been started, and neither stopped nor died?"""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int | None:
+        """Its first process, if it runs."""
+        return self._process.pid if self._process is not None and self.running else None
+
     def start(self) -> None:
         """Start, or start again on the same ports; returns when every port greets."""
         if self.running:

@@ -205,7 +205,17 @@ def test_names_are_the_moment_in_utc_and_sort_as_moments_do() -> None:
 
 @pytest.mark.parametrize(
     ("ages", "due"),
-    [([], True), ([61], True), ([60], True), ([59], False), ([0], False), ([300, 10], False), ([-10], True)],
+    [
+        ([], True),
+        ([61], True),
+        ([60], True),
+        ([59], False),
+        ([0], False),
+        ([300, 10], False),
+        ([-10], True),
+        ([-10, 61], True),
+        ([-10, 10], False),
+    ],
 )
 def test_one_is_due_when_the_last_is_an_hour_old_or_of_the_future(copies: Path, ages: list[int], due: bool) -> None:
     for minutes in ages:

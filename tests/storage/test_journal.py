@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from storage import journal, suppressions
 from storage.address import SiteKey, parse
-from storage.engine import Unavailable
+from storage.engine import Unavailable, Unusable
 from storage.journal import Journal, Line
 from storage.terms import ALL, Reason
 from storage.write import write
@@ -220,6 +220,91 @@ def test_a_rotated_journal_is_read_as_one_and_goes_when_a_later_backup_has_it(ke
     assert journal.prune(where, "20260504T120000Z") == 0  # what was written while that backup was made may be in it
     assert journal.prune(where, "20260504T130000Z") == 1
     assert [p.name for p in journal.segments(where)] == names[1:]
+
+
+# ------------------------------------------------------------------ is the database as new as its journal?
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_a_database_that_lacks_what_its_journal_tells_of_is_refused(kept: Books, rotated: bool) -> None:
+    kept.suppress("ann@example.com")
+    kept.ledger.compare_with_journal()
+    journal_of = kept.ledger.journal
+    assert journal_of is not None
+    with kept.ledger.reading() as db:
+        later = journal_of.lines(db, 1, 2, AT, [("+", bytes(16), ALL, int(Reason.OPT_OUT), AT)])
+    journal_of.append(later)
+    if rotated:
+        journal_of.rotate("20260504T120000Z")
+    with pytest.raises(Unusable, match=r"older than the journal .* changes after audit row 1 are missing"):
+        kept.ledger.compare_with_journal()
+
+
+def test_what_the_journal_lacks_is_in_the_backup_that_is_due_then(kept: Books) -> None:
+    journal_of = kept.ledger.journal
+    assert journal_of is not None
+    kept.suppress("ann@example.com")
+    kept.ledger.compare_with_journal()
+    assert not journal_of.behind
+    kept.ledger.journal = None  # killed between the commit and its line
+    kept.suppress("bob@example.com")
+    kept.ledger.journal = journal_of
+    kept.ledger.compare_with_journal()
+    assert journal_of.behind
+
+
+def test_what_a_crash_kept_from_the_journal_is_written_into_it_at_the_next_start(kept: Books) -> None:
+    journal_of = kept.ledger.journal
+    assert journal_of is not None
+    kept.suppress("ann@example.com")
+    kept.ledger.journal = None  # killed between the commit and its line
+    kept.suppress("bob@example.com", "offers")
+    kept.lift("ann@example.com")
+    kept.ledger.journal = journal_of
+    kept.ledger.compare_with_journal(alone=True)
+    kept.suppress("cem@example.com")
+    assert since(kept).whole
+    ours = kept.ledger.site_key
+    people = [parse(f"{name}@example.com") for name in ("ann", "bob", "cem")]
+    ann, bob, cem = (ours.address_key(f"{person}") for person in people)
+    assert {(key, scope): row[0] for (key, scope, _), row in since(kept).rows.items()} == {
+        (ann, "all"): "-",
+        (bob, "list:offers"): "+",
+        (cem, "all"): "+",
+    }
+
+
+def test_what_names_no_keys_is_left_to_the_backup(kept: Books) -> None:
+    journal_of = kept.ledger.journal
+    assert journal_of is not None
+    kept.suppress("ann@example.com")
+    kept.ledger.journal = None
+    with write(kept.ledger, NOW, "test") as w:
+        bring(w, [(bytes(16), ALL, int(Reason.OPERATOR), AT)], "import", {"file": "x"})
+    kept.ledger.journal = journal_of
+    before = file_of(kept).read_bytes()
+    kept.ledger.compare_with_journal(alone=True)
+    assert (file_of(kept).read_bytes(), journal_of.behind) == (before, True)
+
+
+def test_a_restore_that_was_broken_off_and_lines_of_another_key_say_nothing_of_the_database(kept: Books) -> None:
+    journal_of = kept.ledger.journal
+    assert journal_of is not None
+    kept.suppress("ann@example.com")
+    journal_of.restored((1, 1), (2, 7), AT)
+    foreign = Journal(journal_of.path, SiteKey((bytes(range(32)),)))
+    with kept.ledger.reading() as db:
+        foreign.append(foreign.lines(db, 1, 9, AT, []))
+    kept.ledger.compare_with_journal()
+
+
+def test_a_journal_that_cannot_be_read_does_not_hold_the_daemon_back(kept: Books) -> None:
+    kept.suppress("ann@example.com")
+    file_of(kept).unlink()
+    file_of(kept).mkdir()  # as root reads everything
+    kept.ledger.compare_with_journal()
+    assert kept.ledger.journal is not None
+    assert kept.ledger.journal.behind
 
 
 def test_a_line_is_not_written_into_a_file_that_was_rotated_away(kept: Books, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from daemon import events
 from daemon.mail import tokens
+from daemon.opening import Unnumbered
 from daemon.web import forms, workers
 from daemon.web.forms import MAX_BODY, first, pairs
 from storage import suppressions
@@ -68,6 +70,22 @@ def test_a_list_that_is_gone_from_the_config_opts_out_of_everything(ledger: Book
     with door(ledger, context(ledger, "newsletter")) as web:
         assert "The offers" not in web.ask("GET", f"/u/{web.token('offers')}").body
         assert web.post(web.token("offers")).status == 200
+        assert web.standing() == [(ALL, Reason.OPT_OUT)]
+
+
+def test_a_click_before_the_lists_are_known_is_not_taken_for_everything(ledger: Books) -> None:
+    """The database was away when we started, and is back: the click could be written down, but not what it is about."""
+    known = context(ledger, "newsletter", "offers")
+    with door(ledger, replace(known, numbers=Unnumbered())) as web:
+        for method, path, body in (
+            ("POST", f"/u/{web.token('offers')}", ONE_CLICK),
+            ("GET", f"/u/{web.token('offers')}", b""),
+            ("POST", f"/p/{web.token('offers')}", b"action=save&keep=newsletter"),
+        ):
+            answer = web.ask(method, path, f"Content-Type: {FORM}", body=body)
+            assert (answer.status, "retry-after" in answer.headers) == (503, True), (method, path)
+        assert web.standing() == []
+        assert web.post(web.token()).status == 200
         assert web.standing() == [(ALL, Reason.OPT_OUT)]
 
 
