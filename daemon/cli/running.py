@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 from typing import Annotated
 
 import typer
@@ -22,6 +23,7 @@ def run() -> None:
 
     It logs to stderr, says `ready` when all its doors are open, and ends on SIGTERM or Ctrl-C.
     """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the daemon heeds it: a reload must not end a start
     loaded = common.loaded()
     from daemon.opening import Busy
     from daemon.service import run  # the whole daemon: a second of imports

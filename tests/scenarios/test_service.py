@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import re
 import signal
 import smtplib
 import socket
@@ -12,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -106,6 +109,32 @@ def test_a_port_that_is_taken(home: Path, sink: Sink) -> None:
     port = int(daemon.config.partition('listen = "127.0.0.1:')[2].partition('"')[0])
     with socket.create_server(("127.0.0.1", port)):
         assert "relay.listen" in daemon.cli("run", expect=75).stderr
+
+
+def _heeds_hup(pid: int) -> bool:
+    """Is SIGHUP ignored or caught (bit 0 of the masks of proc(5)), or does it end the process?"""
+    with contextlib.suppress(OSError):
+        status = Path(f"/proc/{pid}/status").read_text()
+        return any(int(mask, 16) & 1 for mask in re.findall(r"^Sig(?:Ign|Cgt):\s+(\w+)", status, re.MULTILINE))
+    return False
+
+
+def test_a_reload_that_comes_while_it_starts_does_not_end_it(home: Path, sink: Sink) -> None:
+    daemon, sent = Daemon(home, config(sink.port)), 0
+    with ThreadPoolExecutor(1) as starter:
+        started = starter.submit(daemon.start)
+        try:
+            while not started.done():
+                if daemon.process is not None and _heeds_hup(daemon.process.pid):
+                    daemon.process.send_signal(signal.SIGHUP)
+                    sent += 1
+                time.sleep(0.005)
+            started.result()
+            assert sent > 3
+            assert daemon.stop() == 0
+        finally:
+            if daemon.process is not None and daemon.process.poll() is None:
+                daemon.kill()
 
 
 def test_database_and_key_belong_together(home: Path, sink: Sink) -> None:
