@@ -61,6 +61,8 @@ LEAVES = {
 COMPOSERS = {
     "daemon.relaying",
     "daemon.building",
+    "daemon.doors",
+    "daemon.roles",
     "daemon.mailboxes",
     "daemon.hosting",
     "daemon.nodes",

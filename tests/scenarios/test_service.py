@@ -13,17 +13,18 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from daemon import jobs
 from daemon.config import load
+from daemon.gate import Gate
 from daemon.mailbox.watcher import Watcher
 from daemon.nodes import Duties
-from daemon.opening import now
-from daemon.service import Service
+from daemon.opening import Away
+from daemon.roles import Present, Roles
+from daemon.upstream import Endpoint, Pool
 from tests.ledgers import books
 from tests.loopback import free_port
 from tests.scenarios.process import Daemon, config, notify_socket
@@ -259,14 +260,15 @@ def test_people_are_written_to_by_one_task_though_a_reload_comes_while_our_dutie
                 running.remove(self)
 
     async def service() -> None:
-        it = Service(loaded, ledger, now(), {}, relay=cast("Any", SimpleNamespace(pool=None)))
-        it.duties = Duties(ledger)
-        await it._write_to_people()
+        present = Present(loaded, Gate(Away(), {}), (), {})
+        pool = Pool([Endpoint("127.0.0.1", 1)], hostname="relay.example", timeout=2)
+        roles = Roles(ledger, Duties(ledger), lambda: present, lambda: pool, jobs.Jobs(ledger, loaded.config.bounce))
+        await roles.write_to_people()
         await asyncio.sleep(0)
-        await asyncio.gather(it._write_to_people(), it._write_to_people())
+        await asyncio.gather(roles.write_to_people(), roles.write_to_people())
         await asyncio.sleep(0)
         assert len(running) == 1
-        await it._stop_writing()
+        await roles.stop_writing()
         assert running == []
 
     running: list[Post] = []
@@ -292,4 +294,4 @@ def test_every_mailbox_is_told_to_stop_before_any_is_waited_for() -> None:
     stuck = [Stuck() for _ in range(40)]
     watchers = cast("dict[str, Watcher]", {str(n): w for n, w in enumerate(stuck)})
     nothing = cast("Any", None)
-    asyncio.run(Service(nothing, nothing, nothing, {}, watchers=watchers)._stop_watchers())
+    asyncio.run(Roles(nothing, nothing, nothing, nothing, nothing, watchers).stop_watchers())
