@@ -43,6 +43,7 @@ LEAVES = {
     "daemon.process",
     "daemon.config",
     "daemon.events",
+    "daemon.relay_events",
     "daemon.log",
     "daemon.metrics",
     "daemon.posting",
