@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, Literal
 
 from sqlalchemy import Connection
@@ -15,7 +15,7 @@ from storage import forgotten, hashes
 from storage.address import Address, NotAnAddress, SiteKey, forms, hash_keys, keys_of, parse, person
 from storage.engine import Ledger
 from storage.pieces import in_pieces
-from storage.terms import ALL, Reason, joined, seconds
+from storage.terms import ALL, Reason, joined, seconds, utc
 from storage.write import Write
 
 RawRow = tuple[bytes, int, int, int, int]  # key, scope, reason, since (seconds UTC), evidence
@@ -197,7 +197,7 @@ def _lifted_later(db: Connection, keys: list[bytes], scope: int, moment: datetim
 def lifted_since(db: Connection, ledger: Ledger, whom: Whom, scope: int, moment: int) -> bool:
     """Was this person taken off this list again after `moment` (seconds since 1970)?"""
     keys = _all_keys(db, ledger.site_key, whom)
-    return _lifted_later(db, keys, scope, datetime.fromtimestamp(moment, UTC))
+    return _lifted_later(db, keys, scope, utc(moment))
 
 
 def _all_keys(db: Connection, site_key: SiteKey, whom: Whom) -> list[bytes]:
@@ -304,11 +304,6 @@ def _fact(row: Any) -> Fact:
     key = None if row[4] is None else bytes(row[4])
     detail = json.loads(row[9]) if row[9] else None
     return Fact(row[0], utc(row[1]), row[2], row[3], key, row[5], row[6], row[7], row[8], detail)
-
-
-def utc(at: int) -> datetime:
-    """Seconds since 1970, as a moment."""
-    return datetime.fromtimestamp(at, UTC)
 
 
 def standing(db: Connection, site_key: SiteKey, whom: Whom) -> list[RawRow]:

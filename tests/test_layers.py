@@ -51,6 +51,7 @@ LEAVES = {
     "daemon.crosschecks",
     "daemon.steps",
     "daemon.delivery",
+    "daemon.own_mail",
     "daemon.dialling",
     "daemon.upstream",
     "daemon.systemd",
