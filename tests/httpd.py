@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-HOST = "127.0.0.1"
+from tests.loopback import HOST
 
 
-class Handler(BaseHTTPRequestHandler):
-    """One that says nothing on stderr."""
+class Quiet:
+    """Beside BaseHTTPRequestHandler: nothing is said on stderr."""
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing."""
@@ -26,9 +26,7 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def listening(
-    handler: type[BaseHTTPRequestHandler], port: int = 0, tls: ssl.SSLContext | None = None
-) -> Iterator[int]:
+def listening(handler: type[BaseHTTPRequestHandler], port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[int]:
     """One that listens; its port. TLS begins in the thread of its connection, so that none holds up another."""
     server = _Server((HOST, port), handler)
     if tls is not None:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Final, Literal
 
 from daemon.mail import marks
-from daemon.mail.composing import composed
+from daemon.mail.normalizing import composed
 from daemon.mail.header_names import LABEL_OF
 
 TEXT_LIMIT: Final = 400_000  # characters of readable text that are looked at

@@ -8,10 +8,8 @@ import signal
 import smtplib
 import socket
 import sqlite3
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,13 +30,6 @@ from tests.servers import Dovecot, Sink
 from tests.servers import sink as make_sink
 
 MESSAGE = b"Subject: offer\r\n\r\nhello\r\n"
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="oo") as name:
-        (Path(name) / "imap-password").write_text("secret-support\n")
-        yield Path(name)
 
 
 def test_what_systemd_hears(home: Path, sink: Sink) -> None:
