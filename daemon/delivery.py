@@ -1,18 +1,14 @@
-"""One message on its way through the upstream: MAIL with the first recipient, recipients, body, dot; and a mail of our own."""
+"""One message on its way through the upstream: MAIL with the first recipient, recipients, body, dot."""
 
 from __future__ import annotations
 
-import asyncio
-import re
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from daemon.connection import Connection, Lost, Reply
 from daemon.steps import in_task
 
 DOT_SECONDS: Final = 570  # RFC 5321 4.5.3.2.6 asks for 600; the client waits as long, so we answer a little before
-
-_PLAIN: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+\Z")  # what needs no quoting in a header
 
 
 class Source(Protocol):
@@ -167,42 +163,6 @@ class Delivery:
         if self._connection is not None:
             self._pool.discard(self._connection)
             self._connection = None
-
-
-async def deliver(pool: Source, recipient: str, octets: bytes) -> str:
-    """Hand a mail of our own (CRLF line ends) to the upstream, from the null sender: nobody is to answer it.
-
-    Returns the last reply; raises Lost.
-    """
-    needs = frozenset[str]() if recipient.isascii() else frozenset({"SMTPUTF8"})
-    delivery = Delivery(pool, b"MAIL FROM:<>" + b" SMTPUTF8" * bool(needs) + b"\r\n", needs)
-    try:
-        reply = await delivery.rcpt(f"RCPT TO:<{recipient}>\r\n".encode())
-        if not reply.good:
-            delivery.forget()
-            return str(reply)
-        reply = await delivery.data()
-        if reply.code == 354:
-            await delivery.body(octets.replace(b"\r\n.", b"\r\n.."))
-            reply = await delivery.dot()
-        return str(reply)
-    finally:
-        delivery.drop()
-
-
-def to_field(recipient: str) -> str:
-    """What a mail of our own to this address has in To: an address that would have to be quoted is not told."""
-    return recipient if _PLAIN.match(recipient) else "undisclosed-recipients:;"
-
-
-async def to_the_end(doing: Coroutine[None, None, None], seconds: float = 10.0) -> None:
-    """A cancellation waits until what is in hand (a mail) is sent and noted: for so long at most."""
-    task = asyncio.ensure_future(doing)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task], timeout=seconds)
-        raise
 
 
 def _in_step(connection: Connection, reply: Reply, step: str) -> Reply:

@@ -89,7 +89,7 @@ async def _play(*, once: bool, console: Console) -> None:
         sink = _Sink()
         smtp_port = await stack.enter_async_context(_upstream(sink))
         daemon = await _daemon(stack, home, imap_port, smtp_port)
-        relay_port = int(daemon.bound["relay"][0].rpartition(":")[2])
+        relay_port = int(daemon.doors.bound["relay"][0].rpartition(":")[2])
         await _story(console, daemon, sink, imap_port, relay_port)
         if not once:
             _where_to_look(console, daemon, home, imap_port)
@@ -312,7 +312,7 @@ def _expect(true: bool, otherwise: str) -> None:
 
 
 def _where_to_look(console: Console, daemon: Service, home: Path, imap_port: int) -> None:
-    relay_port, web = daemon.bound["relay"][0].rpartition(":")[2], f"http://{daemon.bound['web'][0]}"
+    relay_port, web = daemon.doors.bound["relay"][0].rpartition(":")[2], f"http://{daemon.doors.bound['web'][0]}"
     program = "optoutd" if shutil.which("optoutd") else str(Path(sys.argv[0]).absolute())
     console.print(Rule("[bold]now you[/bold]"))
     console.print(
@@ -340,7 +340,7 @@ def _where_to_look(console: Console, daemon: Service, home: Path, imap_port: int
 def _link_of(daemon: Service, address: str) -> str:
     ledger = daemon.ledger
     key = ledger.site_key.address_key(person(parse(address), ledger.same_person))
-    return tokens.make(ledger.site_key, "link", key, daemon.gate.numbers["newsletter"])
+    return tokens.make(ledger.site_key, "link", key, daemon.present.gate.numbers["newsletter"])
 
 
 async def _tell_what_happens(console: Console, daemon: Service) -> None:

@@ -15,16 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.headerregistry import Address as Mailbox
-from email.message import EmailMessage
-from email.policy import SMTP
-from email.utils import format_datetime
 from pathlib import Path
 from typing import Final
 
-from daemon import events
+from daemon import events, own_mail
 from daemon.config import House
-from daemon.delivery import deliver, to_field, to_the_end
 from daemon.mail import tokens
+from daemon.own_mail import deliver, to_the_end
 from daemon.upstream import Lost, Pool
 from storage import outbox, suppressions
 from storage.address import SiteKey, parse
@@ -150,15 +147,13 @@ def compose(
     else:
         kind = "confirm_lists" if named else "confirm_all"
         paragraphs = [text[kind].format(lists=", ".join(named), name=name), text["again"]]
-    message = EmailMessage(policy=SMTP.clone(utf8=not notice.address.isascii()))
-    message["From"] = Mailbox(name, addr_spec=sender)
-    message["To"] = to_field(notice.address)
-    message["Subject"] = text[notice.kind].format(name=name)
-    message["Date"] = format_datetime(now)
-    message["Message-ID"] = f"<optoutd.{seconds(notice.at)}.{notice.id}@{sender.rpartition('@')[2]}>"
-    message["Auto-Submitted"] = "auto-replied"
-    message.set_content("\n\n".join([*paragraphs, *links, name]) + "\n", cte="quoted-printable")
-    message["Content-Language"] = notice.language  # last: set_content drops every Content-* field
+    subject = text[notice.kind].format(name=name)
+    body = "\n\n".join([*paragraphs, *links, name]) + "\n"
+    number = f"{seconds(notice.at)}.{notice.id}"
+    message = own_mail.compose(
+        Mailbox(name, addr_spec=sender), notice.address, subject, body, now, number, replied=True
+    )
+    message["Content-Language"] = notice.language
     return message.as_bytes()
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from storage.terms import seconds
+from storage.terms import seconds, utc
 from storage.write import Write
 
 _KEPT_DAYS: Final = 400  # after its end
@@ -51,11 +51,6 @@ def unsettled(db: Connection) -> list[Noted]:
     return _rows(db, "WHERE ended IS NULL OR closed IS NULL", ())
 
 
-def standing(db: Connection) -> list[Noted]:
-    """Those that stand; oldest first."""
-    return _rows(db, "WHERE ended IS NULL", ())
-
-
 def between(db: Connection, start: datetime, end: datetime) -> list[Noted]:
     """Those that stood at some time from `start` up to `end`; oldest first."""
     return _rows(db, "WHERE since < ? AND (ended IS NULL OR ended >= ?)", (seconds(end), seconds(start)))
@@ -67,19 +62,15 @@ def _rows(db: Connection, where: str, values: tuple[int, ...]) -> list[Noted]:
 
 def _noted(row: Any) -> Noted:
     kind, about, node, detector, since, seen, text, advice, *later, number = row
-    told, ended, closed = (None if at is None else _utc(at) for at in later)
-    return Noted(kind, about, node, detector, _utc(since), _utc(seen), text, advice, told, ended, closed, number)
-
-
-def _utc(at: int) -> datetime:
-    return datetime.fromtimestamp(at, UTC)
+    told, ended, closed = (None if at is None else utc(at) for at in later)
+    return Noted(kind, about, node, detector, utc(since), utc(seen), text, advice, told, ended, closed, number)
 
 
 def last_told(db: Connection) -> datetime | None:
     """When somebody was last mailed of an alarm, or of the end of one."""
     row = db.exec_driver_sql("SELECT max(told), max(CASE WHEN told IS NULL THEN NULL ELSE closed END) FROM alarm").one()
     last = max((at for at in row if at is not None), default=None)
-    return None if last is None else _utc(last)
+    return None if last is None else utc(last)
 
 
 def save(w: Write, alarms: Iterable[Noted]) -> None:

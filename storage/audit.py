@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, get_args
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from storage import culprit, sealing
+from storage import culprit, meta, sealing
 from storage.address import SiteKey
 from storage.pieces import as_they_come, in_pieces
 
@@ -130,13 +130,10 @@ class Chain:
             rows.append((*row, mac))
         db.exec_driver_sql(INSERT, rows)
         after = Head(seq, mac, standing)
-        record = db.exec_driver_sql("SELECT value FROM meta WHERE name = 'head'").scalar()
+        record = meta.get(db, "head")
         if not self.sealed(head, record):
             return after  # the tail was cut before us: the old record stays, so that every later check still finds it
-        db.exec_driver_sql(
-            "INSERT INTO meta (name, value) VALUES ('head', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            (self.seal(after),),
-        )
+        meta.put(db, "head", self.seal(after))
         return after
 
     def seal(self, head: Head) -> bytes:
@@ -239,15 +236,12 @@ def verify_new(
 
 def remember_verified(db: Connection, site_key: SiteKey, head: Head) -> None:
     """Note, within a writing transaction, that the chain was found whole up to here."""
-    db.exec_driver_sql(
-        "INSERT INTO meta (name, value) VALUES ('verified', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        (Chain(site_key).checkpoint(head),),
-    )
+    meta.put(db, "verified", Chain(site_key).checkpoint(head))
 
 
 def last_verified(db: Connection, site_key: SiteKey) -> Head | None:
     """How far the chain was found whole by the last check; None if there was none, or its note is not ours."""
-    record = db.exec_driver_sql("SELECT value FROM meta WHERE name = 'verified'").scalar()
+    record = meta.get(db, "verified")
     return Chain(site_key).read_checkpoint(record)
 
 
@@ -293,7 +287,7 @@ def _of_our_kind(table: Table) -> Iterator[None]:
 
 
 def _last_verified(db: Connection, chain: Chain) -> Head:
-    record = db.exec_driver_sql("SELECT value FROM meta WHERE name = 'verified'").scalar()
+    record = meta.get(db, "verified")
     if record is None:
         return chain.start
     found = chain.read_checkpoint(record)
@@ -347,7 +341,7 @@ def _is_row(db: Connection, seq: int, mac: str) -> bool:
 
 
 def _verify_end(db: Connection, chain: Chain, last: Head) -> None:
-    record = db.exec_driver_sql("SELECT value FROM meta WHERE name = 'head'").scalar()
+    record = meta.get(db, "head")
     if not chain.sealed(last, record):
         raise ChainBroken("audit", "the end of the log is missing, or was added without the site key", last.seq + 1)
 

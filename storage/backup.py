@@ -22,6 +22,7 @@ from typing import Any, Final
 from sqlalchemy import URL, Connection, create_engine
 from sqlalchemy.exc import DBAPIError
 
+from storage import meta
 from storage.address import SiteKey
 from storage.audit import Chain, Head
 from storage.disk import sync_directory
@@ -133,10 +134,7 @@ def _stamp(part: Path, now: datetime) -> None:
     """The moment of the copy, in the copy: it is asked for when the file has long got other names and dates."""
     try:
         with opened(part, writable=True) as db:
-            db.exec_driver_sql(
-                "INSERT INTO meta (name, value) VALUES ('taken', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-                (str(seconds(now)).encode(),),
-            )
+            meta.put(db, "taken", str(seconds(now)).encode())
     except DBAPIError as why:
         raise _not_written(part, why) from None
 
@@ -245,7 +243,7 @@ def verify_end(db: Connection, site_key: SiteKey, path: Path) -> Head:
             raise Damaged(f"{path}: audit row {seq} is missing, was changed, or was not written by us")
         before = bytes(mac)
     head = chain.head(db)
-    if not chain.sealed(head, db.exec_driver_sql("SELECT value FROM meta WHERE name = 'head'").scalar()):
+    if not chain.sealed(head, meta.get(db, "head")):
         raise Damaged(f"{path}: the end of the audit log is missing, or was added without the site key")
     return head
 

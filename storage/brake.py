@@ -14,14 +14,14 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, Literal, get_args
 
 from sqlalchemy import Connection
 
-from storage import suppressions
+from storage import meta, suppressions
 from storage.engine import REVISION
-from storage.terms import seconds
+from storage.terms import seconds, utc
 from storage.write import Write
 
 Kind = Literal["bounces", "complaints", "unproven"]
@@ -121,7 +121,7 @@ def pulled(db: Connection) -> Mapping[What, Pulled]:
     details = suppressions.details(db, [of["evidence"] for of in state.values()]) if state else {}
     return {
         what: Pulled(
-            datetime.fromtimestamp(of["since"], UTC),
+            utc(of["since"]),
             of["by"],
             details.get(of["evidence"], {}).get("because"),
             of["evidence"],
@@ -131,20 +131,17 @@ def pulled(db: Connection) -> Mapping[What, Pulled]:
 
 
 def _state(db: Connection) -> dict[What, dict[str, Any]]:
-    value = db.exec_driver_sql("SELECT value FROM meta WHERE name = ?", (_NAME,)).scalar()
+    value = meta.get(db, _NAME)
     found: dict[What, dict[str, Any]] = json.loads(bytes(value)) if value is not None else {}
     return found
 
 
 def _put(w: Write, state: Mapping[What, Mapping[str, Any]]) -> None:
     if not state:
-        w.db.exec_driver_sql("DELETE FROM meta WHERE name = ?", (_NAME,))
+        meta.drop(w.db, _NAME)
         return
     w.keep_out_older_than("0005" if state.keys() <= set(WHAT) else _NARROW)
-    w.db.exec_driver_sql(
-        "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        (_NAME, json.dumps(state, sort_keys=True).encode()),
-    )
+    meta.put(w.db, _NAME, json.dumps(state, sort_keys=True).encode())
 
 
 # ------------------------------------------------------------------ how many of a cause have acted

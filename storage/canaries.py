@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from storage import suppressions
+from storage import meta, suppressions
 from storage.address import parse
 from storage.incoming import Place
 from storage.terms import Reason
@@ -66,15 +66,13 @@ class State:
 
 def state(db: Connection, mailbox: str) -> State | None:
     """None: it has no canary."""
-    value = db.exec_driver_sql("SELECT value FROM meta WHERE name = ?", (_NAME + mailbox,)).scalar()
+    value = meta.get(db, _NAME + mailbox)
     return None if value is None else _read(bytes(value))
 
 
 def states(db: Connection) -> dict[str, State]:
     """Of all mailboxes that have a canary, also of those that are not in the config any more."""
-    query = "SELECT name, value FROM meta WHERE substr(name, 1, ?) = ? ORDER BY name"
-    rows = db.exec_driver_sql(query, (len(_NAME), _NAME))
-    return {name.removeprefix(_NAME): _read(bytes(value)) for name, value in rows}
+    return {mailbox: _read(value) for mailbox, value in meta.beginning(db, _NAME).items()}
 
 
 def _read(value: bytes) -> State:
@@ -86,15 +84,12 @@ def _read(value: bytes) -> State:
 
 def put(w: Write, mailbox: str, now: State) -> None:
     """This is how it stands now."""
-    w.db.exec_driver_sql(
-        "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        (_NAME + mailbox, json.dumps(asdict(now), sort_keys=True).encode()),
-    )
+    meta.put(w.db, _NAME + mailbox, json.dumps(asdict(now), sort_keys=True).encode())
 
 
 def forget(w: Write, mailbox: str) -> None:
     """It has none any more."""
-    w.db.exec_driver_sql("DELETE FROM meta WHERE name = ?", (_NAME + mailbox,))
+    meta.drop(w.db, _NAME + mailbox)
 
 
 def take_back(w: Write, run: Run, places: list[Place]) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from storage import audit, backup, census
 from storage.address import SiteKey
 from storage.engine import Ledger, Unavailable, verify_identity
 from storage.sqlite import File
+from storage.terms import utc
 from storage.write import write
 
 _STEPS: Final = 10_000  # of SQLite's machine between two looks at the clock
@@ -96,7 +97,7 @@ def record(ledger: Ledger, seconds: float) -> tuple[int, bool]:
 def newest_row(db: Connection) -> datetime | None:
     """When the last row of the record was written, by the clock of then."""
     at = db.exec_driver_sql("SELECT at FROM audit ORDER BY seq DESC LIMIT 1").scalar()
-    return None if at is None else datetime.fromtimestamp(int(at), UTC)
+    return None if at is None else utc(int(at))
 
 
 class _Undo(Exception):

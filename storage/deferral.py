@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from sqlalchemy import Connection
 
-from storage.terms import seconds
+from storage import meta
+from storage.terms import seconds, utc
 from storage.write import Write
 
 _NAME: Final = "deferred"
@@ -30,24 +31,21 @@ class Deferred:
 
 def begin(w: Write, since: int) -> None:
     """Answer nobody from now on. `since`: seconds UTC."""
-    _put(w, Deferred(datetime.fromtimestamp(since, UTC), frozenset()))
+    _put(w, Deferred(utc(since), frozenset()))
 
 
 def _put(w: Write, it: Deferred) -> None:
     value = json.dumps({"since": seconds(it.since), "closed": sorted(it.closed)}).encode()
-    w.db.exec_driver_sql(
-        "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        (_NAME, value),
-    )
+    meta.put(w.db, _NAME, value)
 
 
 def deferred(db: Connection) -> Deferred | None:
     """Is everybody deferred, and since when has the list a gap?"""
-    value = db.exec_driver_sql("SELECT value FROM meta WHERE name = ?", (_NAME,)).scalar()
+    value = meta.get(db, _NAME)
     if value is None:
         return None
     found = json.loads(bytes(value))
-    return Deferred(datetime.fromtimestamp(found["since"], UTC), frozenset(found["closed"]))
+    return Deferred(utc(found["since"]), frozenset(found["closed"]))
 
 
 def replayed(w: Write, mailbox: str, since: datetime | None, mailboxes: Iterable[str]) -> frozenset[str] | None:
@@ -72,6 +70,6 @@ def end(w: Write, because: str) -> bool:
     """Answer again, and put into the record why. False: nothing was deferred."""
     if deferred(w.db) is None:
         return False
-    w.db.exec_driver_sql("DELETE FROM meta WHERE name = ?", (_NAME,))
+    meta.drop(w.db, _NAME)
     w.audit("restored", source="operator", evidence=w.evidence(source="operator", because=because))
     return True

@@ -13,10 +13,10 @@ from sqlalchemy import Connection
 
 from storage.address import Address, SiteKey, keys_of
 from storage.mentions import Mentions, named, named_in_id, strings
+from storage.pieces import under
 
 MASK: Final = "(forgotten)"
 _INSTEAD: Final = "erased:"  # no Message-ID that we store begins like this: theirs begin with <
-AT_ONCE: Final = 500  # keys a statement
 # What of an evidence is of our own making. The rest is the person's: address, words, and what leads to the message.
 _OURS: Final = frozenset(
     "source rules proof because note wish review list asked rows decision reason file format digest removed click exempt everything".split()
@@ -31,14 +31,10 @@ def personal_keys(site_key: SiteKey, address: Address) -> list[bytes]:
 
 def among(db: Connection, keys: Iterable[bytes]) -> set[bytes]:
     """Those of these keys whose person was forgotten."""
-    asked, found = list(dict.fromkeys(keys)), set[bytes]()
+    asked = list(dict.fromkeys(keys))
     if not asked or not _anybody(db):
-        return found
-    for start in range(0, len(asked), AT_ONCE):
-        some = asked[start : start + AT_ONCE]
-        query = f"SELECT key FROM forgotten WHERE key IN ({','.join('?' * len(some))})"
-        found.update(bytes(row[0]) for row in db.exec_driver_sql(query, tuple(some)))
-    return found
+        return set()
+    return {bytes(row[0]) for row in under(db, "SELECT key FROM forgotten WHERE key", asked)}
 
 
 def _anybody(db: Connection) -> bool:

@@ -11,6 +11,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
+from storage import meta
 from storage.write import Write
 
 TOLD_SECONDS: Final = 7 * 86_400  # what is older than that is history
@@ -32,21 +33,16 @@ class Gap:
 
 def note(w: Write, mailbox: str, folder: str, missed: int) -> None:
     """One more gap was found."""
-    row = w.db.exec_driver_sql("SELECT value FROM meta WHERE name = ?", (_NAME + mailbox,)).scalar()
+    row = meta.get(w.db, _NAME + mailbox)
     before = None if row is None else Gap(**json.loads(bytes(row)))
     if before is not None and w.at - before.last <= TOLD_SECONDS:
         now = Gap(before.first, w.at, folder, before.missed + missed)
     else:
         now = Gap(w.at, w.at, folder, missed)
-    w.db.exec_driver_sql(
-        "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        (_NAME + mailbox, json.dumps(asdict(now), sort_keys=True).encode()),
-    )
+    meta.put(w.db, _NAME + mailbox, json.dumps(asdict(now), sort_keys=True).encode())
 
 
 def found(db: Connection, now: int) -> dict[str, Gap]:
     """Mailbox -> its gap, of those that are young enough to be told of. `now`: seconds since 1970."""
-    query = "SELECT name, value FROM meta WHERE substr(name, 1, ?) = ? ORDER BY name"
-    rows = db.exec_driver_sql(query, (len(_NAME), _NAME))
-    all_of_them = {name.removeprefix(_NAME): Gap(**json.loads(bytes(value))) for name, value in rows}
+    all_of_them = {mailbox: Gap(**json.loads(value)) for mailbox, value in meta.beginning(db, _NAME).items()}
     return {mailbox: gap for mailbox, gap in all_of_them.items() if now - gap.last <= TOLD_SECONDS}

@@ -15,6 +15,7 @@ from typing import Any, Final, get_args
 
 from sqlalchemy import Connection
 
+from storage import meta
 from storage.address import HashKind, SiteKey
 from storage.engine import NEEDS, NEWEST, Ledger, judge_needs, judge_newest
 from storage.write import Write, write
@@ -63,10 +64,7 @@ def ask_for_all(w: Write) -> None:
 
 def _put(w: Write, known: Collection[HashKind]) -> None:
     value = " ".join(k for k in _KINDS if k in known).encode()
-    w.db.exec_driver_sql(
-        "INSERT INTO meta (name, value) VALUES ('hashes', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        (value,),
-    )
+    meta.put(w.db, "hashes", value)
 
 
 class Known:

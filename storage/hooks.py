@@ -18,13 +18,13 @@ from storage import canaries, deferral, forgotten, hashes, journal, suppressions
 from storage.address import Address, FormKind, NotAnAddress, SiteKey, keys_of, parse
 from storage.audit import Event
 from storage.lookup import Row, verdict
+from storage.pieces import under
 from storage.suppressions import Fact
-from storage.terms import ALL
+from storage.terms import ALL, utc
 from storage.write import Write
 
 WINDOW: Final = 1_000  # audit rows that are looked at in one reading
 MOST_COUNTED: Final = 100_000  # changes that wait: beyond that nobody needs the number
-_AT_ONCE: Final = 500  # numbers a statement
 CHANGES: Final = ("suppressed", "restored", "lifted")  # events that say of one person that something stands or does not
 
 
@@ -128,7 +128,7 @@ def _lost(db: Connection, where: str, values: Sequence[object], most: int) -> li
     query = f"SELECT id, hook, at, trouble, seq FROM undelivered WHERE {where} ORDER BY id LIMIT ?"
     rows: Sequence[Any] = db.exec_driver_sql(query, (*values, most)).all()
     facts = suppressions.by_seqs(db, [row[4] for row in rows])
-    return [Lost(row[0], row[1], suppressions.utc(row[2]), row[3], facts[row[4]]) for row in rows if row[4] in facts]
+    return [Lost(row[0], row[1], utc(row[2]), row[3], facts[row[4]]) for row in rows if row[4] in facts]
 
 
 def ids_of(db: Connection, name: str) -> list[int]:
@@ -259,12 +259,8 @@ _Row = tuple[int, str, int]  # id, hook, audit row
 
 
 def _found(w: Write, ids: Iterable[int]) -> list[_Row]:
-    asked, found = list(dict.fromkeys(ids)), list[_Row]()
-    for start in range(0, len(asked), _AT_ONCE):
-        some = tuple(asked[start : start + _AT_ONCE])
-        query = f"SELECT id, hook, seq FROM undelivered WHERE id IN ({','.join('?' * len(some))}) ORDER BY id"
-        found += [(row[0], row[1], row[2]) for row in w.db.exec_driver_sql(query, some)]
-    return found
+    rows = under(w.db, "SELECT id, hook, seq FROM undelivered WHERE id", list(dict.fromkeys(ids)))
+    return sorted((number, hook, seq) for number, hook, seq in rows)
 
 
 def _record(w: Write, event: Event, rows: list[_Row], **detail: str) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from sqlalchemy import Connection
 
+from storage.terms import utc
 from storage.write import Write
 
 
@@ -52,9 +53,9 @@ def begin(w: Write, digest: bytes, file: str) -> Run:
             " VALUES (?, ?, ?, 0, 0, 0, 0, 0, 0) RETURNING id",
             (digest, file, w.at),
         ).scalar_one()
-        return Run(int(number), file, datetime.fromtimestamp(w.at, UTC))
+        return Run(int(number), file, utc(w.at))
     number, named, at, *counts, finished = row
-    found = Run(number, named, datetime.fromtimestamp(at, UTC), *counts)
+    found = Run(number, named, utc(at), *counts)
     if not finished:
         return found
     w.db.exec_driver_sql(
@@ -104,7 +105,7 @@ def runs(db: Connection, before: int | None = None, most: int = 50) -> list[tupl
         " ORDER BY id DESC LIMIT ?"
     )
     rows = db.exec_driver_sql(query, (2**62 if before is None else before, most))
-    return [(Run(r[0], r[1], datetime.fromtimestamp(r[2], UTC), *r[3:8]), bool(r[8])) for r in rows]
+    return [(Run(r[0], r[1], utc(r[2]), *r[3:8]), bool(r[8])) for r in rows]
 
 
 @dataclass(frozen=True, slots=True)

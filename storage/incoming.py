@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy import Connection
 
 from storage import forgotten
-from storage.terms import seconds
+from storage.terms import seconds, utc
 from storage.write import Write
 
 # reading: begun, not ended · done: read, nothing owed · owed: to be filed into `target` · filed · settled: a person
@@ -128,7 +128,7 @@ _SEEN = "SELECT id, mailbox, folder, uidvalidity, uid, state, target, digest, si
 
 
 def _seen(row: Any) -> Seen:
-    when = None if row[10] is None else datetime.fromtimestamp(row[10], UTC)
+    when = None if row[10] is None else utc(row[10])
     return Seen(row[0], Place(*row[1:5]), row[5], row[6], row[7] or b"", row[8] or 0, row[9], when, row[11], row[12])
 
 
@@ -157,7 +157,7 @@ def last_asked(db: Connection, evidence: int) -> datetime | None:
     """When the latest message came that asked for what this evidence is about (a repeated request moves no row)."""
     query = "SELECT max(internaldate) FROM incoming WHERE evidence = ?"
     found = db.exec_driver_sql(query, (evidence,)).scalar()
-    return None if found is None else datetime.fromtimestamp(found, UTC)
+    return None if found is None else utc(found)
 
 
 # ------------------------------------------------------------------ soft bounces
@@ -281,9 +281,9 @@ _ITEM = (
 
 def _item(row: Any) -> Item:
     place = Place(*row[3:7]) if row[3] is not None else None
-    when = datetime.fromtimestamp(row[2], UTC)
+    when = utc(row[2])
     people, rules = tuple(json.loads(row[8])), tuple(json.loads(row[10]))
-    decided = None if row[17] is None else datetime.fromtimestamp(row[17], UTC)
+    decided = None if row[17] is None else utc(row[17])
     words, language, excerpt, wish, state, note = row[11:17]
     return Item(
         row[0],

@@ -29,6 +29,7 @@ from typing import Final, Literal, NamedTuple
 
 from sqlalchemy import Connection
 
+from storage import meta
 from storage.address import SiteKey
 from storage.disk import sync_directory
 from storage.terms import ALL, REASONS
@@ -76,7 +77,7 @@ class Line(NamedTuple):
 
 def epoch_of(db: Connection) -> int:
     """How often this ledger was restored, and once more: after a restore, audit numbers are given a second time."""
-    value = db.exec_driver_sql("SELECT value FROM meta WHERE name = 'epoch'").scalar()
+    value = meta.get(db, "epoch")
     return _FIRST_EPOCH if value is None else int(bytes(value))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from sqlalchemy import Connection
@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from storage import forgotten
 from storage.address import Address
 from storage.suppressions import form_of
-from storage.terms import seconds
+from storage.terms import seconds, utc
 from storage.write import Write
 
 Kind = Literal["confirm", "comeback"]  # "you are off the list" · "do you want to be mailed again?"
@@ -76,7 +76,7 @@ def due(db: Connection, now: datetime, most: int = 50) -> list[Notice]:
 
 
 def _notice(row: Any) -> Notice:
-    at, scopes = datetime.fromtimestamp(row[1], UTC), tuple(json.loads(row[6]))
+    at, scopes = utc(row[1]), tuple(json.loads(row[6]))
     return Notice(row[0], at, row[2], bytes(row[3]), row[4], row[5], scopes, row[7])
 
 

@@ -13,13 +13,12 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection
 
 from storage import suppressions
-from storage.pieces import in_pieces
+from storage.pieces import in_pieces, under
 from storage.refusals import Refusal
-from storage.suppressions import Fact, utc
-from storage.terms import Reason, seconds
+from storage.suppressions import Fact
+from storage.terms import Reason, seconds, utc
 
 LOOK: Final = 10_000  # rows looked at for one page, whether they fit or not: some hundred milliseconds at most
-_AT_ONCE: Final = 500  # keys a statement
 
 Place = tuple[bytes, int, int]  # key, scope, reason: a row of the list
 START: Final[Place] = (b"", -1, -1)
@@ -115,9 +114,5 @@ def _last_refusal(db: Connection) -> int:
 
 def people(db: Connection, keys: Iterable[bytes]) -> dict[bytes, str]:
     """The plain addresses of these keys, as far as they are kept."""
-    asked, found = list(dict.fromkeys(keys)), dict[bytes, str]()
-    for start in range(0, len(asked), _AT_ONCE):
-        some = asked[start : start + _AT_ONCE]
-        query = f"SELECT key, address FROM person WHERE key IN ({','.join('?' * len(some))})"
-        found.update((bytes(row[0]), str(row[1])) for row in db.exec_driver_sql(query, tuple(some)))
-    return found
+    rows = under(db, "SELECT key, address FROM person WHERE key", list(dict.fromkeys(keys)))
+    return {bytes(key): str(address) for key, address in rows}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from sqlalchemy import Connection
@@ -18,7 +18,7 @@ from storage import forgotten
 from storage.address import NotAnAddress, keys_of, parse
 from storage.mentions import Mentions
 from storage.pieces import in_pieces
-from storage.terms import Reason, seconds
+from storage.terms import Reason, seconds, utc
 from storage.write import Write
 
 # What may stand in a Refusal. Whatever becomes of a recipient, it is counted once.
@@ -243,7 +243,7 @@ def of_message(db: Connection, message_id: str, most: int = 50) -> list[Refusal]
 
 
 def _refusal(row: Any) -> Refusal:
-    return Refusal(datetime.fromtimestamp(row[0], UTC), row[1], bytes(row[2]), *row[3:])
+    return Refusal(utc(row[0]), row[1], bytes(row[2]), *row[3:])
 
 
 # ------------------------------------------------------------------ the ledger in numbers

@@ -26,6 +26,7 @@ from storage import suppressions
 from storage.address import NotAnAddress, SiteKey, forms, parse
 from storage.disk import sync_directory
 from storage.engine import Ledger, Unusable, read_site_key
+from storage.pieces import under
 from storage.suppressions import RawRow
 from storage.write import Write, write
 
@@ -141,26 +142,15 @@ def _apply(w: Write, moves: Sequence[_Move]) -> tuple[int, int]:
 
 
 def _still_there(db: Connection, moves: Sequence[_Move]) -> set[bytes]:
-    found: set[bytes] = set()
-    for part in _parts([m.old for m in moves]):
-        query = f"SELECT key FROM person WHERE key IN ({','.join('?' * len(part))})"
-        found.update(bytes(r[0]) for r in db.exec_driver_sql(query, tuple(part)))
-    return found
-
-
-def _parts(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    yield from (keys[start : start + 500] for start in range(0, len(keys), 500))
+    return {bytes(row[0]) for row in under(db, "SELECT key FROM person WHERE key", [m.old for m in moves])}
 
 
 _Again = tuple[bytes, int, int, int]  # key, scope, reason, at
 
 
 def _asked(db: Connection, keys: Sequence[bytes]) -> list[_Again]:
-    found: list[_Again] = []
-    for part in _parts(keys):
-        query = f"SELECT key, scope, reason, at FROM asked_again WHERE key IN ({','.join('?' * len(part))})"
-        found += [(bytes(r[0]), r[1], r[2], r[3]) for r in db.exec_driver_sql(query, tuple(part))]
-    return found
+    rows = under(db, "SELECT key, scope, reason, at FROM asked_again WHERE key", keys)
+    return [(bytes(key), scope, reason, at) for key, scope, reason, at in rows]
 
 
 def _renamed(asked: Sequence[_Again], to: dict[bytes, bytes]) -> list[_Again]:

@@ -23,7 +23,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from storage import audit, deferral, forgotten, hashes, journal, people, suppressions
+from storage import audit, deferral, forgotten, hashes, journal, meta, people, suppressions
 from storage.address import Address, NotAnAddress, SiteKey, parse
 from storage.backup import Damaged, NotWritten, check_pages, opened, stamp
 from storage.deferral import Deferred
@@ -39,9 +39,10 @@ from storage.engine import (
     judge_newest,
 )
 from storage.journal import Journal, Since
+from storage.pieces import under
 from storage.sqlite import File, give_away, migrate, revision
 from storage.suppressions import RawRow
-from storage.terms import ALL, seconds
+from storage.terms import ALL, seconds, utc
 from storage.write import Write, write
 
 PATIENCE = WRITE_SECONDS  # how long to wait for a command that has the old database open
@@ -133,7 +134,7 @@ def restore(
         raise NotWritten(str(why)) from None
     finally:
         _remove(work)
-    taken, uncovered = (datetime.fromtimestamp(at, UTC) for at in (copied.taken, _gap_since(copied, found)))
+    taken, uncovered = (utc(at) for at in (copied.taken, _gap_since(copied, found)))
     counts = (found.lines, found.unreadable, added, ended, len(found.erased))
     deferred = defer or copied.gap is not None
     return Restored(taken, str(copied.head), *counts, uncovered, found.whole, deferred, aside, rows)
@@ -197,7 +198,7 @@ def _prepare(source: Path, work: Path, site_key: SiteKey, progress: Callable[[in
 
 def _know(db: Connection, site_key: SiteKey, source: Path) -> None:
     """Is it a ledger, and ours? Whatever its schema."""
-    value = db.exec_driver_sql("SELECT value FROM meta WHERE name = 'check'").scalar()
+    value = meta.get(db, "check")
     if value is None:
         raise Damaged(f"{source} has no check value in it")
     if bytes(value) != check_value(site_key):
@@ -207,7 +208,7 @@ def _know(db: Connection, site_key: SiteKey, source: Path) -> None:
 
 def _taken(db: Connection, source: Path) -> int:
     """When the copy was made; of one that somebody else made: when the last change in it was."""
-    value = db.exec_driver_sql("SELECT value FROM meta WHERE name = 'taken'").scalar()
+    value = meta.get(db, "taken")
     if value is not None:
         return int(bytes(value))
     last = db.exec_driver_sql("SELECT at FROM audit ORDER BY seq DESC LIMIT 1").scalar()
@@ -245,10 +246,7 @@ def _bring_up_to_date(
         w.audit("restored", source="operator", evidence=of_it)
         _erase_again(w, found.erased)
         epoch = str(found.reached[0] + 1).encode()
-        w.db.exec_driver_sql(
-            "INSERT INTO meta (name, value) VALUES ('epoch', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            (epoch,),
-        )
+        meta.put(w.db, "epoch", epoch)
         w.db.exec_driver_sql("DELETE FROM meta WHERE name IN ('taken', 'deferred')")
         if any(sign == "+" for sign, _, _ in found.rows.values()):
             hashes.ask_for_all(w)  # the journal does not say which rows are of a list of hashes
@@ -309,12 +307,9 @@ def _number(w: Write, numbers: dict[str, int], scope: str, number: int) -> int:
 def _known_again(db: Connection, erased: Sequence[bytes]) -> list[Address]:
     """People who were erased after the backup was made, and stand in it in plain words."""
     known = []
-    for start in range(0, len(erased), 500):
-        some = erased[start : start + 500]
-        query = f"SELECT address FROM person WHERE key IN ({','.join('?' * len(some))})"
-        for (address,) in db.exec_driver_sql(query, tuple(some)):
-            with suppress(NotAnAddress):
-                known.append(parse(address))
+    for (address,) in under(db, "SELECT address FROM person WHERE key", erased):
+        with suppress(NotAnAddress):
+            known.append(parse(address))
     return known
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from storage import meta
 from storage.address import SiteKey
 
 # Not `check` and `needs`, which others write and the opening verifies, nor what bears a seal of its own.
@@ -33,15 +34,15 @@ def _look(db: Connection, site_key: SiteKey) -> tuple[bytes, dict[str, bytes]]:
     try:
         lists = db.exec_driver_sql("SELECT number, id FROM list_number ORDER BY number").all()
         marks = ",".join("?" * len(_META))
-        meta = db.exec_driver_sql(f"SELECT name, value FROM meta WHERE name IN ({marks}) ORDER BY name", _META).all()
+        facts = db.exec_driver_sql(f"SELECT name, value FROM meta WHERE name IN ({marks}) ORDER BY name", _META).all()
     except DBAPIError:
         return b"", {}
-    return of_rows(site_key, lists, meta), {row[0]: row[1] for row in meta}
+    return of_rows(site_key, lists, facts), {row[0]: row[1] for row in facts}
 
 
-def of_rows(site_key: SiteKey, lists: Iterable[Any], meta: Iterable[Any]) -> bytes:
+def of_rows(site_key: SiteKey, lists: Iterable[Any], facts: Iterable[Any]) -> bytes:
     """The seal over rows (number, id) and (name, value), each in order. Pure."""
-    body = repr([[tuple(row) for row in lists], [tuple(row) for row in meta]]).encode()  # tells 1 from '1' and b'1'
+    body = repr([[tuple(row) for row in lists], [tuple(row) for row in facts]]).encode()  # tells 1 from '1' and b'1'
     return hashlib.blake2b(body, key=site_key.derive(b"small tables"), digest_size=16).digest()
 
 
@@ -51,21 +52,18 @@ def is_whole(db: Connection, site_key: SiteKey) -> bool:
 
 
 def _is(db: Connection, ours: bytes) -> bool:
-    record = db.exec_driver_sql("SELECT value FROM meta WHERE name = 'sealed'").scalar()
+    record = meta.get(db, "sealed")
     return isinstance(record, bytes) and ours != b"" and hmac.compare_digest(ours, record)
 
 
 def keep(db: Connection, record: bytes) -> None:
     """Write the seal down."""
-    db.exec_driver_sql(
-        "INSERT INTO meta (name, value) VALUES ('sealed', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        (record,),
-    )
+    meta.put(db, "sealed", record)
 
 
 def begin(db: Connection, site_key: SiteKey) -> None:
     """Seal what stands there, in a ledger made before there was a seal: there is no better witness."""
-    if db.exec_driver_sql("SELECT 1 FROM meta WHERE name = 'sealed'").first() is None:
+    if meta.get(db, "sealed") is None:
         keep(db, seal(db, site_key))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final
 
 from sqlalchemy import Connection
@@ -18,7 +18,7 @@ from storage.audit import Chain
 from storage.deferral import deferred
 from storage.engine import Ledger
 from storage.refusals import Outcome
-from storage.terms import Reason, seconds
+from storage.terms import Reason, seconds, utc
 
 MOST_ROWS: Final = 500_000  # of the audit log that are looked at for a plot: half a second
 _DAY: Final = 86_400
@@ -72,11 +72,11 @@ def sight(ledger: Ledger, mailboxes: Iterable[str]) -> Sight:
         gap = deferred(db)
         return Sight(
             reviews=int(waiting),
-            oldest_review=None if oldest is None else _utc(oldest),
+            oldest_review=None if oldest is None else utc(oldest),
             begun=sum(s.get("reading", 0) for s in states),
             to_be_filed=sum(s.get("owed", 0) for s in states),
             record=record(db, Chain(ledger.site_key)),
-            jobs={name: _utc(at) for name, at in db.exec_driver_sql("SELECT name, at FROM job_run")},
+            jobs={name: utc(at) for name, at in db.exec_driver_sql("SELECT name, at FROM job_run")},
             deferring_since=gap.since if gap else None,
             holders=leases.held(db),
             pulled={what: of.since for what, of in brake.pulled(db).items()},
@@ -103,10 +103,6 @@ def record(db: Connection, chain: Chain) -> Record:
     }
     head, verified = chain.head(db), chain.read_checkpoint(notes.get("verified"))
     return Record(head.seq, verified.seq if verified else 0, chain.sealed(head, notes.get("head")))
-
-
-def _utc(at: int) -> datetime:
-    return datetime.fromtimestamp(at, UTC)
 
 
 # ------------------------------------------------------------------ day by day, hour by hour
@@ -144,7 +140,7 @@ def suppressed(db: Connection, after: datetime, until: datetime, most: int) -> M
         " WHERE seq >= ? AND event = 'suppressed' AND at > ? AND at <= ? GROUP BY source"
     )
     rows = db.exec_driver_sql(query, (_start(db, begin, most), begin, end)).all()
-    return {source: (int(number), _utc(at)) for source, number, at in rows if source}
+    return {source: (int(number), utc(at)) for source, number, at in rows if source}
 
 
 def suppressed_before(
@@ -195,4 +191,4 @@ def relayed(ledger: Ledger, now: datetime, hours: int) -> Mapping[tuple[datetime
     query = "SELECT hour, outcome, sum(count) FROM tally WHERE hour > ? GROUP BY hour, outcome"
     with ledger.connect() as db:
         rows = db.exec_driver_sql(query, (seconds(now) // 3600 - hours,)).all()
-    return {(_utc(hour * 3600), outcome): int(number) for hour, outcome, number in rows}
+    return {(utc(hour * 3600), outcome): int(number) for hour, outcome, number in rows}

@@ -6,7 +6,6 @@ A file may be removed, overwritten or replaced under a running daemon; each look
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import time
 from contextlib import closing
@@ -20,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import QueuePool
 
 from storage.address import SiteKey
-from storage.disk import sync_directory
+from storage.disk import free, sync_directory
 from storage.engine import (
     REVISION,
     WRITE_SECONDS,
@@ -133,11 +132,11 @@ def _keep_copy(database: Path, copy: Path) -> None:
     found = database.stat()
     log = database.with_name(database.name + "-wal")
     needed = found.st_size + (log.stat().st_size if log.exists() else 0) + _SPARE
-    free = shutil.disk_usage(database.parent).free
-    if free < needed:
+    room = free(database.parent)
+    if room is not None and room < needed:
         raise Unavailable(
             f"database {database} is of an older version, and before it is changed a copy is made: {needed >> 20} MB must be"
-            f" free in {database.parent}, {free >> 20} MB are"
+            f" free in {database.parent}, {room >> 20} MB are"
         )
     try:
         os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))

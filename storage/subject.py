@@ -8,18 +8,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection
 
 from storage import refusals, suppressions
 from storage.address import Address, SiteKey
-from storage.forgotten import AT_ONCE, among
+from storage.forgotten import among
 from storage.mentions import Mentions, loaded
-from storage.pieces import in_pieces
+from storage.pieces import in_pieces, under
 from storage.refusals import Refusal
 from storage.suppressions import Fact, RawRow
+from storage.terms import utc
 from storage.traces import Traces, trace
 
 SOMEBODY: Final = "(somebody else)"
@@ -100,11 +101,11 @@ def held(db: Connection, site_key: SiteKey, address: Address) -> Held:
         address=address,
         traces=found,
         forgotten=bool(among(db, keys)),
-        addresses=tuple(sorted({row[0] for row in _under(db, "SELECT address FROM person WHERE key", keys)})),
+        addresses=tuple(sorted({row[0] for row in under(db, "SELECT address FROM person WHERE key", keys)})),
         suppressions=_standing(db, site_key, address, found),
         asked_again=tuple(
-            (scope, reason, _utc(at))
-            for scope, reason, at in _under(db, "SELECT scope, reason, at FROM asked_again WHERE key", keys)
+            (scope, reason, utc(at))
+            for scope, reason, at in under(db, "SELECT scope, reason, at FROM asked_again WHERE key", keys)
         ),
         entries=entries,
         named_in=tuple(_named_in(db, who, sorted(set(found.evidence) - behind))),
@@ -112,12 +113,10 @@ def held(db: Connection, site_key: SiteKey, address: Address) -> Held:
         reviews=tuple(_reviews(db, who, found.reviews)),
         refusals=tuple(refusals.of_key(db, keys, _EVERY)),
         notices=tuple(
-            Notice(_utc(at), kind, state, text)
-            for at, kind, state, text in _under(
-                db, "SELECT at, kind, state, address FROM outbox WHERE id", found.outbox
-            )
+            Notice(utc(at), kind, state, text)
+            for at, kind, state, text in under(db, "SELECT at, kind, state, address FROM outbox WHERE id", found.outbox)
         ),
-        soft_bounces=tuple(_utc(day * 86_400) for (day,) in _under(db, "SELECT day FROM soft_bounce WHERE key", keys)),
+        soft_bounces=tuple(utc(day * 86_400) for (day,) in under(db, "SELECT day FROM soft_bounce WHERE key", keys)),
         unproven=tuple(_unproven(db, site_key, found.spelled)),
     )
 
@@ -126,16 +125,6 @@ def _standing(db: Connection, site_key: SiteKey, address: Address, found: Traces
     """What keeps mail from them: rows of their own, of their whole domain, and under a foreign digest of the address."""
     rows = {*found.suppressions, *found.hashed, *suppressions.standing(db, site_key, address)}
     return tuple(sorted(rows, key=lambda r: (r[3], r[1:])))
-
-
-def _under(db: Connection, query: str, values: Sequence[Any]) -> Iterator[Any]:
-    for start in range(0, len(values), AT_ONCE):
-        some = values[start : start + AT_ONCE]
-        yield from db.exec_driver_sql(f"{query} IN ({','.join('?' * len(some))})", tuple(some)).all()
-
-
-def _utc(at: int) -> datetime:
-    return datetime.fromtimestamp(at, UTC)
 
 
 def of_them(detail: dict[str, Any], who: Mentions) -> dict[str, Any]:
@@ -157,15 +146,15 @@ def _masked(value: Any, who: Mentions) -> Any:
 
 
 def _entries(db: Connection, who: Mentions, keys: Sequence[bytes]) -> Iterator[Entry]:
-    macs = {int(seq): bytes(mac) for seq, mac in _under(db, "SELECT seq, mac FROM audit WHERE key", keys)}
+    macs = {int(seq): bytes(mac) for seq, mac in under(db, "SELECT seq, mac FROM audit WHERE key", keys)}
     for fact in suppressions.by_keys(db, keys):
         detail = None if fact.detail is None else of_them(fact.detail, who)
         yield Entry(replace(fact, detail=detail), macs[fact.seq])
 
 
 def _named_in(db: Connection, who: Mentions, numbers: Sequence[int]) -> Iterator[tuple[datetime, dict[str, Any]]]:
-    for at, detail in _under(db, "SELECT at, detail FROM evidence WHERE detail IS NOT NULL AND id", numbers):
-        yield _utc(at), of_them(loaded(detail), who)
+    for at, detail in under(db, "SELECT at, detail FROM evidence WHERE detail IS NOT NULL AND id", numbers):
+        yield utc(at), of_them(loaded(detail), who)
 
 
 def _messages(db: Connection, found: Traces, behind: set[int]) -> Iterator[Message]:
@@ -174,21 +163,21 @@ def _messages(db: Connection, found: Traces, behind: set[int]) -> Iterator[Messa
     rows = in_pieces(db, f"SELECT {columns} FROM incoming WHERE evidence IS NOT NULL")
     about = behind | set(found.evidence)
     messages = {row[0]: row[1:] for row in rows if row[7] in about}
-    messages |= {row[0]: row[1:] for row in _under(db, f"SELECT {columns} FROM incoming WHERE id", found.incoming)}
+    messages |= {row[0]: row[1:] for row in under(db, f"SELECT {columns} FROM incoming WHERE id", found.incoming)}
     for number in sorted(messages):
         mailbox, folder, uid, message_id, came, label, of = messages[number]
         identity = SOMEBODY if of in found.shared or (of in about and of not in behind) else message_id
-        yield Message(mailbox, folder, uid, identity, None if came is None else _utc(came), label, of)
+        yield Message(mailbox, folder, uid, identity, None if came is None else utc(came), label, of)
 
 
 def _reviews(db: Connection, who: Mentions, numbers: Sequence[int]) -> Iterator[Review]:
     columns = "id, at, sender, addresses, scope, rules, words, excerpt, state, decided, note"
-    for row in _under(db, f"SELECT {columns} FROM review WHERE id", numbers):
+    for row in under(db, f"SELECT {columns} FROM review WHERE id", numbers):
         number, at, sender, addresses, scope, rules, words, excerpt, state, decided, note = row
         texts = [who.others_masked(text, SOMEBODY) for text in (words, excerpt, note)]
         yield Review(
             number,
-            _utc(at),
+            utc(at),
             who.same(sender),
             any(map(who.same, json.loads(addresses))),
             scope,
@@ -196,7 +185,7 @@ def _reviews(db: Connection, who: Mentions, numbers: Sequence[int]) -> Iterator[
             texts[0],
             texts[1],
             state,
-            None if decided is None else _utc(decided),
+            None if decided is None else utc(decided),
             texts[2],
         )
 
@@ -204,5 +193,5 @@ def _reviews(db: Connection, who: Mentions, numbers: Sequence[int]) -> Iterator[
 def _unproven(db: Connection, site_key: SiteKey, spelled: Sequence[str]) -> Iterator[tuple[datetime, int]]:
     """Requests that nobody proved are counted under the writer's address as it was written."""
     keys = list(dict.fromkeys(k for text in spelled for k in site_key.address_keys(text.lower())))
-    for hour, count in _under(db, "SELECT hour, count FROM unproven WHERE writer", keys):
-        yield _utc(hour * 3600), count
+    for hour, count in under(db, "SELECT hour, count FROM unproven WHERE writer", keys):
+        yield utc(hour * 3600), count

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, Literal
 
 from sqlalchemy import Connection
@@ -15,7 +15,7 @@ from storage import forgotten, hashes
 from storage.address import Address, NotAnAddress, SiteKey, forms, hash_keys, keys_of, parse, person
 from storage.engine import Ledger
 from storage.pieces import in_pieces
-from storage.terms import ALL, Reason, joined, seconds
+from storage.terms import ALL, Reason, joined, seconds, utc
 from storage.write import Write
 
 RawRow = tuple[bytes, int, int, int, int]  # key, scope, reason, since (seconds UTC), evidence
@@ -197,7 +197,7 @@ def _lifted_later(db: Connection, keys: list[bytes], scope: int, moment: datetim
 def lifted_since(db: Connection, ledger: Ledger, whom: Whom, scope: int, moment: int) -> bool:
     """Was this person taken off this list again after `moment` (seconds since 1970)?"""
     keys = _all_keys(db, ledger.site_key, whom)
-    return _lifted_later(db, keys, scope, datetime.fromtimestamp(moment, UTC))
+    return _lifted_later(db, keys, scope, utc(moment))
 
 
 def _all_keys(db: Connection, site_key: SiteKey, whom: Whom) -> list[bytes]:
@@ -294,21 +294,17 @@ class Fact:
     detail: dict[str, Any] | None
 
 
-_FACTS = """
+FACTS = """
     SELECT a.seq, a.at, a.actor, a.event, a.key, a.scope, a.reason, a.source, a.evidence, e.detail
     FROM audit a LEFT JOIN evidence e ON e.id = a.evidence
 """
 
 
-def _fact(row: Any) -> Fact:
+def fact_of(row: Any) -> Fact:
+    """A row of a query that begins with FACTS."""
     key = None if row[4] is None else bytes(row[4])
     detail = json.loads(row[9]) if row[9] else None
     return Fact(row[0], utc(row[1]), row[2], row[3], key, row[5], row[6], row[7], row[8], detail)
-
-
-def utc(at: int) -> datetime:
-    """Seconds since 1970, as a moment."""
-    return datetime.fromtimestamp(at, UTC)
 
 
 def standing(db: Connection, site_key: SiteKey, whom: Whom) -> list[RawRow]:
@@ -346,73 +342,32 @@ def history(db: Connection, site_key: SiteKey, address: Address) -> list[Fact]:
 def by_keys(db: Connection, keys: Sequence[bytes]) -> list[Fact]:
     """All that was ever done about these keys, oldest first."""
     marks = ",".join("?" * len(keys))
-    return [_fact(r) for r in db.exec_driver_sql(f"{_FACTS} WHERE a.key IN ({marks}) ORDER BY a.seq", tuple(keys))]
+    return [fact_of(r) for r in db.exec_driver_sql(f"{FACTS} WHERE a.key IN ({marks}) ORDER BY a.seq", tuple(keys))]
 
 
 def by_evidence(db: Connection, evidence: int) -> list[Fact]:
     """What was done on this evidence: what a `(ref N)` in a refusal leads to."""
-    return [_fact(r) for r in db.exec_driver_sql(f"{_FACTS} WHERE a.evidence = ? ORDER BY a.seq", (evidence,))]
+    return [fact_of(r) for r in db.exec_driver_sql(f"{FACTS} WHERE a.evidence = ? ORDER BY a.seq", (evidence,))]
 
 
 def between(db: Connection, after: int, last: int) -> list[Fact]:
     """The audit rows behind `after`, up to `last`, in order."""
-    query = f"{_FACTS} WHERE a.seq > ? AND a.seq <= ? ORDER BY a.seq"
-    return [_fact(r) for r in db.exec_driver_sql(query, (after, last))]
+    query = f"{FACTS} WHERE a.seq > ? AND a.seq <= ? ORDER BY a.seq"
+    return [fact_of(r) for r in db.exec_driver_sql(query, (after, last))]
 
 
 def by_seqs(db: Connection, seqs: Sequence[int]) -> dict[int, Fact]:
     """Sequence number -> audit row, of some hundred."""
     marks = ",".join("?" * len(seqs))
-    found = db.exec_driver_sql(f"{_FACTS} WHERE a.seq IN ({marks})", tuple(seqs)) if seqs else ()
-    return {fact.seq: fact for fact in map(_fact, found)}
+    found = db.exec_driver_sql(f"{FACTS} WHERE a.seq IN ({marks})", tuple(seqs)) if seqs else ()
+    return {fact.seq: fact for fact in map(fact_of, found)}
 
 
 def facts(db: Connection, after: int = 0, most: int = _NO_LIMIT) -> Iterator[tuple[Fact, bytes]]:
     """The audit log in order, from the row after this sequence number on, each row beside its mac."""
-    query = _FACTS.replace("e.detail", "NULL, a.mac", 1) + " WHERE a.seq > ? ORDER BY a.seq LIMIT ?"
+    query = FACTS.replace("e.detail", "NULL, a.mac", 1) + " WHERE a.seq > ? ORDER BY a.seq LIMIT ?"
     for row in in_pieces(db, query, (after, most)):
-        yield _fact(row), bytes(row[10])
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """A part of the audit log, newest first. `reached`: the number down to which it was looked through; None: to its beginning.
-
-    `addresses`: key -> plain address, of those of its keys whose address is kept.
-    """
-
-    facts: list[Fact]
-    reached: int | None
-    addresses: dict[bytes, str]
-
-
-def trail(
-    db: Connection, before: int | None, *, event: str = "", actor: str = "", most: int = 100, wide: int = 200_000
-) -> Stretch:
-    """The log backwards, from before this number on: rows of this event, and by actors whose name begins so ("": any).
-
-    At most `most` rows, out of at most `wide`: neither event nor actor has an index, and the log may have millions.
-    """
-    newest = db.exec_driver_sql("SELECT max(seq) FROM audit").scalar() or 0
-    above = min(newest + 1, before or newest + 1)
-    floor = max(0, above - 1 - wide)
-    terms: dict[str, tuple[Any, ...]] = {"a.seq < ?": (above,), "a.seq > ?": (floor,)}
-    if event:
-        terms["a.event = ?"] = (event,)
-    if actor:
-        terms["substr(a.actor, 1, ?) = ?"] = (len(actor), actor)
-    query = f"{_FACTS} WHERE {' AND '.join(terms)} ORDER BY a.seq DESC LIMIT ?"
-    found = [_fact(r) for r in db.exec_driver_sql(query, (*(v for some in terms.values() for v in some), most))]
-    reached = found[-1].seq if len(found) == most else floor + 1
-    return Stretch(found, reached if reached > 1 else None, _addresses(db, [f.key for f in found if f.key]))
-
-
-def _addresses(db: Connection, keys: list[bytes]) -> dict[bytes, str]:
-    if not keys:
-        return {}
-    marks = ",".join("?" * len(keys))
-    query = f"SELECT key, address FROM person WHERE key IN ({marks})"
-    return {bytes(r[0]): str(r[1]) for r in db.exec_driver_sql(query, tuple(keys))}
+        yield fact_of(row), bytes(row[10])
 
 
 def listing(

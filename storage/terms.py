@@ -36,6 +36,11 @@ def seconds(moment: datetime) -> int:
     return int(moment.timestamp())
 
 
+def utc(at: int) -> datetime:
+    """Seconds since 1970, as a moment."""
+    return datetime.fromtimestamp(at, UTC)
+
+
 def joined(scopes: Iterable[int], ids: dict[int, str]) -> str:
     """Scopes as the contract writes them: `all`, or `list:a;list:b`. `ids`: list number -> id."""
     words = {"all" if s == ALL else f"list:{ids.get(s, s)}" for s in scopes}
@@ -66,5 +71,5 @@ def when(moment: datetime | int | None) -> str | None:
     if moment is None:
         return None
     if isinstance(moment, int):
-        moment = datetime.fromtimestamp(moment, UTC)
+        moment = utc(moment)
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

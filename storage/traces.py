@@ -15,9 +15,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from storage.address import Address, SiteKey, forms, parse, person
-from storage.forgotten import AT_ONCE, among, is_instead, personal_keys, tells
+from storage.forgotten import among, is_instead, personal_keys, tells
 from storage.mentions import Mentions, loaded, strings
-from storage.pieces import in_pieces
+from storage.pieces import in_pieces, under
 from storage.suppressions import RawRow
 
 
@@ -67,7 +67,7 @@ def trace(db: Connection, site_key: SiteKey, address: Address) -> Traces:
     keys = list(dict.fromkeys([widest, *personal_keys(site_key, address), *people]))
     for text in people.values():
         keys += [k for k in personal_keys(site_key, parse(text)) if k not in keys]
-    people |= {bytes(key): text for key, text in _under(db, "SELECT key, address FROM person WHERE key", keys)}
+    people |= {bytes(key): text for key, text in under(db, "SELECT key, address FROM person WHERE key", keys)}
     spelled = tuple(dict.fromkeys([str(address), *people.values()]))
     evidence, shared = _evidence(db, who, keys)
     reviews, from_them = _reviews(db, who)
@@ -83,11 +83,11 @@ def trace(db: Connection, site_key: SiteKey, address: Address) -> Traces:
         shared=tuple(sorted(shared & evidence)),
         reviews=tuple(reviews),
         incoming=_messages(db, who, evidence, from_them),
-        refusals=sum(n for (n,) in _under(db, "SELECT count(*) FROM refusal WHERE key", keys)),
+        refusals=sum(n for (n,) in under(db, "SELECT count(*) FROM refusal WHERE key", keys)),
         refused_ids=_refused_ids(db, who, keys),
-        outbox=tuple(row[0] for row in _under(db, "SELECT id FROM outbox WHERE key", keys)),
-        soft_bounces=sum(n for (n,) in _under(db, "SELECT count(*) FROM soft_bounce WHERE key", keys)),
-        audit_rows=sum(n for (n,) in _under(db, "SELECT count(*) FROM audit WHERE key", keys)),
+        outbox=tuple(row[0] for row in under(db, "SELECT id FROM outbox WHERE key", keys)),
+        soft_bounces=sum(n for (n,) in under(db, "SELECT count(*) FROM soft_bounce WHERE key", keys)),
+        audit_rows=sum(n for (n,) in under(db, "SELECT count(*) FROM audit WHERE key", keys)),
     )
 
 
@@ -99,16 +99,9 @@ def _texts(db: Connection, who: Mentions, table: str, *columns: str) -> Iterator
     yield from in_pieces(db, query, values)
 
 
-def _under(db: Connection, query: str, values: Sequence[Any]) -> Iterator[Any]:
-    """Rows of a query that ends where `IN (...)` is to come."""
-    for start in range(0, len(values), AT_ONCE):
-        some = values[start : start + AT_ONCE]
-        yield from db.exec_driver_sql(f"{query} IN ({','.join('?' * len(some))})", tuple(some)).all()
-
-
 def rows_under(db: Connection, keys: Sequence[bytes]) -> tuple[RawRow, ...]:
     """The suppression rows of these keys."""
-    found = _under(db, "SELECT key, scope, reason, since, evidence FROM suppression WHERE key", keys)
+    found = under(db, "SELECT key, scope, reason, since, evidence FROM suppression WHERE key", keys)
     return tuple((bytes(r[0]), int(r[1]), int(r[2]), int(r[3]), int(r[4])) for r in found)
 
 
@@ -140,16 +133,16 @@ def _evidence(db: Connection, who: Mentions, keys: Sequence[bytes]) -> tuple[set
     What stands behind rows of one person alone is theirs, whatever it says. Of what several share it is if it names them:
     a batch of an import or of expired bounces names nobody.
     """
-    behind = {row[0] for row in _under(db, "SELECT evidence FROM audit WHERE key", keys) if row[0] is not None}
+    behind = {row[0] for row in under(db, "SELECT evidence FROM audit WHERE key", keys) if row[0] is not None}
     query = "SELECT a.evidence, a.key FROM audit a WHERE a.key IS NOT NULL AND a.evidence"
-    shared = {row[0] for row in _under(db, query, sorted(behind)) if bytes(row[1]) not in keys}
+    shared = {row[0] for row in under(db, query, sorted(behind)) if bytes(row[1]) not in keys}
     naming = {
         number
         for number, detail in _texts(db, who, "evidence", "id", "detail")
         if any(who.names(text) or any(map(who.same, text.split(";"))) for text in strings(loaded(detail)))
     }
-    shared |= {row[0] for row in _under(db, query, sorted(naming - behind)) if bytes(row[1]) not in keys}
-    own = _under(db, "SELECT id, detail FROM evidence WHERE detail IS NOT NULL AND id", sorted(behind - shared))
+    shared |= {row[0] for row in under(db, query, sorted(naming - behind)) if bytes(row[1]) not in keys}
+    own = under(db, "SELECT id, detail FROM evidence WHERE detail IS NOT NULL AND id", sorted(behind - shared))
     return naming | {number for number, detail in own if tells(loaded(detail))}, shared
 
 
@@ -177,11 +170,11 @@ def _decisions(db: Connection, reviews: Sequence[int]) -> set[int]:
 
 def _messages(db: Connection, who: Mentions, evidence: set[int], from_them: Sequence[int]) -> tuple[int, ...]:
     """Sightings of the person's messages, and those whose Message-ID tells of them."""
-    about = {row[0] for row in _under(db, "SELECT id FROM incoming WHERE id", from_them)}
+    about = {row[0] for row in under(db, "SELECT id FROM incoming WHERE id", from_them)}
     about |= _of_evidence(db, evidence)
     about |= {n for n, text in _texts(db, who, "incoming", "id", "message_id") if who.hints(text)}
     known = "SELECT id, message_id FROM incoming WHERE message_id <> '' AND id"
-    return tuple(sorted(n for n, text in _under(db, known, sorted(about)) if not is_instead(text)))
+    return tuple(sorted(n for n, text in under(db, known, sorted(about)) if not is_instead(text)))
 
 
 def _of_evidence(db: Connection, evidence: set[int]) -> set[int]:
@@ -193,6 +186,6 @@ def _of_evidence(db: Connection, evidence: set[int]) -> set[int]:
 
 
 def _refused_ids(db: Connection, who: Mentions, keys: Sequence[bytes]) -> tuple[int, ...]:
-    mine = _under(db, "SELECT id, message_id FROM refusal WHERE key", keys)
+    mine = under(db, "SELECT id, message_id FROM refusal WHERE key", keys)
     found = {number for number, text in mine if who.hints(text)}
     return tuple(sorted(found | {n for n, text in _texts(db, who, "refusal", "id", "message_id") if who.is_in(text)}))

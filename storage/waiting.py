@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from sqlalchemy import Connection
+
+from storage.terms import utc
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,4 +40,4 @@ def notices(db: Connection) -> Owed:
 
 
 def _owed(number: int, since: int | None) -> Owed:
-    return Owed(int(number), None if since is None else datetime.fromtimestamp(since, UTC))
+    return Owed(int(number), None if since is None else utc(since))

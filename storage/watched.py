@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from storage.terms import seconds
+from storage.terms import seconds, utc
 from storage.write import Write
 
 
@@ -24,7 +24,7 @@ def first_sight(db: Connection, mailbox: str, folder: str, uidvalidity: int) -> 
     """Where our reading of this folder began; None if we have not seen it (under this UIDVALIDITY)."""
     query = "SELECT uidnext, since FROM watched_folder WHERE mailbox = ? AND folder = ? AND uidvalidity = ?"
     row = db.exec_driver_sql(query, (mailbox, folder, uidvalidity)).first()
-    return FirstSight(row[0], datetime.fromtimestamp(row[1], UTC)) if row else None
+    return FirstSight(row[0], utc(row[1])) if row else None
 
 
 def begin_folder(w: Write, mailbox: str, folder: str, uidvalidity: int, uidnext: int, days: int | None) -> FirstSight:
@@ -35,7 +35,7 @@ def begin_folder(w: Write, mailbox: str, folder: str, uidvalidity: int, uidnext:
     query = "SELECT min(since) FROM watched_folder WHERE mailbox = ? AND folder = ?"
     earliest = w.db.exec_driver_sql(query, (mailbox, folder)).scalar()
     since = int(earliest) if earliest is not None else seconds(w.now - timedelta(days=days or 0))
-    begun = FirstSight(uidnext, datetime.fromtimestamp(since, UTC))
+    begun = FirstSight(uidnext, utc(since))
     w.db.exec_driver_sql(
         "INSERT INTO watched_folder (mailbox, folder, uidvalidity, uidnext, since) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT DO NOTHING",
@@ -59,7 +59,7 @@ def identities(
         f" AND size > 0 AND internaldate IS NOT NULL AND uid IN ({','.join('?' * len(uids))})"
     )
     rows = db.exec_driver_sql(query, (mailbox, folder, uidvalidity, *uids))
-    return {row[0]: (row[1], datetime.fromtimestamp(row[2], UTC)) for row in rows}
+    return {row[0]: (row[1], utc(row[2])) for row in rows}
 
 
 def give_free(w: Write, mailbox: str, folder: str, uidvalidity: int, uidnext: int) -> None:

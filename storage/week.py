@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import Connection
@@ -14,7 +14,7 @@ from storage import alarms, census, sights
 from storage.alarms import Noted
 from storage.audit import Chain
 from storage.engine import Ledger
-from storage.terms import Reason, seconds
+from storage.terms import Reason, seconds, utc
 
 MOST: Final = 100_000  # rows of one kind that are looked at, the newest
 _STOPPED: Final = "('refused', 'stripped', 'withdrawn')"
@@ -65,11 +65,11 @@ def week(ledger: Ledger, start: datetime, end: datetime) -> Week:
             passed=relay[1],
             reviews=_decided(db, start, end),
             open=numbers.review_open,
-            review_oldest=None if oldest is None else datetime.fromtimestamp(oldest, UTC),
+            review_oldest=None if oldest is None else utc(oldest),
             suppressions=sum(n for reason, n in standing.items() if reason != Reason.WANTED),
             head=str(chain.head(db)),
             as_left=sights.record(db, chain).as_left,
-            jobs={name: datetime.fromtimestamp(at, UTC) for name, at in numbers.jobs.items()},
+            jobs={name: utc(at) for name, at in numbers.jobs.items()},
             alarms=tuple(alarms.between(db, start, end)),
         )
 
@@ -120,7 +120,7 @@ def _decided(db: Connection, start: datetime, end: datetime) -> int:
 def last_sent(db: Connection) -> datetime | None:
     """When a digest was last mailed."""
     at = census.numbers(db).jobs.get("digest")
-    return None if at is None else datetime.fromtimestamp(at, UTC)
+    return None if at is None else utc(at)
 
 
 WEEK: Final = timedelta(days=7)

@@ -22,7 +22,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from storage import forgotten, sealing
+from storage import forgotten, meta, sealing
 from storage.address import SiteKey
 from storage.audit import Chain, Entry, Event, digest
 from storage.engine import NEEDS, WRITE_SECONDS, Ledger, Unavailable, first_line, judge_needs, judge_newest
@@ -124,10 +124,7 @@ class Write:
     def mark_newest(self, site_key: SiteKey) -> None:
         """From this commit on nobody opens the ledger who lacks one of these keys: rows may stand under the newest."""
         mark = site_key.marks()[-1]
-        self.db.exec_driver_sql(
-            "INSERT INTO meta (name, value) VALUES ('newest', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            (mark,),
-        )
+        meta.put(self.db, "newest", mark)
         self.keep_out_older_than("0005")
         of_it = self.evidence(source="operator", because="a new site key", keys=len(site_key.keys))
         self.audit("re-keyed", source="operator", evidence=of_it)

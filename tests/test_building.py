@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,7 +21,7 @@ from daemon.mail import tokens
 from daemon.nodes import Duties
 from daemon.opening import Away
 from daemon.options import Duty, MailingList, Relay, Upstream, Web
-from daemon.service import Service
+from daemon.roles import Present, Roles
 from daemon.upstream import Endpoint, Pool
 from daemon.vitals import Vitals
 from storage.address import parse
@@ -140,18 +141,20 @@ def test_the_days_that_our_certificates_last(tmp_path: Path) -> None:
 
 async def test_after_a_jump_of_the_clock_the_timetable_is_made_anew(ledger: Books, tmp_path: Path) -> None:
     """Else an hourly job would wait for the time before a clock was set back by a year."""
-    service = Service(Loaded(Config(house=House(name="Quill")), tmp_path / "x.toml"), ledger.ledger, NOW, {})
-    service.duties, service.clockwork = Duties(ledger.ledger), jobs.Jobs(ledger.ledger, Bounce())
-    service.scheduler = before = jobs.schedule(service.clockwork)
-    before.start()
-    for job in before.get_jobs():
-        job.modify(next_run_time=datetime.now(UTC) + timedelta(days=365))
-    service._restart_clockwork()
-    await asyncio.sleep(0)  # it ends in the loop's next turn
-    assert not before.running
-    times = [job.next_run_time - datetime.now(UTC) for job in service.scheduler.get_jobs()]
-    assert max(times) <= timedelta(days=1)
-    service._stop_clockwork()
+    loaded = Loaded(Config(house=House(name="Quill")), tmp_path / "x.toml")
+    present = Present(loaded, ledger.gate(), (), ledger.numbers)
+    clockwork = jobs.Jobs(ledger.ledger, Bounce())
+    roles = Roles(ledger.ledger, Duties(ledger.ledger), lambda: present, lambda: None, clockwork)
+    async with AsyncExitStack() as stack:
+        roles.start(stack)
+        before = roles.scheduler
+        for job in before.get_jobs():
+            job.modify(next_run_time=datetime.now(UTC) + timedelta(days=365))
+        roles.restart_clockwork()
+        await asyncio.sleep(0)  # it ends in the loop's next turn
+        assert not before.running
+        times = [job.next_run_time - datetime.now(UTC) for job in roles.scheduler.get_jobs()]
+        assert max(times) <= timedelta(days=1)
 
 
 async def test_another_thread_gets_the_answer_of_the_gate_that_there_is_now(ledger: Books) -> None:

@@ -14,7 +14,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon import events, log
+from daemon import events, log, relay_events
 from storage.address import NotAnAddress, SiteKey, Who, parse
 
 WHO = SiteKey((bytes(32),)).who(parse("Ann.Example@quill.example"))
@@ -33,7 +33,9 @@ ARGUMENTS: dict[str, Any] = {
 EVENTS = [
     f
     for name, f in inspect.getmembers(events, inspect.isfunction)
-    if f.__module__ == events.__name__ and not name.startswith("_") and name not in ("configure", "masked")
+    if f.__module__ in (events.__name__, relay_events.__name__)
+    and not name.startswith("_")
+    and name not in ("configure", "masked")
 ]
 
 

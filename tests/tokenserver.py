@@ -9,12 +9,11 @@ import base64
 import json
 import secrets
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from tests.certificates import certify
+from tests.httpd import Quiet, listening
 from tests.loopback import HOST
 
 CLIENT, CLIENT_SECRET = "optoutd-at-the-desk", "Secret~of_the.client-0123456789abcdefghi"
@@ -143,7 +143,7 @@ def _base64url(text: str) -> bytes:
 
 
 def _handler(of: TokenServer, answer: Callable[[Form], Reply]) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         timeout = 20
 
         def do_POST(self) -> None:
@@ -159,32 +159,7 @@ def _handler(of: TokenServer, answer: Callable[[Form], Reply]) -> type[BaseHTTPR
         def date_time_string(self, timestamp: float | None = None) -> str:
             return super().date_time_string(of.date if timestamp is None else timestamp)
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Nothing."""
-
     return Handler
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up is part of the tests."""
-
-
-@contextmanager
-def _listening(handler: type[BaseHTTPRequestHandler], port: int, tls: ssl.SSLContext | None) -> Iterator[int]:
-    server = _Server((HOST, port), handler)
-    if tls is not None:
-        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @contextmanager
@@ -196,7 +171,7 @@ def tokenserver(directory: Path) -> Iterator[TokenServer]:
     tls.load_cert_chain(certificate, key)
     it = TokenServer(certificate)
     with (
-        _listening(_handler(it, it.give), 0, tls) as it.port,
-        _listening(_handler(it, lambda form: it.look_up(form["token"])), 0, None) as it.introspection_port,
+        listening(_handler(it, it.give), tls=tls) as it.port,
+        listening(_handler(it, lambda form: it.look_up(form["token"]))) as it.introspection_port,
     ):
         yield it

@@ -68,7 +68,7 @@ def _person(text: str) -> Address:
 def _copies(config: Loaded, ledger: Ledger, spelled: Iterable[str], step: Callable[[], object]) -> list[str]:
     """The files that still hold the address: copies and backups of the database, and itself where it is not clean."""
     beside = ledger.store.files()
-    backup_dir = getattr(config.config.storage, "backup_dir", "")
+    backup_dir = config.config.storage.backup_dir
     backups = sorted(config.file(backup_dir).rglob("*")) if backup_dir else []
     needles = _needles(spelled)
     found = []

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from daemon.doctor.findings import Finding, Look, count, size
+from daemon.texts import lasted
 from storage import backup, checkup
 from storage.engine import Unusable, read_site_key
 
@@ -63,7 +64,7 @@ def _newest(look: Look, found: list[Path]) -> Iterator[Finding]:
     how = "could be restored" if whole else f"is whole as far as could be read within {_READ_SECONDS:.0f} s"
     text = f"{newest.name} {how}, {size(newest.stat().st_size)}; {count(len(found), 'backup')} in all"
     yield look.ok(text)
-    late = f"the newest is {_hours(age)} old"
+    late = f"the newest is {lasted(age)} old"
     if age > _LATE and look.house.running:
         yield look.fail(
             late, "the daemon makes one an hour: its log says why not (event=backup_failed); is the disk full?"
@@ -74,11 +75,6 @@ def _newest(look: Look, found: list[Path]) -> Iterator[Finding]:
         yield look.warn(
             f"the newest is of a time to come ({taken:%Y-%m-%d %H:%M} UTC)", "look at the clock of this machine"
         )
-
-
-def _hours(age: timedelta) -> str:
-    hours = age.total_seconds() / 3600
-    return f"{hours:.0f} hours" if hours < 72 else f"{hours / 24:.0f} days"
 
 
 def _same_disk(look: Look, directory: Path) -> Iterator[Finding]:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import ssl
 from pathlib import Path
-from typing import Final
 
 from daemon.relay.tls import TlsError, server_context
-
-_PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----\s[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
 
 
 def any_server() -> ssl.SSLContext:
@@ -42,12 +38,3 @@ def trouble(cert_file: Path, key_file: Path, hostname: str) -> str:
             except ssl.SSLError as why:
                 return str(why.reason or "no handshake").replace("_", " ").lower()
     return ""
-
-
-def first(cert_file: Path) -> bytes | None:
-    """The first certificate of a PEM file, in DER; None: there is none to be read."""
-    try:
-        found = _PEM.search(cert_file.read_text("ascii", "replace"))
-    except OSError:
-        return None
-    return ssl.PEM_cert_to_DER_cert(found[0]) if found else None

@@ -182,7 +182,7 @@ def _smtp(look: Look, listener: Listener, host: str, port: int) -> Iterator[Find
 def _served(look: Look, listener: Listener, line: ssl.SSLSocket) -> Iterator[Finding]:
     """A certificate that was renewed counts only when the daemon has read it."""
     served, cert = line.getpeercert(binary_form=True), look.loaded.file(listener.cert_file or "")
-    if served != certificates.first(cert):
+    if served != tls.first(cert):
         yield look.warn(
             f"{listener.address}: shows another certificate than {cert} has",
             "it was renewed, and the daemon has not read it: systemctl reload optoutd (or kill -HUP)",

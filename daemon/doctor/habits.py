@@ -25,7 +25,7 @@ def notices(look: Look) -> Iterator[Finding]:
         yield look.warn(
             "people are told nothing: there is no address to write from", "set notices.sender or house.addresses"
         )
-    if not getattr(config.house, "operators_mail", ""):
+    if not config.house.operators_mail:
         yield look.warn("nobody is told by mail when something is wrong", "set house.operators_mail")
 
 

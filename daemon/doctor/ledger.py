@@ -7,14 +7,13 @@ import stat
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Final
 
 from daemon import opening
 from daemon.config import ConfigError
 from daemon.doctor import files
 from daemon.doctor.findings import Finding, Look, count, size
-from storage import audit, checkup, deferral
+from storage import audit, checkup, deferral, disk
 from storage.engine import REVISION, Ledger, Unavailable, Unusable, WrongKey, read_site_key
 from storage.sqlite import File
 
@@ -152,7 +151,7 @@ def _time_of_record(look: Look, last: datetime | None) -> Iterator[Finding]:
 
 
 def _file(look: Look, ledger: Ledger, holds: str) -> Iterator[Finding]:
-    found, free = ledger.path.stat(), _free(ledger.path.parent)
+    found, free = ledger.path.stat(), disk.free(ledger.path.parent) or 0
     look.step("SQLite's own check of the file")
     wrong = checkup.pages(ledger, PAGES_SECONDS)
     if wrong:
@@ -178,7 +177,7 @@ def _room(look: Look) -> Generator[Finding, None, bool]:
     """Is there some? Asked before the database is opened, which wants some itself."""
     database = look.loaded.database
     try:
-        free, octets = _free(database.parent), database.stat().st_size
+        free, octets = disk.free(database.parent) or 0, database.stat().st_size
     except OSError:
         return True  # it is not there, which is told in a moment
     if free < FULL:
@@ -192,11 +191,6 @@ def _room(look: Look) -> Generator[Finding, None, bool]:
             "make room: a migration or a backup needs as much as the database",
         )
     return free >= FULL
-
-
-def _free(directory: Path) -> int:
-    room = os.statvfs(directory)
-    return room.f_bavail * room.f_frsize
 
 
 def _server(look: Look, ledger: Ledger, holds: str) -> Iterator[Finding]:

@@ -73,18 +73,14 @@ def _advice(failure: Failed, where: Where, settings: Mailbox) -> str:
 
 
 def _logged_in(look: Look, settings: Mailbox, session: Session, where: Where) -> Iterator[Finding]:
-    offers, now = session.offers, look.house.now
+    offers = session.offers
     lacks = [word for word in ("IDLE", "MOVE", "UIDPLUS") if word not in offers]
-    by = "OAuth2" if getattr(settings, "oauth2", None) else "password"
-    line = reach.tls_words(session.certificate, now)
+    by = "password" if settings.oauth2 is None else "OAuth2"
+    line = reach.tls_words(session.certificate, look.house.now)
     offered = "offers IDLE, MOVE, UIDPLUS" if not lacks else f"lacks {', '.join(lacks)}"
     yield look.ok(f"{where}: logged in as {settings.username} ({by}), {line}, {offered}")
-    days = reach.days_left(session.certificate, now)
-    if days is not None and days <= reach.SOON:
-        yield look.warn(
-            f"the certificate of {where} ends in {count(days, 'day')}",
-            "tell whoever runs that server: after that no mail is read",
-        )
+    advice = "tell whoever runs that server: after that no mail is read"
+    yield from reach.ending(look, f"the certificate of {where}", session.certificate, advice)
     yield from _lacking(look, settings, lacks)
     for odd in session.odd_folders():
         yield look.warn(f"folders: {odd}", f"change that in [[mailbox]] {settings.name}")

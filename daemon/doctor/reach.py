@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from daemon.doctor.findings import Look
+from daemon.doctor.findings import Finding, Look, count
 
 CONNECT_SECONDS: Final = 8.0
 SOON: Final = 14  # days left of a certificate
@@ -108,7 +108,14 @@ def of_tls(why: str, where: Where) -> str:
     return f"try: openssl s_client -connect {where}" + (" -starttls ..." if where.tls == "starttls" else "")
 
 
-def days_left(certificate: Mapping[str, Any], now: datetime) -> int | None:
+def ending(look: Look, what: str, certificate: Mapping[str, Any], advice: str) -> Iterator[Finding]:
+    """The certificate of a server (`what`: as the text calls it) ends soon."""
+    days = _days_left(certificate, look.house.now)
+    if days is not None and days <= SOON:
+        yield look.warn(f"{what} ends in {count(days, 'day')}", advice)
+
+
+def _days_left(certificate: Mapping[str, Any], now: datetime) -> int | None:
     """Whole days until this certificate (as SSLSocket.getpeercert tells it) ends; None in clear."""
     ends = certificate.get("notAfter")
     return None if not ends else int((ssl.cert_time_to_seconds(str(ends)) - now.timestamp()) // 86_400)
@@ -116,5 +123,5 @@ def days_left(certificate: Mapping[str, Any], now: datetime) -> int | None:
 
 def tls_words(certificate: Mapping[str, Any], now: datetime) -> str:
     """How the line is guarded, for a text."""
-    days = days_left(certificate, now)
+    days = _days_left(certificate, now)
     return "in clear" if days is None else f"TLS (certificate for {days} more days)"

@@ -10,7 +10,7 @@ from typing import Final
 
 from daemon import log, opening
 from daemon.config import Loaded
-from daemon.doctor import backups, clock, doors, files, habits, ledger, mailboxes, names, public, running, upstreams
+from daemon.doctor import backups, clock, dns, doors, files, habits, ledger, mailboxes, public, running, upstreams
 from daemon.doctor.findings import Finding, House, Look, Probe, Step
 
 SECONDS: Final = 20.0  # for each probe; they run beside each other, so for all of them
@@ -44,7 +44,7 @@ def probes_of(loaded: Loaded) -> list[tuple[str, Probe]]:
         *hooks,
         ("notices", habits.notices),
         ("lists", habits.lists),
-        ("dns", names.probe),
+        ("dns", dns.probe),
         ("systemd", running.systemd),
     ]
 

@@ -6,17 +6,15 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
-from email.message import EmailMessage
-from email.policy import SMTP
-from email.utils import format_datetime
+from email.headerregistry import Address as Mailbox
 from typing import Final
 
-from daemon import notices, relaying
+from daemon import notices, own_mail, relaying
 from daemon.config import ConfigError, host_port
 from daemon.connection import Connection, Lost, Reply
 from daemon.dialling import Endpoint, dial
 from daemon.doctor import reach
-from daemon.doctor.findings import Finding, Look, count, size
+from daemon.doctor.findings import Finding, Look, size
 from daemon.doctor.reach import Unreached, Where
 
 _REPLY_SECONDS: Final = 8.0
@@ -123,12 +121,8 @@ def _offered(look: Look, connection: Connection, server: Endpoint) -> str:
 
 
 def _certificate(look: Look, where: Where, connection: Connection) -> Iterator[Finding]:
-    days = reach.days_left(connection.certificate, look.house.now)
-    if days is not None and days <= reach.SOON:
-        yield look.warn(
-            f"the certificate of {where} ends in {count(days, 'day')}",
-            "tell whoever runs that server: after that clients of the relay hear 451",
-        )
+    advice = "tell whoever runs that server: after that clients of the relay hear 451"
+    yield from reach.ending(look, f"the certificate of {where}", connection.certificate, advice)
 
 
 def _sizes(look: Look, connection: Connection) -> Iterator[Finding]:
@@ -143,7 +137,7 @@ def _sizes(look: Look, connection: Connection) -> Iterator[Finding]:
 async def _send(look: Look, connection: Connection) -> Finding:
     """A message to the house itself: the only way to know that the server takes any. Raises Lost."""
     config = look.config
-    to = str(getattr(config.house, "operators_mail", "")) or next(iter(config.house.addresses), "")
+    to = config.house.operators_mail or next(iter(config.house.addresses), "")
     if not to:
         return look.warn("no message was sent: there is nobody to send it to", "set house.operators_mail")
     for line in ("MAIL FROM:<>", f"RCPT TO:<{to}>", "DATA"):
@@ -164,16 +158,11 @@ async def _ask(connection: Connection, line: str, step: str) -> Reply:
 
 def _message(look: Look, to: str) -> bytes:
     """With CRLF line ends. Automatic mail with a null sender: our own intake reads nothing into it."""
-    config = look.config
-    made = EmailMessage(policy=SMTP)
-    made["From"] = notices.sender_of(config.notices.sender, config.house) or to
-    made["To"] = to
-    made["Subject"] = "optoutd doctor: a test message"
-    made["Date"] = format_datetime(look.house.now)
-    made["Message-ID"] = f"<optoutd.doctor.{look.house.now.timestamp():.6f}@{to.rpartition('@')[2]}>"
-    made["Auto-Submitted"] = "auto-generated"
-    made.set_content(
+    config, now = look.config, look.house.now
+    sender = Mailbox("optoutd doctor", addr_spec=notices.sender_of(config.notices.sender, config.house) or to)
+    text = (
         f"`optoutd doctor --probe` on {socket.gethostname()} sent this through the [upstream] of {look.loaded.path}.\n"
         "That it is here is the answer; nothing has to be done.\n"
     )
-    return made.as_bytes()
+    name = f"doctor.{now.timestamp():.6f}"
+    return own_mail.compose(sender, to, "optoutd doctor: a test message", text, now, name).as_bytes()

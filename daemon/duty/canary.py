@@ -10,8 +10,7 @@ from daemon.duty.alarm import Alarm, Look
 from daemon.vitals import MailboxVitals
 from storage import canaries
 from storage.canaries import State
-from storage.suppressions import utc
-from storage.terms import seconds
+from storage.terms import seconds, utc
 
 KIND: Final = "canary-failed"
 LATE_SECONDS: Final = 26 * 3600  # one a day, and one that failed is tried again within the hour

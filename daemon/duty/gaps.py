@@ -8,8 +8,7 @@ from typing import Final
 from daemon.duty.alarm import Alarm, Look
 from storage import gaps
 from storage.gaps import Gap
-from storage.suppressions import utc
-from storage.terms import seconds
+from storage.terms import seconds, utc
 
 KIND: Final = "uid-gap"
 _ADVICE: Final = (

@@ -1,8 +1,7 @@
 """The mail that tells the operators of alarms: when one goes out, and what is in it. Pure.
 
 All of a moment goes into one mail, and there is one in 15 minutes at most; what comes meanwhile is gathered. What still
-stands is told again after a day, and the end is told, too. `Auto-Submitted: auto-generated` (RFC 3834 5.1) and the
-null sender (RFC 5321 4.5.5): no machine answers it, and a bounce of it goes nowhere, so nothing can go round in circles.
+stands is told again after a day, and the end is told, too.
 """
 
 from __future__ import annotations
@@ -11,12 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.headerregistry import Address as Mailbox
-from email.message import EmailMessage
-from email.policy import SMTP
-from email.utils import format_datetime
 from typing import Final
 
-from daemon.delivery import to_field
+from daemon import own_mail
 from daemon.texts import lasted
 from storage.alarms import Noted
 from storage.terms import seconds
@@ -104,13 +100,7 @@ class Envelope:
 
 def compose(envelope: Envelope, about: str, text: str, now: datetime, name: str) -> bytes:
     """The whole message, with CRLF line ends. `name`: what tells its Message-ID from others of the same second."""
-    message = EmailMessage(policy=SMTP.clone(utf8=not envelope.to.isascii()))
     house = "".join(c for c in envelope.house if c.isprintable())
-    message["From"] = Mailbox(f"optoutd at {house}", addr_spec=envelope.sender)
-    message["To"] = to_field(envelope.to)
-    message["Subject"] = "".join(c if c.isprintable() else " " for c in about)
-    message["Date"] = format_datetime(now)
-    message["Message-ID"] = f"<optoutd.{name}.{seconds(now)}@{envelope.sender.rpartition('@')[2]}>"
-    message["Auto-Submitted"] = "auto-generated"
-    message.set_content(text, cte="quoted-printable")
-    return message.as_bytes()
+    sender = Mailbox(f"optoutd at {house}", addr_spec=envelope.sender)
+    subject = "".join(c if c.isprintable() else " " for c in about)
+    return own_mail.compose(sender, envelope.to, subject, text, now, f"{name}.{seconds(now)}").as_bytes()

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from daemon import events
-from daemon.delivery import deliver, to_the_end
 from daemon.duty import digest, letters
 from daemon.duty.alarm import Limits
 from daemon.duty.letters import Envelope
 from daemon.duty.parts import JUMP
 from daemon.duty.rounds import Rounds
+from daemon.own_mail import deliver, to_the_end
 from daemon.upstream import Lost, Pool
 from daemon.vitals import DutyVitals, Vitals
 from storage.engine import Unavailable, Unusable

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import BinaryIO, Final
 
 from daemon.exchange.importing import digest
 from daemon.exchange.portions import Terms
-from storage.terms import ALL, REASONS
+from storage.terms import ALL, REASONS, moment
 
 _EXPLICIT: Final = frozenset(("csv", "tsv", "text", "json", "ndjson", "optoutd"))  # whose rows may mean a whole domain
 
@@ -48,15 +47,6 @@ class Asked:
         found = digest(file, asked)
         file.seek(stood)
         return found
-
-
-def moment(text: str) -> datetime:
-    """A date or a time, UTC unless it says so. Raises ValueError."""
-    found = datetime.fromisoformat(text)
-    try:
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
-    except OverflowError:
-        raise ValueError(text) from None
 
 
 def cell(text: str) -> str:

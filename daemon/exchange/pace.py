@@ -17,7 +17,6 @@ BESIDE_OTHERS: Final = 5_000  # rows a transaction at most
 IN_A_QUEUE: Final = 10_000
 ALONE: Final = 50_000
 _FEWEST: Final = 1000
-_GAP: Final = 0.03  # seconds
 _SHORT, _LONG = 0.12, 1.5  # seconds a transaction may take, beside others and alone: then the next is made smaller
 _POLLS: Final = ((0.1, 0.03), (0.22, 0.055), (float("inf"), 0.105))  # taken up to ... s: a gap of ... s is seen by all
 

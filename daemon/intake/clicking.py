@@ -18,7 +18,7 @@ from daemon import events
 from daemon.mail.tokens import CLICK_OCTETS, Token
 from storage import suppressions
 from storage.suppressions import Added, RawRow
-from storage.terms import ALL, Reason, seconds
+from storage.terms import ALL, Reason, seconds, utc
 from storage.write import Write
 
 REGRET_SECONDS: Final = 3600
@@ -63,7 +63,7 @@ def regret(w: Write, token: Token) -> None:
     others = [r for r in rows if r[2] == Reason.OPT_OUT and r not in gone]
     for scope, since, clicked in _ended_exemptions(w, key, click):
         if not any(_is_against(w, r, scope, clicked) for r in others):
-            was = suppressions.utc(since)
+            was = utc(since)
             suppressions.add(w, key, scope, Reason.WANTED, "page", {"because": _BECAUSE}, since=was)
     if gone:
         who, name = w.ledger.site_key.who_has(key), ";".join(suppressions.scope_word(w.db, r[1]) for r in gone)

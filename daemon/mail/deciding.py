@@ -149,11 +149,7 @@ def _is_displeasure(sentence: Sentence) -> bool:
 
 def _is_said(sentence: Sentence) -> bool:
     """More than a greeting, a thank-you or a name?"""
-    return any(len(c.words) > len(_filled(c)) + 2 for c in sentence.clauses)
-
-
-def _filled(clause: Clause) -> set[int]:
-    return {n for at, ends in clause.found.get("filler", {}).items() for n in range(at, max(ends))}
+    return any(len(c.words) > len(evidence.filled(c)) + 2 for c in sentence.clauses)
 
 
 def _not_asked(said: list[Sentence], found: Found, size: int, *, is_answer: bool) -> Decision:

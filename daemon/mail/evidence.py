@@ -276,7 +276,7 @@ def _is_reported(context: Context, n: int, clause: Clause, hit: Hit) -> bool:
 def _is_anothers(sentence: Sentence) -> bool:
     """ "My boss wants me to unsubscribe": another person in the sentence, and no address that would tell."""
     named = any(word.startswith("@@") for word in sentence.words)
-    another = any(set(clause.found.get("not_own", ())) - _filled(clause) for clause in sentence.clauses)
+    another = any(set(clause.found.get("not_own", ())) - filled(clause) for clause in sentence.clauses)
     return another and not named  # the "il" of "s'il vous plaît" is nobody
 
 
@@ -297,9 +297,10 @@ def _introduces(sentence: Sentence, *, next_to_it: bool) -> bool:
         return True
     if not next_to_it:
         return False
-    content = sum(len(c.words) - len(_filled(c)) for c in sentence.clauses)
+    content = sum(len(c.words) - len(filled(c)) for c in sentence.clauses)
     return sentence.has("condition") or (content > 4 and not _FIRST_PERSON & set(sentence.words))
 
 
-def _filled(clause: Clause) -> set[int]:
+def filled(clause: Clause) -> set[int]:
+    """Which of its words only fill: greetings, thanks, names."""
     return {n for at, ends in clause.found.get("filler", {}).items() for n in range(at, max(ends))}

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from daemon.mail.composing import composed
+from daemon.mail.normalizing import composed
 from daemon.mail.patterns import pattern
 
 CLAUSE_LIMIT: Final = 80  # words of a clause that are looked at

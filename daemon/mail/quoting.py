@@ -11,8 +11,8 @@ from itertools import pairwise
 from typing import Final, Literal
 
 from daemon.mail import marks
-from daemon.mail.composing import composed
 from daemon.mail.header_names import LABEL_OF
+from daemon.mail.normalizing import composed
 
 TEXT_LIMIT: Final = 400_000  # characters of readable text that are looked at
 WORDS_LIMIT: Final = 65_536  # characters of own words

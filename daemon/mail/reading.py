@@ -164,11 +164,10 @@ _LABELS: dict[type, str] = {
     Review: "review",
     Ordinary: "ordinary",
 }
-LABELS: tuple[str, ...] = tuple(_LABELS.values())
 
 
 def label(reading: Reading) -> str:
-    """The contract's word for a reading: one of LABELS."""
+    """The contract's word for a reading."""
     return _LABELS[type(reading)]
 
 

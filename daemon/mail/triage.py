@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from daemon.config import House
-from daemon.mail import addresses, arf, automatic, dsn, fields, lists, message, own, tokens, trust, wording
+from daemon.mail import addresses, arf, automatic, dsn, fields, lists, message, own, returned, tokens, trust, wording
 from daemon.mail import whom as whose
-from daemon.mail.message import Message, Part
+from daemon.mail.message import Message
 from daemon.mail.own import Own
 from daemon.mail.patterns import pattern
 from daemon.mail.reading import (
@@ -29,14 +29,9 @@ from daemon.mail.reading import (
     Resubscribe,
     Review,
 )
-from daemon.mail.rewritten import undone
 from daemon.mail.tokens import Token
 from daemon.mail.wishes import Wish
-from storage.address import NotAnAddress, SiteKey, keys_of, parse
-
-# Fields of a returned message in which tokens of ours travel; reporters redact some and leave others.
-_CARRIERS: Final = ("received", "list-unsubscribe", "cfbl-feedback-id", "feedback-id", "message-id")
-
+from storage.address import SiteKey
 
 _UNDO = pattern(r"undo\s{1,3}[a-z2-7]{52}\Z")
 
@@ -92,7 +87,7 @@ def _delivery_report(case: _Case) -> Reading | None:
     report = dsn.read(case.message, case.house, case.writer)
     if report is None:
         return None
-    if report.original is not None and not _is_ours(report.original, case.house):
+    if report.original is not None and not returned.is_ours(report.original, case.house):
         return Ordinary(("0.1-backscatter",))
     if not report.failures:
         return AutoReply(("0.1-delivered",)) if report.delivered else _nobody_named(case)
@@ -104,7 +99,7 @@ def _delivery_report(case: _Case) -> Reading | None:
         _one_cause(report),
         first.diagnosis.status,
         first.text[:500],
-        _returned_proof(report.original, recipients, case.site_key),
+        returned.proof(report.original, recipients, case.site_key),
         ("0.1-delivery-report" if report.machine_readable else "0.1-text-bounce",),
         each=_each(report),
         host=first.host,
@@ -136,57 +131,14 @@ def _feedback_report(case: _Case) -> Reading | None:
         return Ordinary(("0.2-no-complaint",)) if arf.is_domain_report(case.message, case.subject) else None
     if report.feedback_type not in arf.COMPLAINTS:
         return Ordinary(("0.2-no-complaint",))
-    if report.original is not None and not _is_ours(report.original, case.house):
+    if report.original is not None and not returned.is_ours(report.original, case.house):
         return Ordinary(("0.2-not-ours",))
-    proof = _returned_proof(report.original, report.recipients, case.site_key)
+    proof = returned.proof(report.original, report.recipients, case.site_key)
     rules: tuple[str, ...] = ("0.2-feedback-report",)
-    whose_it_was = None if report.recipients else _returned_person(report.original, case.site_key)
+    whose_it_was = None if report.recipients else returned.person(report.original, case.site_key)
     if whose_it_was is not None:
         rules = (*rules, "3.7-returned-token")
     return Complaint(report.recipients, report.feedback_type, proof, rules, token=whose_it_was)
-
-
-def _is_ours(original: Part, house: House) -> bool:
-    """Is there a sender in our domain? A copy that shows no sender at all is not held against us."""
-    values = [
-        v
-        for name in ("from", "sender", "return-path", "resent-from", "x-original-from")
-        for v in original.fields.all(name)
-    ]
-    senders = [undone(a) for v in values for a in addresses.specs(v)]
-    return not senders or any(house.owns(a.rpartition("@")[2]) for a in senders)
-
-
-def _returned_tokens(original: Part | None, site_key: SiteKey | None) -> list[Token]:
-    """Our tokens in a returned header: nobody else can have made them."""
-    if original is None or site_key is None:
-        return []
-    values = [value[:4000] for name in _CARRIERS for value in original.fields.all(name)[:60]]
-    return [token for value in values for token in tokens.find(site_key, ("received", "link"), value)]
-
-
-def _returned_proof(original: Part | None, recipients: tuple[str, ...], site_key: SiteKey | None) -> Proof:
-    """Is there a token of ours for everybody reported?"""
-    for token in _returned_tokens(original, site_key):
-        assert site_key is not None
-        if all(_is_about(token, address, site_key) for address in recipients):
-            return "token"
-    return "none"
-
-
-def _returned_person(original: Part | None, site_key: SiteKey | None) -> Token | None:
-    """The one person that the tokens in a returned header name; None if they name nobody, or several."""
-    named = {token.address_key: token for token in _returned_tokens(original, site_key)}
-    named.pop(tokens.NOBODY, None)
-    return next(iter(named.values())) if len(named) == 1 else None
-
-
-def _is_about(token: Token, address: str, site_key: SiteKey) -> bool:
-    """Does it name this address? One of a message to several people names nobody: each of them holds it."""
-    try:
-        return any(key == token.address_key for key, kind in keys_of(site_key, parse(address)) if kind != "domain")
-    except NotAnAddress:
-        return False
 
 
 def _token(case: _Case) -> Reading | None:
@@ -217,7 +169,7 @@ def _undo(case: _Case, token: Token) -> Reading | None:
 def _by_token(case: _Case, token: Token) -> Reading:
     assert case.site_key is not None
     writer = case.writer or None
-    people = (case.writer,) if writer and _is_about(token, case.writer, case.site_key) else ()
+    people = (case.writer,) if writer and returned.is_about(token, case.writer, case.site_key) else ()
     rules = ("0.3-token", "3.7-token", "5-token")
     if token.day:
         return Resubscribe(people, ALL, writer, "token", "", rules, case.subject[:200], token)

@@ -23,8 +23,8 @@ from imapclient.exceptions import IMAPClientReadOnlyError
 from daemon.config import Mailbox
 from daemon.mailbox.bounded import Client
 from daemon.mailbox.failing import Failed, step
+from daemon.mailbox.folder_names import Names, doubtful
 from daemon.mailbox.login import log_in
-from daemon.mailbox.names import Names, doubtful
 from daemon.mailbox.tokens import Tokens
 from storage.incoming import Place
 

@@ -18,7 +18,7 @@ from daemon.config import OAuth2
 from daemon.mailbox.command import Command
 from daemon.mailbox.failing import Failed
 from daemon.mailbox.grants import Granted, account, ask, assertion
-from daemon.mailbox.keeping import Kept
+from daemon.mailbox.refresh_token import Kept
 from daemon.posting import Line
 
 _MARGIN: Final = 300.0  # s before its end; of a token that lives less than ten minutes half of its life

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final
 
 from daemon import __version__
-from daemon.texts import one_line
+from daemon.texts import lasted, one_line
 from storage.terms import reason_word, scope_word, when
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _request(of: Held, entry: Entry, numbers: dict[str, int]) -> dict[str, Any]:
 
 def _asked(of: Held, entry: Entry) -> datetime | None:
     """When it was asked: as the standing row has it, else when the first message of this evidence came; None: not known."""
-    from storage.suppressions import utc
+    from storage.terms import utc
 
     fact = entry.fact
     if fact.event == "lifted":
@@ -205,7 +205,9 @@ def _section(title: str, items: Sequence[Any], shown: Any) -> list[str]:
 
 def _of_request(r: Mapping[str, Any]) -> list[str]:
     quick = (
-        "" if r["seconds"] is None or r["asked"] == r["recorded"] else f", {_lasted(r['seconds'])} after it was asked"
+        ""
+        if r["seconds"] is None or r["asked"] == r["recorded"]
+        else f", {lasted(timedelta(seconds=r['seconds']))} after it was asked"
     )
     scope = f" ({r['scope']}, {r['reason']})" if r["scope"] else ""
     message = f"in mailbox {r['mailbox']}, UID {r['uid']}" if r["mailbox"] else None
@@ -228,13 +230,6 @@ def _of_request(r: Mapping[str, Any]) -> list[str]:
                 one_line(str(value)), _WIDTH, initial_indent=head, subsequent_indent=rest, break_on_hyphens=False
             )
     return [*lines, ""]
-
-
-def _lasted(seconds: int) -> str:
-    for size, name in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {name}"
-    return f"{seconds} s"
 
 
 def _table(stopped: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -54,10 +54,19 @@ def days_left(cert_file: Path, now: datetime) -> int | None:
 
 def valid_until(cert_file: Path) -> datetime | None:
     """When the first certificate of the file ends. None: there is none to be read."""
+    certificate = first(cert_file)
+    try:
+        return _not_after(certificate) if certificate else None
+    except (ValueError, IndexError, StopIteration):
+        return None
+
+
+def first(cert_file: Path) -> bytes | None:
+    """The first certificate of a PEM file, in DER. None: there is none to be read."""
     try:
         found = _CERTIFICATE.search(_read("cert_file", cert_file)[0])
-        return _not_after(ssl.PEM_cert_to_DER_cert(found[0].decode())) if found else None
-    except (TlsError, ValueError, IndexError, StopIteration):
+        return ssl.PEM_cert_to_DER_cert(found[0].decode()) if found else None
+    except (TlsError, ValueError):
         return None
 
 

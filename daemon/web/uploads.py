@@ -21,7 +21,7 @@ from starlette.responses import Response, StreamingResponse
 
 from daemon import events
 from daemon.exchange import preview
-from daemon.exchange.asking import Asked, moment
+from daemon.exchange.asking import Asked
 from daemon.exchange.formats import FORMATS, open_list
 from daemon.exchange.importing import Import
 from daemon.exchange.portions import Tally
@@ -32,7 +32,7 @@ from daemon.web.context import Context
 from daemon.web.rendering import SECURITY
 from daemon.web.spool import Refused, Spool, no_room
 from daemon.web.workers import Workers
-from storage.terms import REASONS
+from storage.terms import REASONS, moment
 
 Stage = Literal["counting", "counted", "importing", "done", "failed", "cancelled"]
 

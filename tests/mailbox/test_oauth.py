@@ -12,7 +12,7 @@ import pytest
 
 from daemon.config import Loaded, Mailbox, load
 from daemon.mailbox import tokens as keeping_tokens
-from daemon.mailbox.keeping import Kept
+from daemon.mailbox.refresh_token import Kept
 from daemon.mailbox.session import Failed
 from daemon.mailbox.tokens import Tokens
 from daemon.mailboxes import log_in, tokens_of
@@ -261,7 +261,7 @@ def test_a_new_refresh_token_that_cannot_be_written_is_used_and_written_the_next
 
 def test_no_token_is_asked_for_where_a_new_one_could_not_be_kept(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     where = desk.source(desk.refreshing)
-    monkeypatch.setattr("daemon.mailbox.keeping.os.access", lambda *a: False)
+    monkeypatch.setattr("daemon.mailbox.refresh_token.os.access", lambda *a: False)
     failed = desk.fails(where)
     assert (failed.step, failed.why) == ("token", f"{desk.directory}: no right to write there")
     assert desk.server.asked == []

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,13 +37,6 @@ def report(number: int, host: str = "company-com.mail.protection.outlook.com", s
         f"Remote-MTA: dns; {host}\r\nDiagnostic-Code: smtp; 550 {status} no such user\r\n\r\n"
         "--b\r\nContent-Type: message/rfc822\r\n\r\nFrom: news@quillpdf.example\r\nSubject: spring\r\n\r\n--b--\r\n"
     ).encode()
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="oo") as name:
-        (Path(name) / "imap-password").write_text("secret-support\n")
-        yield Path(name)
 
 
 def fact(daemon: Daemon, *arguments: str, expect: int | None = 0) -> dict[str, object]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,13 +47,6 @@ HOSTILE = {
     "nested html": HEADER + b"Content-Type: text/html\r\n\r\n" + b"<div>" * 50_000 + b"merge?\r\n",
     "escape sequences": HEADER + b"\r\n\x1b]0;owned\x07\x1b[2J merge?\r\n",
 }
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="oo") as name:
-        (Path(name) / "imap-password").write_text("secret-support\n")
-        yield Path(name)
 
 
 def test_hostile_mail_is_read_and_the_relay_does_not_notice(home: Path, dovecot: Dovecot, sink: Sink) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import tempfile
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -23,14 +21,6 @@ CAMPAIGN = (
     b"Date: Sun, 22 Nov 2026 09:00:00 +0000\r\nX-Odd:   spaces  kept\r\n\tand folds\r\n\r\n"
     b"Dear reader,\r\n.\r\n..two dots\r\n\r\ntrailing blanks   \r\n8-bit: \xc3\xa9\r\n"
 )
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    """Short, for unix sockets, and with the mailbox's password in it."""
-    with tempfile.TemporaryDirectory(prefix="oo") as name:
-        (Path(name) / "imap-password").write_text("secret-support\n")
-        yield Path(name)
 
 
 def below_our_received(data: bytes) -> bytes:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import smtplib
-import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,13 +17,6 @@ from tests.servers import Dovecot, Sink, postfix
 
 RESTARTS = 20
 CLIENTS = 3
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="oo") as name:
-        (Path(name) / "imap-password").write_text("secret-support\n")
-        yield Path(name)
 
 
 @pytest.mark.alone

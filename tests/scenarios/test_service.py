@@ -10,23 +10,22 @@ import signal
 import smtplib
 import socket
 import sqlite3
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from daemon import jobs
 from daemon.config import load
+from daemon.gate import Gate
 from daemon.mailbox.watcher import Watcher
 from daemon.nodes import Duties
-from daemon.opening import now
-from daemon.service import Service
+from daemon.opening import Away
+from daemon.roles import Present, Roles
+from daemon.upstream import Endpoint, Pool
 from tests.ledgers import books
 from tests.loopback import free_port
 from tests.scenarios.process import Daemon, config, notify_socket
@@ -34,13 +33,6 @@ from tests.servers import Dovecot, Sink
 from tests.servers import sink as make_sink
 
 MESSAGE = b"Subject: offer\r\n\r\nhello\r\n"
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="oo") as name:
-        (Path(name) / "imap-password").write_text("secret-support\n")
-        yield Path(name)
 
 
 def test_what_systemd_hears(home: Path, sink: Sink) -> None:
@@ -120,16 +112,18 @@ def _heeds_hup(pid: int) -> bool:
 
 
 def test_a_reload_that_comes_while_it_starts_does_not_end_it(home: Path, sink: Sink) -> None:
-    daemon, sent = Daemon(home, config(sink.port)), 0
+    daemon, sent, early = Daemon(home, config(sink.port)), 0, False
     with ThreadPoolExecutor(1) as starter:
         started = starter.submit(daemon.start)
         try:
             while not started.done():
                 if daemon.process is not None and _heeds_hup(daemon.process.pid):
+                    early |= not (home / "optoutd.db").exists()
                     daemon.process.send_signal(signal.SIGHUP)
                     sent += 1
                 time.sleep(0.005)
             started.result()
+            assert early
             assert sent > 3
             assert daemon.stop() == 0
         finally:
@@ -288,14 +282,15 @@ def test_people_are_written_to_by_one_task_though_a_reload_comes_while_our_dutie
                 running.remove(self)
 
     async def service() -> None:
-        it = Service(loaded, ledger, now(), {}, relay=cast("Any", SimpleNamespace(pool=None)))
-        it.duties = Duties(ledger)
-        await it._write_to_people()
+        present = Present(loaded, Gate(Away(), {}), (), {})
+        pool = Pool([Endpoint("127.0.0.1", 1)], hostname="relay.example", timeout=2)
+        roles = Roles(ledger, Duties(ledger), lambda: present, lambda: pool, jobs.Jobs(ledger, loaded.config.bounce))
+        await roles.write_to_people()
         await asyncio.sleep(0)
-        await asyncio.gather(it._write_to_people(), it._write_to_people())
+        await asyncio.gather(roles.write_to_people(), roles.write_to_people())
         await asyncio.sleep(0)
         assert len(running) == 1
-        await it._stop_writing()
+        await roles.stop_writing()
         assert running == []
 
     running: list[Post] = []
@@ -321,4 +316,4 @@ def test_every_mailbox_is_told_to_stop_before_any_is_waited_for() -> None:
     stuck = [Stuck() for _ in range(40)]
     watchers = cast("dict[str, Watcher]", {str(n): w for n, w in enumerate(stuck)})
     nothing = cast("Any", None)
-    asyncio.run(Service(nothing, nothing, nothing, {}, watchers=watchers)._stop_watchers())
+    asyncio.run(Roles(nothing, nothing, nothing, nothing, nothing, watchers).stop_watchers())

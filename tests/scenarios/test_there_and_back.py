@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Iterator
 from email import message_from_bytes, policy
 from pathlib import Path
 from urllib.parse import unquote
@@ -19,13 +17,6 @@ from tests.sink import sink
 pytestmark = [pytest.mark.dovecot, pytest.mark.timeout(180)]
 
 ANN = "ann@example.com"
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="oo") as name:
-        (Path(name) / "imap-password").write_text("secret-support\n")
-        yield Path(name)
 
 
 def test_leaving_being_told_and_coming_back(dovecot: Dovecot, home: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from storage import audit, imports, incoming, suppressions
+from storage import audit, imports, incoming, trail
 from storage.write import write
 from tests.ledgers import Books, queued
 
@@ -46,19 +46,19 @@ def test_the_record_is_looked_through_backwards(ledger: Books) -> None:
         ledger.suppress(f"p{n}@x.example")
     ledger.lift("p0@x.example")
     with ledger.ledger.connect() as db:
-        found = suppressions.trail(db, None, most=2)
+        found = trail.backwards(db, None, most=2)
         assert ([f.seq for f in found.facts], found.reached) == ([7, 6], 6)
         assert sorted(found.addresses.values()) == ["p0@x.example", "p5@x.example"]
-        assert [f.seq for f in suppressions.trail(db, 6, event="suppressed", actor="te", most=9).facts] == [
+        assert [f.seq for f in trail.backwards(db, 6, event="suppressed", actor="te", most=9).facts] == [
             5,
             4,
             3,
             2,
             1,
         ]
-        assert suppressions.trail(db, None, actor="TEST").facts == []
-        assert suppressions.trail(db, None, event="lifted", wide=3).reached == 5
-        assert suppressions.trail(db, 5, event="lifted", wide=10).reached is None
+        assert trail.backwards(db, None, actor="TEST").facts == []
+        assert trail.backwards(db, None, event="lifted", wide=3).reached == 5
+        assert trail.backwards(db, 5, event="lifted", wide=10).reached is None
 
 
 def test_imports_are_listed_newest_first(ledger: Books) -> None:

@@ -32,3 +32,10 @@ def web(ledger: Books) -> Iterator[Door]:
     """A door before it."""
     with door(ledger) as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def standing_door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """A door for all the examples of a property: before a ledger of its own."""
+    with door(books(tmp_path_factory.mktemp("fuzz") / "ledger")) as opened:
+        yield opened

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,7 +12,7 @@ from storage.address import parse
 from storage.audit import verify
 from storage.terms import ALL, Reason
 from storage.write import write
-from tests.ledgers import Books, books
+from tests.ledgers import Books
 from tests.web.support import ANN, FORM, ONE_CLICK, Answer, Door, context, door, without_tokens
 from tests.web.test_pages import Outline, forms
 
@@ -188,12 +186,6 @@ def test_what_was_not_recorded_is_not_confirmed(web: Door) -> None:
     hidden.rename(file)
     assert web.standing() == []
     assert post(web, b"action=save").status == 200
-
-
-@pytest.fixture(scope="module")
-def standing_door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    with door(books(tmp_path_factory.mktemp("fuzz") / "ledger")) as opened:
-        yield opened
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -12,7 +12,7 @@ import pytest
 
 from daemon.web.console.audit import PAGE
 from daemon.web.context import Holder
-from storage import audit, suppressions
+from storage import audit, suppressions, trail
 from storage.address import parse
 from storage.terms import Reason
 from storage.write import write
@@ -126,12 +126,12 @@ def test_a_long_record_is_looked_through_piece_by_piece(ledger: Books) -> None:
         ledger.suppress(f"p{n}@customer.example")
     ledger.lift("p0@customer.example")
     with ledger.ledger.reading() as db:
-        found = suppressions.trail(db, None, event="suppressed", actor="test", most=5, wide=3)
+        found = trail.backwards(db, None, event="suppressed", actor="test", most=5, wide=3)
         assert ([f.seq for f in found.facts], found.reached) == ([30, 29], 29)
-        assert suppressions.trail(db, 29, event="lifted", wide=3).reached == 26
-        assert suppressions.trail(db, 3, event="lifted", wide=3).reached is None
-        assert [f.seq for f in suppressions.trail(db, 3, wide=3).facts] == [2, 1]
-        assert suppressions.trail(db, 10**18).facts[0].seq == 31
+        assert trail.backwards(db, 29, event="lifted", wide=3).reached == 26
+        assert trail.backwards(db, 3, event="lifted", wide=3).reached is None
+        assert [f.seq for f in trail.backwards(db, 3, wide=3).facts] == [2, 1]
+        assert trail.backwards(db, 10**18).facts[0].seq == 31
         assert found.addresses
 
 

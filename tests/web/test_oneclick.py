@@ -25,7 +25,7 @@ from storage.address import parse
 from storage.audit import verify
 from storage.terms import ALL, Reason
 from storage.write import write
-from tests.ledgers import Books, books
+from tests.ledgers import Books
 from tests.web.support import ANN, FORM, ONE_CLICK, Door, context, door, read_answer, without_tokens
 
 MULTIPART = "multipart/form-data; boundary=---FormBoundaryjWmhtjORrn"
@@ -325,12 +325,6 @@ def test_the_log_says_what_was_done_without_token_or_address(log: pytest.Capture
 
 
 # ------------------------------------------------------------------ whatever comes
-
-
-@pytest.fixture(scope="module")
-def standing_door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    with door(books(tmp_path_factory.mktemp("fuzz") / "ledger")) as opened:
-        yield opened
 
 
 paths = st.one_of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,7 +17,7 @@ from storage import people, suppressions
 from storage.address import parse
 from storage.audit import verify
 from storage.terms import ALL, Reason
-from tests.ledgers import Books, books
+from tests.ledgers import Books
 from tests.web.support import ANN, FORM, ONE_CLICK, Answer, Door, context, door, regret_link, without_tokens
 
 MULTIPART = "multipart/form-data; boundary=x"
@@ -290,12 +289,6 @@ def test_what_was_not_recorded_is_not_confirmed(web: Door) -> None:
 
 
 # ------------------------------------------------------------------ whatever comes
-
-
-@pytest.fixture(scope="module")
-def standing_door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    with door(books(tmp_path_factory.mktemp("fuzz") / "ledger")) as opened:
-        yield opened
 
 
 paths = st.one_of(

@@ -16,9 +16,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+from tests.httpd import Quiet, listening
 from tests.loopback import HOST
 
 SECRET = "a secret of more than 24 characters"
@@ -80,7 +81,7 @@ def until(true: Callable[[], object], tell: Callable[[], object] = lambda: "") -
 
 
 def _handler(of: Receiver) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
         wbufsize = -1
@@ -103,35 +104,15 @@ def _handler(of: Receiver) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(of.body)
             self.wfile.flush()
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Nothing."""
-
     return Handler
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up is part of the tests."""
 
 
 @contextmanager
 def receiver(*, port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
     """One that listens."""
     it = Receiver(port, "https" if tls else "http")
-    server = _Server((HOST, port), _handler(it))
-    if tls:
-        server.socket = tls.wrap_socket(server.socket, server_side=True)
-    it.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
+    with listening(_handler(it), port, tls) as it.port:
         yield it
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @contextmanager

@@ -16,10 +16,11 @@ from starlette.routing import Route
 from daemon import telling
 from daemon.web.checks import Kind, checks_of
 from daemon.web.console.visit import Visit, room
-from storage import audit, suppressions
+from storage import audit
 from storage.audit import Noted
-from storage.suppressions import Fact, Stretch
+from storage.suppressions import Fact
 from storage.terms import reason_word
+from storage.trail import Stretch, backwards
 
 HOME: Final = "/console/audit"
 PAGE: Final = 100
@@ -69,7 +70,7 @@ async def trail(visit: Visit) -> Response:
 
     def look() -> tuple[Stretch, dict[str, Any]]:
         with ledger.reading() as db:
-            found = suppressions.trail(db, above, event=event, actor=actor, most=PAGE)
+            found = backwards(db, above, event=event, actor=actor, most=PAGE)
             return found, {
                 "all_checked": audit.last_run(db, "verify_audit"),
                 "new_checked": audit.last_run(db, "note_head"),

@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from daemon.exchange.asking import Asked
 from daemon.exchange.formats import FORMATS
+from daemon.web.console import typed
 from daemon.web.console.forms import length_of
 from daemon.web.console.visit import Visit, refuse_forged, room
 from daemon.web.multipart import read_form
@@ -38,7 +39,7 @@ async def home(visit: Visit) -> Response:
 async def _home(
     visit: Visit, status: HTTPStatus = HTTPStatus.OK, wrong: str = "", given: Mapping[str, str] | None = None
 ) -> Response:
-    before = _number(visit.request.query_params.get("before", ""))
+    before = typed.number(visit.request.query_params.get("before", ""))
     found = await visit.workers.read(lambda: _earlier(visit, before))
     return visit.page(
         "imports.html",
@@ -54,10 +55,6 @@ async def _home(
         before=found[PAGE - 1][0].id if len(found) > PAGE else None,
         first=before is None,
     )
-
-
-def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 def _earlier(visit: Visit, before: int | None) -> list[tuple[Run, bool]]:

@@ -18,6 +18,7 @@ from daemon import telling
 from daemon.intake import AlreadyDecided, NobodyNamed, Outdated
 from daemon.intake.deciding import concerned
 from daemon.mail.rules import RULES
+from daemon.web.console import typed
 from daemon.web.console.visit import Visit, room
 from storage import incoming
 from storage.address import Address
@@ -87,7 +88,7 @@ async def queue(visit: Visit) -> Response:
     """GET: what waits, oldest first, or what was decided. POST: decide on those that are ticked."""
     if visit.request.method == "POST":
         return await _decide_all(visit)
-    state, beyond = visit.given("state") or "open", _number(visit.given("beyond"))
+    state, beyond = visit.given("state") or "open", typed.number(visit.given("beyond"))
     if state not in _STATES:
         raise HTTPException(HTTPStatus.NOT_FOUND)
     ledger = visit.context.ledger
@@ -110,14 +111,9 @@ async def queue(visit: Visit) -> Response:
     )
 
 
-def _number(text: str) -> int | None:
-    """A number of an item, as a form or path has it."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
-
-
 async def _decide_all(visit: Visit) -> Response:
     accepted = _decision(visit)
-    ticked = [n for n in map(_number, map(str, visit.form.getlist("item")[:PAGE])) if n is not None]
+    ticked = [n for n in map(typed.number, map(str, visit.form.getlist("item")[:PAGE])) if n is not None]
     if not ticked:
         return visit.go(HOME, "Nothing was ticked, so nothing was decided.")
     done, told = 0, list[str]()
@@ -169,7 +165,7 @@ async def _decide(visit: Visit, number: int, accepted: bool) -> str:
 
 async def one(visit: Visit) -> Response:
     """GET: all that is known about an item. POST: decide on it, and on to the next open one."""
-    number = _number(visit.request.path_params["number"])
+    number = typed.number(visit.request.path_params["number"])
     if number is None:
         raise HTTPException(HTTPStatus.NOT_FOUND)
     return await (_decided(visit, number) if visit.request.method == "POST" else _shown(visit, number))

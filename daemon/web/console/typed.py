@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from daemon.web.context import Context
-from storage import suppressions
+from storage import suppressions, terms
 from storage.terms import ALL
 
 
@@ -19,10 +19,14 @@ def moment(text: str) -> datetime | None:
     if not text:
         return None
     try:
-        found = datetime.fromisoformat(text)
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
+        return terms.moment(text)
+    except ValueError:
         raise NotUnderstood(f"{text} is no date: write 2026-01-31, or 2026-01-31T12:00.") from None
+
+
+def number(text: str) -> int | None:
+    """Of an item or a run, as a form or path has it; None: it is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 def until(text: str) -> datetime | None:

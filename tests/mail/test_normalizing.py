@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.config import House
-from daemon.mail.composing import composed
+from daemon.mail.normalizing import composed
 from daemon.mail.triage import read
 
 ROWS = ["\u0345\u0334", "\u0f73", "\u0f81\u0345", "\uff9e\u0334", "\u0344\u0334"]
