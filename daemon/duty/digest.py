@@ -105,8 +105,9 @@ def _lines(of: Week, due: timedelta) -> Iterator[tuple[str, str]]:
     yield "end of the record", of.head
     yield "  last found whole", _last(of, "verify_audit", "note_head")
     yield "last backup", _last(of, "back_up")
-    if "canary" in of.jobs:
-        yield "canary last through", _last(of, "canary")
+    if of.canaries:
+        passed = (f"{mailbox} {when(at) if at else 'never'}" for mailbox, at in of.canaries.items())
+        yield "canary last through", ", ".join(passed)
     yield "alarms", f"{len(of.alarms):,}"
 
 
@@ -139,6 +140,7 @@ def fact(of: Week) -> dict[str, Any]:
         "suppressions": of.suppressions,
         "head": of.head,
         "jobs": {name: when(at) for name, at in sorted(of.jobs.items())},
+        "canaries": {mailbox: at and when(at) for mailbox, at in of.canaries.items()},
         "alarms": [
             {
                 "kind": alarm.kind,
