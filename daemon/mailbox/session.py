@@ -317,7 +317,7 @@ class Session:
     def append(self, folder: str, raw: bytes, when: datetime) -> None:
         """Put a message into a folder, seen already, for nobody is to read it. Raises Failed("append")."""
         with step("append"):
-            self._client.append(folder, raw, [b"\\Seen"], when)
+            self._client.append(self._names.of(folder), raw, [b"\\Seen"], when)
 
     def expunge(self, uid: int) -> None:
         """Remove this one message from the selected folder; only where the server `expunges`. Raises Failed("expunge")."""
