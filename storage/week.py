@@ -28,7 +28,8 @@ class Week:
     mail to the commit of its opt-out, of those read by themselves and not lying there before we watched. `refused`,
     `passed`: recipients at the relay. `reviews`: decided; `open`: wait now, since `review_oldest`. `suppressions`: rows that
     stand now, without `wanted`. `head`: SEQ:HASH of the record; `as_left`: does it end as we left it? `jobs`: when each last
-    ended well. `alarms`: that stood at some time in the span. `canaries`: mailbox -> when its own test last came through.
+    ended well. `alarms`: that stood at some time in the span, a thousand at most; `kinds`: how many of each kind, of all.
+    `canaries`: mailbox -> when its own test last came through.
     """
 
     start: datetime
@@ -46,6 +47,7 @@ class Week:
     as_left: bool
     jobs: Mapping[str, datetime]
     alarms: tuple[Noted, ...]
+    kinds: Mapping[str, int]
     canaries: Mapping[str, datetime | None] = field(default_factory=dict)
 
 
@@ -72,6 +74,7 @@ def week(ledger: Ledger, start: datetime, end: datetime) -> Week:
             as_left=sights.record(db, chain).as_left,
             jobs={name: datetime.fromtimestamp(at, UTC) for name, at in numbers.jobs.items()},
             alarms=tuple(alarms.between(db, start, end)),
+            kinds=alarms.kinds(db, start, end),
             canaries={mailbox: _utc(of.passed) for mailbox, of in canaries.states(db).items() if not of.skipped},
         )
 

@@ -58,10 +58,9 @@ def sent(ledger: Ledger, now: datetime) -> None:
 
 def verdict(of: Week) -> str:
     """Was the promise kept? One sentence."""
-    kinds = {alarm.kind for alarm in of.alarms}
-    broken = [why for kind, why in _BROKEN.items() if kind in kinds]
-    doubts = [why for kind, why in _IN_DOUBT.items() if kind in kinds]
-    if not of.as_left and "record-broken" not in kinds:
+    broken = [why for kind, why in _BROKEN.items() if kind in of.kinds]
+    doubts = [why for kind, why in _IN_DOUBT.items() if kind in of.kinds]
+    if not of.as_left and "record-broken" not in of.kinds:
         doubts.append("the record does not end as we left it")
     if broken:
         return f"The promise was not kept: {'; '.join([*broken, *doubts])}."
@@ -108,7 +107,7 @@ def _lines(of: Week, due: timedelta) -> Iterator[tuple[str, str]]:
     if of.canaries:
         passed = (f"{mailbox} {when(at) if at else 'never'}" for mailbox, at in of.canaries.items())
         yield "canary last through", ", ".join(passed)
-    yield "alarms", f"{len(of.alarms):,}"
+    yield "alarms", f"{sum(of.kinds.values()):,}"
 
 
 def _last(of: Week, *jobs: str) -> str:

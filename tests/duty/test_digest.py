@@ -140,6 +140,20 @@ def test_the_first_sentence_is_that_of_the_alarms_of_the_week(
     assert digest.text(found, timedelta(hours=48)).startswith(sentence)
 
 
+def test_a_broken_promise_is_not_hidden_behind_a_thousand_small_alarms(ledger: Books) -> None:
+    """A mailbox that comes and goes for days: no list of them is told, but the verdict is of all."""
+    small = [
+        replace(ALARM, kind="mailbox-silent", since=START + n * MINUTE, seen=NOW, ended=NOW, closed=NOW)
+        for n in range(1_100)
+    ]
+    with write(ledger.ledger, NOW, "test") as w:
+        for alarm in small:
+            alarms.save(w, [alarm])
+        alarms.save(w, [replace(ALARM, since=NOW - HOUR, seen=NOW)])
+    assert digest.verdict(of(ledger)).startswith("The promise was not kept")
+    assert lines(of(ledger))["alarms"] == "1,101"
+
+
 def test_a_record_that_was_cut_is_in_doubt(ledger: Books) -> None:
     assert "the record does not end as we left it" in digest.verdict(replace(of(ledger), as_left=False))
 
