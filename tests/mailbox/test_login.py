@@ -37,6 +37,7 @@ class Server:
     challenge: bytes | None = None
     refusal: str = ""
     insists: bool = False
+    hangs_up: bool = False
     identified: str = "OK"
     said: list[str] = field(default_factory=list)
     decoded: list[bytes] = field(default_factory=list)
@@ -58,6 +59,8 @@ class Server:
             conn.sendall(text.encode() + b"\r\n")
 
         match command.split(" ")[0].upper():
+            case "AUTHENTICATE" | "LOGIN" if self.hangs_up:
+                conn.shutdown(socket.SHUT_RDWR)
             case "CAPABILITY":
                 now = self.after if any(c.startswith(("LOGIN", "AUTH")) for c in self.said) else self.before
                 say(f"* CAPABILITY {now}")
@@ -230,6 +233,16 @@ def test_a_refused_password_is_told_without_it() -> None:
         into(server, "hunter2")
     assert str(failed.value.why) == "[AUTHENTICATIONFAILED] not <...> in"
     assert "username" in failed.value.advice
+
+
+@pytest.mark.parametrize("secret", [None, "hunter2"])
+def test_a_server_that_hangs_up_has_refused_nobody(secret: str | None) -> None:
+    """Else each lost connection would cost another token, and tell people to look at their password."""
+    with serving(Server("IMAP4rev1 AUTH=XOAUTH2", hangs_up=True)) as server, pytest.raises(Failed) as failed:
+        into(server, secret)
+    assert failed.value.step == "login"
+    assert not failed.value.refused
+    assert not failed.value.advice
 
 
 # ------------------------------------------------------------------ what is known before and after
