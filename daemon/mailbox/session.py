@@ -270,8 +270,8 @@ class Session:
             return {u: (_number(f[b"RFC822.SIZE"], least=0), _utc(f.get(b"INTERNALDATE"))) for u, f in known.items()}
 
     def present(self, uid: int) -> bool:
-        """Is the message still in the selected folder?"""
-        return uid in self._search(["UID", str(uid)])
+        """Is the message still in the selected folder? One whose UID was given to another (storage.watched) is not."""
+        return uid > 0 and uid in self._search(["UID", str(uid)])
 
     def holds(self, message_id: str) -> bool:
         """Is a message with this Message-ID in the selected folder?"""
