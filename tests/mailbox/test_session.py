@@ -283,7 +283,7 @@ def test_a_server_that_says_an_octet_now_and_then_does_not_hold_us(monkeypatch: 
 
 def test_a_message_that_has_lost_its_number_is_not_asked_for() -> None:
     """It stands under one that no message has, which servers take for nonsense; some hang up after some of that."""
-    with session(lambda conn: None) as found:
-        found.enter("INBOX")
+    with session(_plus) as found:
+        assert found.present(7)
         found._client.shutdown()  # nobody could answer
         assert not found.present(-7)
