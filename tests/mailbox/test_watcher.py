@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,7 @@ from storage.incoming import Seen
 from tests.mailbox.support import HOUSE, PLEASE, QUESTION, Support, mail
 
 pytestmark = pytest.mark.dovecot
+Logged = Callable[[], list[dict[str, Any]]]
 
 
 def test_a_request_is_honoured_and_filed_with_flags_and_date_kept(support: Support) -> None:
@@ -412,3 +415,14 @@ def test_old_mail_of_a_live_folder_is_found_and_left_as_it_is(support: Support, 
     with support.books.ledger.connect() as db:
         (row,) = suppressions.standing(db, support.books.ledger.site_key, parse("old@example.com"))
     assert row[3] == int(long_ago.timestamp())
+
+
+def test_half_a_character_in_a_request_does_not_keep_it_from_being_honoured(support: Support, logged: Logged) -> None:
+    """UTF-7 can spell one (RFC 2152), and no database takes it: the reading ended the connection, and all others waited."""
+    raw = mail("ann@example.com", f"{PLEASE[:-1]} +2AA-.", subject="bye")
+    odd = raw.replace(b"\r\n\r\n", b"\r\nContent-Type: text/plain; charset=utf-7\r\n\r\n", 1)
+    support.dovecot.append("support", odd)
+    with support.watching():
+        support.until(lambda: support.suppressed("ann@example.com"))
+        support.until(lambda: support.subjects("Opt-outs") == ["bye"])
+    assert not {line["event"] for line in logged()} & {"failed", "mailbox_lost"}
