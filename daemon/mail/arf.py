@@ -87,8 +87,8 @@ def _told_recipients(kind: str, about: dict[str, Any]) -> tuple[tuple[str, str, 
         given, action, status, said = (
             whole(str(told.get(name, ""))) for name in ("emailAddress", "action", "status", "diagnosticCode")
         )
-        for address in addresses.specs(given):
-            out.append((address, "delayed" if passing else action.lower() or "failed", status, said))
+        action = "delayed" if passing else action.lower() or "failed"
+        out += [(address, action, status, said) for address in addresses.specs(given)]
     return tuple(out)
 
 

@@ -16,6 +16,7 @@ from daemon.config import Config, Loaded
 from daemon.intake import Done, Envelope, Intake
 from daemon.mail.reading import Reading
 from daemon.mail.triage import read
+from daemon.mailbox import watcher
 from daemon.mailbox.means import Means
 from daemon.mailbox.session import Failed, Session, connect
 from daemon.mailbox.watcher import Watcher
@@ -124,6 +125,27 @@ def test_a_crash_while_reading_is_tried_again_once_then_left_to_a_person(support
     assert len(calls) == 2
     assert support.reviews()[0].rules == ("attempts-did-not-end",)
     assert support.subjects() == ["poison"]
+
+
+def test_messages_that_break_the_reading_hold_up_the_others_for_moments_only(
+    support: Support, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is begun twice, and after each time we connect anew: pauses that grew would be an hour for some dozens of them."""
+    monkeypatch.setattr(watcher, "_SOON", 0.05)
+    monkeypatch.setattr(watcher, "_SHORT_OUTAGE", 0.0)
+    monkeypatch.setattr(watcher, "_RETRY_SECONDS", (0.05, 600.0))
+
+    def fails_on_poison(raw: bytes) -> Reading:
+        if b"poison" in raw:
+            raise ValueError
+        return read(raw, HOUSE)
+
+    support.reader = fails_on_poison
+    for n in range(8):
+        support.dovecot.append("support", mail(f"mallory{n}@example.com", "poison"))
+    support.dovecot.append("support", mail("ann@example.com", PLEASE))
+    with support.watching():
+        support.until(lambda: support.suppressed("ann@example.com"))
 
 
 def test_what_cannot_be_recorded_stays_and_is_read_later(support: Support) -> None:
