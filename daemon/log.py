@@ -98,9 +98,12 @@ def shown(who: Who) -> str:
 def masked(text: object, known: Container[str] = ()) -> str:
     """A text of somebody else's making (a server's reply, an error) with the addresses in it made unreadable.
 
-    `known`: addresses of the house, in small letters, which may be read.
+    `known`: addresses of the house, in small letters, which may be read. One line, printable: no escape sequence, no NUL, no
+    half of a character, which a database or a page would choke on.
     """
     words = " ".join(str(text)[:4000].split())
+    if not words.isprintable():
+        words = "".join(c if c.isprintable() else "\ufffd" for c in words)
     return (words if plain else without_addresses(words, known))[:300]  # cut last: half an address is not seen as one
 
 

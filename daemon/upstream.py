@@ -68,7 +68,7 @@ class Hop:
         if now >= self._rested_at:  # else it is one of many that began before the first failed
             self._rest = min(max(2 * self._rest, REST_SECONDS[0]), REST_SECONDS[1])
             self._rested_at = now + self._rest
-        self.lost = str(lost)
+        self.lost = events.masked(lost)  # in words of a stranger, and in whatever encoding
         self.hang_up()  # a server that lets nobody in has most likely forgotten these
 
     def usable(self) -> Connection | None:

@@ -43,17 +43,29 @@ class Noted:
         return self.kind, self.about
 
 
+_STOOD: Final = "since < ? AND (ended IS NULL OR ended >= ?)"
 _ROW: Final = "SELECT kind, about, node, detector, since, seen, text, advice, told, ended, closed, id FROM alarm"
 
 
+def standing(db: Connection) -> list[Noted]:
+    """Those that stand; oldest first."""
+    return _rows(db, "WHERE ended IS NULL", ())
+
+
 def unsettled(db: Connection) -> list[Noted]:
-    """Those that stand, and those whose end nobody was told of; oldest first."""
-    return _rows(db, "WHERE ended IS NULL OR closed IS NULL", ())
+    """Those that stand, and those whose end nobody was told of, each oldest first: what stands is not left out for the others."""
+    return standing(db) + _rows(db, "WHERE ended IS NOT NULL AND closed IS NULL", ())
 
 
 def between(db: Connection, start: datetime, end: datetime) -> list[Noted]:
-    """Those that stood at some time from `start` up to `end`; oldest first."""
-    return _rows(db, "WHERE since < ? AND (ended IS NULL OR ended >= ?)", (seconds(end), seconds(start)))
+    """Those that stood at some time from `start` up to `end`; oldest first, a thousand at most."""
+    return _rows(db, f"WHERE {_STOOD}", (seconds(end), seconds(start)))
+
+
+def kinds(db: Connection, start: datetime, end: datetime) -> dict[str, int]:
+    """Kind -> how many stood at some time from `start` up to `end`: all of them."""
+    query = f"SELECT kind, count(*) FROM alarm WHERE {_STOOD} GROUP BY kind"
+    return {kind: int(n) for kind, n in db.exec_driver_sql(query, (seconds(end), seconds(start)))}
 
 
 def _rows(db: Connection, where: str, values: tuple[int, ...]) -> list[Noted]:

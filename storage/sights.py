@@ -137,9 +137,9 @@ def suppressed(db: Connection, after: datetime, until: datetime, most: int) -> M
     begin, end = seconds(after), seconds(until)
     query = (
         "SELECT source, count(*), min(at) FROM audit"
-        " WHERE seq >= ? AND event = 'suppressed' AND at > ? AND at <= ? GROUP BY source"
+        " WHERE seq >= ? AND event = 'suppressed' AND at > ? AND at <= ? AND actor <> ? GROUP BY source"
     )
-    rows = db.exec_driver_sql(query, (_start(db, begin, most), begin, end)).all()
+    rows = db.exec_driver_sql(query, (_start(db, begin, most), begin, end, canaries.ACTOR)).all()
     return {source: (int(number), utc(at)) for source, number, at in rows if source}
 
 
@@ -151,10 +151,11 @@ def suppressed_before(
     begin = end - length * windows
     query = (
         "SELECT source, (? - at) / ?, count(*) FROM audit"
-        " WHERE seq >= ? AND event = 'suppressed' AND at > ? AND at <= ? GROUP BY 1, 2"
+        " WHERE seq >= ? AND event = 'suppressed' AND at > ? AND at <= ? AND actor <> ? GROUP BY 1, 2"
     )
     found: dict[str, list[int]] = {}
-    for source, _, number in db.exec_driver_sql(query, (end, length, _start(db, begin, most), begin, end)):
+    values = (end, length, _start(db, begin, most), begin, end, canaries.ACTOR)
+    for source, _, number in db.exec_driver_sql(query, values):
         found.setdefault(source or "", []).append(int(number))
     return found
 

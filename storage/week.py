@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import Connection
 
-from storage import alarms, census, sights
+from storage import alarms, canaries, census, sights
 from storage.alarms import Noted
 from storage.audit import Chain
 from storage.engine import Ledger
@@ -28,7 +28,8 @@ class Week:
     mail to the commit of its opt-out, of those read by themselves and not lying there before we watched. `refused`,
     `passed`: recipients at the relay. `reviews`: decided; `open`: wait now, since `review_oldest`. `suppressions`: rows that
     stand now, without `wanted`. `head`: SEQ:HASH of the record; `as_left`: does it end as we left it? `jobs`: when each last
-    ended well. `alarms`: that stood at some time in the span.
+    ended well. `alarms`: that stood at some time in the span, a thousand at most; `kinds`: how many of each kind, of all.
+    `canaries`: mailbox -> when its own test last came through.
     """
 
     start: datetime
@@ -46,6 +47,8 @@ class Week:
     as_left: bool
     jobs: Mapping[str, datetime]
     alarms: tuple[Noted, ...]
+    kinds: Mapping[str, int]
+    canaries: Mapping[str, datetime | None] = field(default_factory=dict)
 
 
 def week(ledger: Ledger, start: datetime, end: datetime) -> Week:
@@ -65,13 +68,19 @@ def week(ledger: Ledger, start: datetime, end: datetime) -> Week:
             passed=relay[1],
             reviews=_decided(db, start, end),
             open=numbers.review_open,
-            review_oldest=None if oldest is None else utc(oldest),
+            review_oldest=_moment(oldest),
             suppressions=sum(n for reason, n in standing.items() if reason != Reason.WANTED),
             head=str(chain.head(db)),
             as_left=sights.record(db, chain).as_left,
             jobs={name: utc(at) for name, at in numbers.jobs.items()},
             alarms=tuple(alarms.between(db, start, end)),
+            kinds=alarms.kinds(db, start, end),
+            canaries={mailbox: _moment(of.passed) for mailbox, of in canaries.states(db).items() if not of.skipped},
         )
+
+
+def _moment(at: int | None) -> datetime | None:
+    return None if at is None else utc(at)
 
 
 def _opt_outs(db: Connection, start: datetime, end: datetime) -> tuple[dict[str, int], bool]:
@@ -79,10 +88,11 @@ def _opt_outs(db: Connection, start: datetime, end: datetime) -> tuple[dict[str,
     first, last = sights.first_since(db, seconds(start)), census.head(db)
     query = (
         "SELECT source, count(*) FROM audit WHERE seq >= ? AND event = 'suppressed' AND reason = ? AND at >= ? AND at < ?"
-        " GROUP BY source"
+        " AND actor <> ? GROUP BY source"
     )
     looked = max(first, last - sights.MOST_ROWS + 1)
-    rows = db.exec_driver_sql(query, (looked, int(Reason.OPT_OUT), seconds(start), seconds(end)))
+    values = (looked, int(Reason.OPT_OUT), seconds(start), seconds(end), canaries.ACTOR)
+    rows = db.exec_driver_sql(query, values)
     return {source or "operator": int(number) for source, number in rows}, looked == first
 
 
@@ -119,8 +129,7 @@ def _decided(db: Connection, start: datetime, end: datetime) -> int:
 
 def last_sent(db: Connection) -> datetime | None:
     """When a digest was last mailed."""
-    at = census.numbers(db).jobs.get("digest")
-    return None if at is None else utc(at)
+    return _moment(census.numbers(db).jobs.get("digest"))
 
 
 WEEK: Final = timedelta(days=7)

@@ -198,6 +198,7 @@ def test_a_long_text_is_cut_after_masking_so_that_no_half_is_left() -> None:
 def test_masked_is_one_short_line_without_an_at_between_words(text: str) -> None:
     said = events.masked(text + " ann@example.com")
     assert len(said) <= 300
+    assert said.isprintable()
     assert "\n" not in said
     assert "ann@" not in said
 

@@ -58,10 +58,9 @@ def sent(ledger: Ledger, now: datetime) -> None:
 
 def verdict(of: Week) -> str:
     """Was the promise kept? One sentence."""
-    kinds = {alarm.kind for alarm in of.alarms}
-    broken = [why for kind, why in _BROKEN.items() if kind in kinds]
-    doubts = [why for kind, why in _IN_DOUBT.items() if kind in kinds]
-    if not of.as_left and "record-broken" not in kinds:
+    broken = [why for kind, why in _BROKEN.items() if kind in of.kinds]
+    doubts = [why for kind, why in _IN_DOUBT.items() if kind in of.kinds]
+    if not of.as_left and "record-broken" not in of.kinds:
         doubts.append("the record does not end as we left it")
     if broken:
         return f"The promise was not kept: {'; '.join([*broken, *doubts])}."
@@ -105,9 +104,10 @@ def _lines(of: Week, due: timedelta) -> Iterator[tuple[str, str]]:
     yield "end of the record", of.head
     yield "  last found whole", _last(of, "verify_audit", "note_head")
     yield "last backup", _last(of, "back_up")
-    if "canary" in of.jobs:
-        yield "canary last through", _last(of, "canary")
-    yield "alarms", f"{len(of.alarms):,}"
+    if of.canaries:
+        passed = (f"{mailbox} {when(at) if at else 'never'}" for mailbox, at in of.canaries.items())
+        yield "canary last through", ", ".join(passed)
+    yield "alarms", f"{sum(of.kinds.values()):,}"
 
 
 def _last(of: Week, *jobs: str) -> str:
@@ -139,6 +139,7 @@ def fact(of: Week) -> dict[str, Any]:
         "suppressions": of.suppressions,
         "head": of.head,
         "jobs": {name: when(at) for name, at in sorted(of.jobs.items())},
+        "canaries": {mailbox: at and when(at) for mailbox, at in of.canaries.items()},
         "alarms": [
             {
                 "kind": alarm.kind,

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
 from daemon import events
@@ -52,6 +53,7 @@ class Watch:
         self._weekday: int | None = None
         self._jobs = True  # as of when the database could last be asked
         self._failures, self._not_before = 0, 0.0
+        self._digest: datetime | None = None  # mailed then, and not noted yet
         self._looked = False
 
     def take_over(self, limits: Limits, envelope: Envelope | None, weekday: int | None) -> None:
@@ -113,13 +115,21 @@ class Watch:
         if self._weekday is None or not self.rounds.reachable:
             return
         with suppress(Unavailable, Unusable):  # next minute, then
+            await self._note_digest()
             week = await asyncio.to_thread(digest.if_due, self.rounds.ledger, self.rounds.now(), self._weekday)
             if week is None:
                 return
             text = digest.text(week, self.rounds.limits.due)
             if await self._send(envelope, digest.subject(week), text, "digest"):
                 events.digest_mailed()
-                await asyncio.to_thread(digest.sent, self.rounds.ledger, self.rounds.now())
+                self._digest = self.rounds.now()
+                await self._note_digest()
+
+    async def _note_digest(self) -> None:
+        """A full disk can be read: what was mailed and not noted would be mailed again each minute. Raises Unavailable, Unusable."""
+        if self._digest is not None:
+            await asyncio.to_thread(digest.sent, self.rounds.ledger, self._digest)
+            self._digest = None
 
     async def _send(self, envelope: Envelope, about: str, text: str, name: str) -> bool:
         """Was it taken? If not, it is tried again in a while."""

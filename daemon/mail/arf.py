@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from daemon.mail import addresses, fields
+from daemon.mail.charsets import whole
 from daemon.mail.fields import Fields
 from daemon.mail.message import Message, Part
 from daemon.mail.patterns import pattern
@@ -83,9 +84,11 @@ def _told_recipients(kind: str, about: dict[str, Any]) -> tuple[tuple[str, str, 
     out = []
     for person in people[:100] if isinstance(people, list) else []:
         told = person if isinstance(person, dict) else {"emailAddress": person}
-        for address in addresses.specs(str(told.get("emailAddress", ""))):
-            action = "delayed" if passing else str(told.get("action", "failed")).lower()
-            out.append((address, action, str(told.get("status", "")), str(told.get("diagnosticCode", ""))))
+        given, action, status, said = (
+            whole(str(told.get(name, ""))) for name in ("emailAddress", "action", "status", "diagnosticCode")
+        )
+        action = "delayed" if passing else action.lower() or "failed"
+        out += [(address, action, status, said) for address in addresses.specs(given)]
     return tuple(out)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import codecs
 from typing import Final
 
+from daemon.mail.patterns import pattern
+
 # label (without - and _) -> codec. A label that Microsoft widened is read as the wider one.
 _WIDER: Final[dict[str, str]] = {
     "usascii": "ascii", "ascii": "ascii", "ansix3.41968": "ascii", "646": "ascii", "": "ascii",
@@ -27,6 +29,7 @@ _ALLOWED: Final = frozenset(
     " iso8859-6 iso8859-7 iso8859-8 iso8859-9 iso8859-10 iso8859-11 iso8859-13 iso8859-14 iso8859-15 iso8859-16"
     " mac-roman mac-cyrillic mac-greek mac-latin2 ptcp154 kz1048 tis-620".split()
 )
+_HALVES: Final = pattern("[\ud800-\udfff]")
 _SINGLE_OCTET: Final = ("cp125", "iso8859", "koi8", "mac", "cp874", "cp4", "cp8", "ascii")
 
 
@@ -54,9 +57,15 @@ def decode(octets: bytes, label: str = "") -> str:
     if name == "ascii":
         name = "cp1252"
     try:
-        return octets.decode(name, "replace")
+        text = octets.decode(name, "replace")
+        return whole(text) if name == "utf-7" else text  # the one codec that lets halves of characters through
     except (UnicodeError, ValueError, LookupError):
         return octets.decode("latin-1")
+
+
+def whole(text: str) -> str:
+    """The text without halves of characters (surrogates, which JSON and UTF-7 can spell) and NULs: no database takes them."""
+    return _HALVES.sub("\ufffd", text).replace("\x00", "")
 
 
 def _strict_utf8(octets: bytes) -> str | None:

@@ -145,6 +145,9 @@ class Canary:
             return
         if state.left:
             state = self._clear(session, state)
+        if state.left:  # one an hour would fill somebody's folder until a person comes; what is wrong was told
+            self._put(replace(state, due=self._now() + self._rhythm.again))
+            return
         when, ledger = self._means.now(), self._means.ledger
         made = canary.compose(
             ledger.site_key, self._means.intake.house, when, secrets.token_bytes(canary.CHANCE_OCTETS)

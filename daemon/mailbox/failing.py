@@ -39,7 +39,9 @@ def step(name: str) -> Iterator[None]:
     except ssl.SSLError as why:
         raise Failed("tls", why.reason or type(why).__name__, advice=advising.WRONG_TLS) from why
     except (IMAPClientError, OSError, *_NO_IMAP) as why:
-        refused = isinstance(why, IMAPClientError) and not isinstance(why, IMAPClientAbortError)
+        # IMAPClient makes a LoginError of a line that was lost in a log-in, too
+        lost = isinstance(why, IMAPClientAbortError) or isinstance(why.__context__, IMAPClientAbortError)
+        refused = isinstance(why, IMAPClientError) and not lost
         raise Failed(name, _words(why), refused=refused) from why
 
 

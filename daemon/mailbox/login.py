@@ -42,6 +42,23 @@ def _offered(client: IMAPClient) -> set[str]:
         return {c.decode("ascii", "replace").upper() for c in client.capabilities()}
 
 
+class _Answers:
+    """What we answer to the server's challenges: first the secret; then, to its reasons for not taking it, as we must.
+
+    There is no third: with each answer of ours the time begins anew in which the server has to say something.
+    """
+
+    def __init__(self, first: str, last: bytes):
+        self._answers: list[str | bytes] = [last, first]
+        self.reasons = b""
+
+    def __call__(self, challenge: bytes) -> str | bytes:
+        if not self._answers:
+            raise ValueError("the server asks again and again for what it has been told")
+        self.reasons = challenge if len(self._answers) == 1 else b""
+        return self._answers.pop()
+
+
 # ------------------------------------------------------------------ passwords
 
 
@@ -51,11 +68,15 @@ def _with_password(client: IMAPClient, settings: Mailbox, password: str) -> None
     if "LOGINDISABLED" in offered and "AUTH=PLAIN" not in offered:
         advice = advising.of("LOGINDISABLED") if settings.tls == "none" else advising.of_password(settings.host, "")
         raise Failed("login", "the server takes no passwords (LOGINDISABLED)", refused=True, advice=advice)
+    line = f"\0{settings.username}\0{password}"  # RFC 4616
     try:
         with step("login"):
-            (client.plain_login if by_plain else client.login)(settings.username, password)
+            if by_plain:
+                client.sasl_login("PLAIN", _Answers(line, b""))
+            else:
+                client.login(settings.username, password)
     except Failed as failure:
-        raise _advised(failure, advising.of_password(settings.host, str(failure.why)), password) from None
+        raise _advised(failure, advising.of_password(settings.host, str(failure.why)), line, password) from None
 
 
 # ------------------------------------------------------------------ tokens
@@ -87,36 +108,21 @@ def _mechanism(settings: Mailbox, offered: set[str]) -> str:
     return known[0]
 
 
-class _Bearer:
-    """What we answer to the server's challenges: first the token; then, to its reasons for not taking it, as we must."""
-
-    def __init__(self, first: str, last: bytes):
-        self._first, self._last = first, last
-        self._sent = False
-        self.reasons = b""
-
-    def __call__(self, challenge: bytes) -> str | bytes:
-        if self._sent:
-            self.reasons = challenge
-            return self._last
-        self._sent = True
-        return self._first
-
-
 def _bear(client: IMAPClient, settings: Mailbox, mechanism: str, login: str, token: str) -> None:
     """One AUTHENTICATE. Raises Failed("login")."""
     if mechanism == "OAUTHBEARER":  # RFC 7628; the name as in RFC 5801 4
         name = login.replace("=", "=3D").replace(",", "=2C")
         first = f"n,a={name},\1host={settings.host}\1port={settings.port}\1auth=Bearer {token}\1\1"
-        bearer = _Bearer(first, b"\1")
+        last = b"\1"
     else:  # developers.google.com/gmail/imap/xoauth2-protocol
-        bearer = _Bearer(f"user={login}\1auth=Bearer {token}\1\1", b"")
+        first, last = f"user={login}\1auth=Bearer {token}\1\1", b""
+    bearer = _Answers(first, last)
     try:
         with step("login"):
             client.sasl_login(mechanism, bearer)
     except Failed as failure:
         failure = Failed("login", f"{failure.why}{_told(bearer.reasons)}", refused=failure.refused)
-        raise _advised(failure, advising.of_refused_token(settings.host, str(failure.why)), token) from None
+        raise _advised(failure, advising.of_refused_token(settings.host, str(failure.why)), first, token) from None
 
 
 def _told(reasons: bytes) -> str:
@@ -129,10 +135,10 @@ def _told(reasons: bytes) -> str:
     return ""
 
 
-def _advised(failure: Failed, advice: str, secret: str) -> Failed:
-    """The same with advice for a log-in, and without the secret, which a server may repeat."""
+def _advised(failure: Failed, advice: str, *secrets: str) -> Failed:
+    """The same with advice for a log-in, and without what was sent, which a server may repeat. `secrets`: the widest first."""
     advice = advice if failure.refused else failure.advice
     why = str(failure.why)
-    for form in (secret, base64.b64encode(secret.encode()).decode()):
+    for form in (form for s in secrets for form in (s, base64.b64encode(s.encode()).decode())):
         why = why.replace(form, "<...>") if form else why
     return Failed(failure.step, why, refused=failure.refused, advice=advice)

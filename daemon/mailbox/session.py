@@ -270,8 +270,8 @@ class Session:
             return {u: (_number(f[b"RFC822.SIZE"], least=0), _utc(f.get(b"INTERNALDATE"))) for u, f in known.items()}
 
     def present(self, uid: int) -> bool:
-        """Is the message still in the selected folder?"""
-        return uid in self._search(["UID", str(uid)])
+        """Is the message still in the selected folder? One whose UID was given to another (storage.watched) is not."""
+        return uid > 0 and uid in self._search(["UID", str(uid)])
 
     def holds(self, message_id: str) -> bool:
         """Is a message with this Message-ID in the selected folder?"""
@@ -317,7 +317,7 @@ class Session:
     def append(self, folder: str, raw: bytes, when: datetime) -> None:
         """Put a message into a folder, seen already, for nobody is to read it. Raises Failed("append")."""
         with step("append"):
-            self._client.append(folder, raw, [b"\\Seen"], when)
+            self._client.append(self._names.of(folder), raw, [b"\\Seen"], when)
 
     def expunge(self, uid: int) -> None:
         """Remove this one message from the selected folder; only where the server `expunges`. Raises Failed("expunge")."""

@@ -101,6 +101,8 @@ class Watcher:
                 delay, since = 0.0, ended
             self.connected, self.trouble = False, f"{step}: {masked(reason)}" + (f" ({advice})" if advice else "")
             delay = longer(delay, ended - since)
+            if step == "read":  # a message's fault, most likely; it is begun twice, and what came after it waits
+                delay = min(delay, _SOON)
             resting = delay * _CHANCE.uniform(0.75, 1.0)
             events.mailbox_lost(self.settings.name, step, reason, resting, advice)
             self._stopping.wait(resting)

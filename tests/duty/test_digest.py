@@ -11,9 +11,11 @@ import pytest
 from daemon.duty import digest
 from daemon.duty.keeping import LATE_AFTER
 from daemon.intake import Intake
-from storage import alarms, refusals, watched, week
+from storage import alarms, canaries, refusals, sights, watched, week
 from storage.alarms import Noted
+from storage.canaries import State
 from storage.refusals import Tally
+from storage.terms import seconds
 from storage.week import Week
 from storage.write import write
 from tests.duty.support import DAY, HOUR, MINUTE, NOW, SECOND
@@ -138,19 +140,54 @@ def test_the_first_sentence_is_that_of_the_alarms_of_the_week(
     assert digest.text(found, timedelta(hours=48)).startswith(sentence)
 
 
+def test_a_broken_promise_is_not_hidden_behind_a_thousand_small_alarms(ledger: Books) -> None:
+    """A mailbox that comes and goes for days: no list of them is told, but the verdict is of all."""
+    small = [
+        replace(ALARM, kind="mailbox-silent", since=START + n * MINUTE, seen=NOW, ended=NOW, closed=NOW)
+        for n in range(1_100)
+    ]
+    with write(ledger.ledger, NOW, "test") as w:
+        for alarm in small:
+            alarms.save(w, [alarm])
+        alarms.save(w, [replace(ALARM, since=NOW - HOUR, seen=NOW)])
+    assert digest.verdict(of(ledger)).startswith("The promise was not kept")
+    assert lines(of(ledger))["alarms"] == "1,101"
+
+
 def test_a_record_that_was_cut_is_in_doubt(ledger: Books) -> None:
     assert "the record does not end as we left it" in digest.verdict(replace(of(ledger), as_left=False))
 
 
-def test_when_jobs_last_ended_well_and_the_canary_if_there_is_one(ledger: Books) -> None:
-    assert "canary" not in digest.text(of(ledger), timedelta(hours=48))
-    for job, ago in (("back_up", HOUR), ("note_head", 2 * HOUR), ("verify_audit", DAY), ("canary", 3 * HOUR)):
+def test_when_jobs_last_ended_well(ledger: Books) -> None:
+    for job, ago in (("back_up", HOUR), ("note_head", 2 * HOUR), ("verify_audit", DAY)):
         with write(ledger.ledger, NOW - ago, "test") as w:
             w.job_ran(job)
     found = lines(of(ledger))
     assert found["last backup"] == "2026-05-04T11:00:00Z"
     assert found["last found whole"] == "2026-05-04T10:00:00Z"
-    assert found["canary last through"] == "2026-05-04T09:00:00Z"
+
+
+def test_when_the_canary_of_each_mailbox_came_through_if_it_has_one(ledger: Books) -> None:
+    assert "canary" not in digest.text(of(ledger), timedelta(hours=48))
+    passed = seconds(NOW - 3 * HOUR)
+    with write(ledger.ledger, NOW, "test") as w:
+        canaries.put(w, "support", State(first=1, due=2, passed=passed))
+        canaries.put(w, "hilfe", State(first=1, due=2))
+        canaries.put(w, "files", State(first=1, due=2, skipped="no UIDPLUS"))
+    assert lines(of(ledger))["canary last through"] == "hilfe never, support 2026-05-04T09:00:00Z"
+    assert digest.fact(of(ledger))["canaries"] == {"hilfe": None, "support": "2026-05-04T09:00:00Z"}
+
+
+def test_the_canary_is_nobody_who_opted_out(ledger: Books) -> None:
+    """It asks once a day in each mailbox: a week in which nobody asked is a week of none."""
+    desk = Intake(ledger.ledger, HOUSE, ledger.numbers)
+    canary = "canary-abc@optoutd.invalid"
+    mail = replace(envelope(1, sender=canary, date=NOW - HOUR), canary=True)
+    desk.act(opt_out(canary, writer=canary), mail, NOW - HOUR)
+    assert of(ledger).opt_outs == {}
+    with ledger.ledger.connect() as db:
+        assert sights.suppressed(db, START, NOW, 1000) == {}
+        assert sights.suppressed_before(db, NOW, 3600, 24, 1000) == {}
 
 
 @pytest.mark.parametrize(

@@ -291,3 +291,14 @@ def test_what_was_over_long_ago_is_forgotten(ledger: Books, clock: Clock, rounds
 def test_kinds_are_words_each_once() -> None:
     assert len(set(KINDS)) == len(KINDS)
     assert all(kind.replace("-", "").isalpha() and kind.islower() for kind in KINDS)
+
+
+@pytest.mark.parametrize("said", ["\ud800 no", "no\x00body", "\x1b[2J", "of us\u202etnuocca"], ids=ascii)
+def test_what_a_server_says_in_no_characters_of_a_text_does_not_end_the_rounds(
+    ledger: Books, rounds: Rounds, said: str
+) -> None:
+    """A token server may say any half of a character in JSON; no database takes that, and PostgreSQL no NUL."""
+    heard = vitals(support(HOUR, trouble=said))
+    assert looked(rounds, heard) == [("mailbox-silent", "support")]
+    (kept,) = rows(ledger)
+    assert kept.text.isprintable()

@@ -19,6 +19,7 @@ from daemon.duty.rounds import Rounds
 from daemon.duty.watching import Surroundings, Watch
 from daemon.upstream import Endpoint, Pool
 from daemon.vitals import Vitals
+from storage.engine import Unavailable
 from tests.duty.support import DAY, HOUR, MINUTE, Clock, rows, support, vitals
 from tests.duty.test_rounds import Aside
 from tests.ledgers import Books
@@ -310,3 +311,27 @@ async def test_a_clock_that_was_a_year_ahead_stops_no_digest(stage: Stage, serve
     stage.clock.goes(7 * DAY)
     await stage.minutes(watch)
     assert "[optoutd] 2026-05-04 to 2026-05-11: The promise was kept" in subjects(server)
+
+
+async def test_a_disk_that_is_full_does_not_mail_the_digest_each_minute(
+    stage: Stage, server: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can be read and mailed, and not be noted that it was."""
+    watch = stage.watch(weekday=stage.clock.at.weekday())
+    await stage.minutes(watch)
+    stage.clock.goes(7 * DAY)
+
+    def full(*_: object) -> None:
+        raise Unavailable("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("daemon.duty.digest.sent", full)
+        await stage.minutes(watch, 5)
+    assert len(server.messages) == 1
+    await stage.minutes(watch, 3)
+    assert len(server.messages) == 1
+    await stage.minutes(stage.watch(weekday=stage.clock.at.weekday()), 3)  # after a restart, too: it was noted since
+    assert len(server.messages) == 1
+    stage.clock.goes(7 * DAY)
+    await stage.minutes(watch, 3)
+    assert len(server.messages) == 2

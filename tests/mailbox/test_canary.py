@@ -299,6 +299,28 @@ def test_each_step_that_fails_is_told_and_the_rest_is_taken_back(
     assert found.failed is None
 
 
+def test_where_one_cannot_be_removed_there_is_no_second(support: Support, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One an hour would fill somebody's inbox in the time until a person sees the alarm."""
+    with monkeypatch.context() as patch:
+        broken(support, "removed", patch)
+        with support.watching():
+            support.until(lambda: failed(support))
+        for _ in range(2):
+            make_due(support)
+            with support.watching():
+                support.until(lambda: (found := state(support)) is not None and found.due > 0 and not found.open)
+    found = state(support)
+    assert found is not None
+    assert found.left
+    assert found.failed is not None
+    assert found.due > seconds(datetime.now(UTC)) + 3000
+    assert len(support.subjects()) == 1
+    make_due(support)
+    with support.watching():
+        support.until(lambda: passed(support))
+    nothing_is_left(support)
+
+
 def test_a_gate_that_cannot_tell_has_not_refused(support: Support) -> None:
     support.means_of = with_ask(lambda _: Unknown("disk I/O error"))
     with support.watching():

@@ -36,6 +36,8 @@ class Server:
     after: str = "IMAP4rev1"
     challenge: bytes | None = None
     refusal: str = ""
+    insists: bool = False
+    hangs_up: bool = False
     identified: str = "OK"
     said: list[str] = field(default_factory=list)
     decoded: list[bytes] = field(default_factory=list)
@@ -57,6 +59,8 @@ class Server:
             conn.sendall(text.encode() + b"\r\n")
 
         match command.split(" ")[0].upper():
+            case "AUTHENTICATE" | "LOGIN" if self.hangs_up:
+                conn.shutdown(socket.SHUT_RDWR)
             case "CAPABILITY":
                 now = self.after if any(c.startswith(("LOGIN", "AUTH")) for c in self.said) else self.before
                 say(f"* CAPABILITY {now}")
@@ -67,7 +71,13 @@ class Server:
                 if self.challenge is not None:
                     say("+ " + base64.b64encode(self.challenge).decode())
                     self.decoded.append(base64.b64decode(lines.readline()))
-                say(f"{tag} {self.refusal or 'OK'} in")
+                while self.insists:
+                    say("+ " + base64.b64encode(b"{}").decode())
+                    if not (more := lines.readline()):
+                        return
+                    self.decoded.append(more)
+                line = base64.b64encode(self.decoded[0]).decode()
+                say(f"{tag} {self.refusal.replace('{line}', line) or 'OK'} in")
             case "LOGIN":
                 say(f"{tag} {self.refusal or 'OK'} in")
             case "ID":
@@ -159,6 +169,30 @@ def test_a_server_that_repeats_the_token_does_not_make_us_tell_it() -> None:
     assert str(failed.value.why) == "I do not know <...> in"
 
 
+@pytest.mark.parametrize("secret", [None, "hunter2"])
+def test_a_server_that_repeats_the_whole_line_does_not_make_us_tell_the_secret_in_it(secret: str | None) -> None:
+    """In base64 the secret stands behind a name, so that it does not look like the secret's own base64."""
+    server = Server("IMAP4rev1 AUTH=XOAUTH2 AUTH=PLAIN LOGINDISABLED", refusal="BAD what is {line}?")
+    with serving(server), pytest.raises(Failed) as failed:
+        into(server, secret)
+    (sent,) = server.decoded
+    assert (secret or TOKEN).encode() in sent
+    assert base64.b64encode(sent).decode()[:-4] not in str(failed.value.why)
+    assert "what is <...>?" in str(failed.value.why)
+
+
+@pytest.mark.parametrize(("mechanism", "secret"), [("XOAUTH2", None), ("OAUTHBEARER", None), ("PLAIN", "hunter2")])
+def test_a_server_that_asks_for_ever_is_not_answered_for_ever(mechanism: str, secret: str | None) -> None:
+    """Each answer of ours begins a new time for its next, so that no time-out would end it."""
+    with (
+        serving(Server(f"IMAP4rev1 LOGINDISABLED AUTH={mechanism}", insists=True)) as server,
+        pytest.raises(Failed) as failed,
+    ):
+        into(server, secret)
+    assert failed.value.step == "login"
+    assert len(server.decoded) < 10
+
+
 @pytest.mark.parametrize("reasons", [b"", b"{", b"[1]", b"\xff", b'{"status": 4}', b"[" * 50_000])
 def test_reasons_that_are_none_are_left_out(reasons: bytes) -> None:
     assert _told(reasons) == ""
@@ -199,6 +233,16 @@ def test_a_refused_password_is_told_without_it() -> None:
         into(server, "hunter2")
     assert str(failed.value.why) == "[AUTHENTICATIONFAILED] not <...> in"
     assert "username" in failed.value.advice
+
+
+@pytest.mark.parametrize("secret", [None, "hunter2"])
+def test_a_server_that_hangs_up_has_refused_nobody(secret: str | None) -> None:
+    """Else each lost connection would cost another token, and tell people to look at their password."""
+    with serving(Server("IMAP4rev1 AUTH=XOAUTH2", hangs_up=True)) as server, pytest.raises(Failed) as failed:
+        into(server, secret)
+    assert failed.value.step == "login"
+    assert not failed.value.refused
+    assert not failed.value.advice
 
 
 # ------------------------------------------------------------------ what is known before and after

@@ -10,6 +10,7 @@ import pytest
 
 from daemon.mailbox.session import Session, connect
 from tests.ledgers import books
+from tests.mailbox.canaries import NOW, failed, passed
 from tests.mailbox.support import PLEASE, QUESTION, Support, mail
 from tests.servers import Dovecot, dovecot
 
@@ -87,6 +88,20 @@ def test_a_watched_folder_there_needs_no_prefix_either(below_inbox: Dovecot, tmp
     support.dovecot.append("support", mail("ann@example.com", PLEASE), folder="INBOX.Junk")
     with support.watching():
         support.until(lambda: support.suppressed("ann@example.com"))
+
+
+def test_the_canary_finds_the_way_into_a_folder_that_is_called_otherwise_there(
+    below_inbox: Dovecot, tmp_path: Path
+) -> None:
+    support = box(below_inbox, tmp_path, folders=("Kunden/Mail",))
+    support.rhythm = NOW
+    with below_inbox.connect("support") as client:
+        client.create_folder("INBOX.Kunden.Mail")
+    with support.watching():
+        support.until(lambda: passed(support) or failed(support))
+    assert failed(support) is None
+    with below_inbox.connect("support") as client:
+        assert client.select_folder("INBOX.Kunden.Mail")[b"EXISTS"] == 0
 
 
 def test_a_folder_above_others_that_cannot_be_opened_is_made(dovecot: Dovecot, tmp_path: Path) -> None:

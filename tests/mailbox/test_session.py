@@ -279,3 +279,11 @@ def test_a_server_that_says_an_octet_now_and_then_does_not_hold_us(monkeypatch: 
     with pytest.raises(Failed, match="no whole answer"):
         _says(b"x", apart=0.05, times=400)()
     assert time.monotonic() - began < 15
+
+
+def test_a_message_that_has_lost_its_number_is_not_asked_for() -> None:
+    """It stands under one that no message has, which servers take for nonsense; some hang up after some of that."""
+    with session(_plus) as found:
+        assert found.present(7)
+        found._client.shutdown()  # nobody could answer
+        assert not found.present(-7)

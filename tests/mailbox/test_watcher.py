@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from daemon.config import Config, Loaded
 from daemon.intake import Done, Envelope, Intake
 from daemon.mail.reading import Reading
 from daemon.mail.triage import read
+from daemon.mailbox import watcher
 from daemon.mailbox.means import Means
 from daemon.mailbox.session import Failed, Session, connect
 from daemon.mailbox.watcher import Watcher
@@ -23,6 +26,7 @@ from storage.incoming import Seen
 from tests.mailbox.support import HOUSE, PLEASE, QUESTION, Support, mail
 
 pytestmark = pytest.mark.dovecot
+Logged = Callable[[], list[dict[str, Any]]]
 
 
 def test_a_request_is_honoured_and_filed_with_flags_and_date_kept(support: Support) -> None:
@@ -121,6 +125,27 @@ def test_a_crash_while_reading_is_tried_again_once_then_left_to_a_person(support
     assert len(calls) == 2
     assert support.reviews()[0].rules == ("attempts-did-not-end",)
     assert support.subjects() == ["poison"]
+
+
+def test_messages_that_break_the_reading_hold_up_the_others_for_moments_only(
+    support: Support, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is begun twice, and after each time we connect anew: pauses that grew would be an hour for some dozens of them."""
+    monkeypatch.setattr(watcher, "_SOON", 0.05)
+    monkeypatch.setattr(watcher, "_SHORT_OUTAGE", 0.0)
+    monkeypatch.setattr(watcher, "_RETRY_SECONDS", (0.05, 600.0))
+
+    def fails_on_poison(raw: bytes) -> Reading:
+        if b"poison" in raw:
+            raise ValueError
+        return read(raw, HOUSE)
+
+    support.reader = fails_on_poison
+    for n in range(8):
+        support.dovecot.append("support", mail(f"mallory{n}@example.com", "poison"))
+    support.dovecot.append("support", mail("ann@example.com", PLEASE))
+    with support.watching():
+        support.until(lambda: support.suppressed("ann@example.com"))
 
 
 def test_what_cannot_be_recorded_stays_and_is_read_later(support: Support) -> None:
@@ -412,3 +437,14 @@ def test_old_mail_of_a_live_folder_is_found_and_left_as_it_is(support: Support, 
     with support.books.ledger.connect() as db:
         (row,) = suppressions.standing(db, support.books.ledger.site_key, parse("old@example.com"))
     assert row[3] == int(long_ago.timestamp())
+
+
+def test_half_a_character_in_a_request_does_not_keep_it_from_being_honoured(support: Support, logged: Logged) -> None:
+    """UTF-7 can spell one (RFC 2152), and no database takes it: the reading ended the connection, and all others waited."""
+    raw = mail("ann@example.com", f"{PLEASE[:-1]} +2AA-.", subject="bye")
+    odd = raw.replace(b"\r\n\r\n", b"\r\nContent-Type: text/plain; charset=utf-7\r\n\r\n", 1)
+    support.dovecot.append("support", odd)
+    with support.watching():
+        support.until(lambda: support.suppressed("ann@example.com"))
+        support.until(lambda: support.subjects("Opt-outs") == ["bye"])
+    assert not {line["event"] for line in logged()} & {"failed", "mailbox_lost"}

@@ -204,3 +204,11 @@ async def test_a_connection_that_is_gone_says_so_at_the_next_word() -> None:
     assert await lost(lambda: connection.reply(1, "mail")) == "mail"
     assert await lost(lambda: connection.drain(1)) == "body"
     connection.quit()
+
+
+async def test_what_a_server_says_when_it_lets_nobody_in_can_be_shown_to_people() -> None:
+    """Pages, alarms and metrics tell it: in Latin-1 it was no text that could be written anywhere."""
+    async with scripted([b"554 5.7.1 Zugriff verweigert f\xfcr ann@example.com\r\n", b""]) as pool:
+        with pytest.raises(Lost, match="Zugriff"):
+            await pool.probe()
+        assert pool.trouble == "greeting: 554 5.7.1 Zugriff verweigert f\ufffdr <address>"

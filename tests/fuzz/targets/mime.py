@@ -1,10 +1,11 @@
-"""Reading mail: no exception, no message that takes long, no address that is none."""
+"""Reading mail: no exception, no message that takes long, no address that is none, nothing that cannot be written down."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +30,8 @@ WORDS: Final = (
     b"Content-Type: message/rfc822\r\n\r\n",
     b"Content-Type: message/delivery-status\r\n\r\n",
     b"Content-Type: text/html; charset=utf-7\r\n\r\n",
+    b"Content-Type: text/plain; charset=utf-7\r\n\r\n+2AA-",
+    b"=?utf-7?q?+2AA-?=",
     b"Content-Type: text/plain; charset*0*=utf-8''%61; charset*1=b\r\n",
     b"Content-Transfer-Encoding: base64\r\n",
     b"Content-Transfer-Encoding: quoted-printable\r\n",
@@ -56,11 +59,22 @@ def one(octets: bytes) -> None:
     """Read one message as the watcher would."""
     began = time.thread_time()
     found = triage.read(octets, HOUSE, _KEY)
-    summary.summary(octets)
+    outside = summary.summary(octets)
     took = time.thread_time() - began
     assert took < SECONDS, f"{took:.1f} s"
     assert set(found.rules) <= set(rules.RULES)
     assert all("@" in address for address in reading.addresses(found))
+    for text in _texts([asdict(found), asdict(outside)]):
+        assert "\0" not in text  # PostgreSQL takes none
+        text.encode()  # nor any database half a character
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for one_of_them in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one_of_them)
 
 
 @contextmanager
