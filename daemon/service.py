@@ -24,6 +24,7 @@ from daemon import building, events, jobs, metrics, postfix, process, relaying, 
 from daemon.config import Config, ConfigError, Loaded, Mailbox, host_port, is_loopback, load
 from daemon.duty.watching import Surroundings, Watch
 from daemon.gate import Gate
+from daemon.loop import Loop
 from daemon.mailbox.watcher import Watcher
 from daemon.nodes import HOOKS, JOBS, NOTICES, Duties, mailbox
 from daemon.opening import Away, Busy, announce, gate_of, lookup_of, now, number_lists, open_for_run, sole_daemon
@@ -446,6 +447,7 @@ def _tell_if_deferring(ledger: Ledger) -> None:
 def run(loaded: Loaded, ready: Callable[[Service], None] = lambda _: None) -> None:
     """Run in the foreground until SIGTERM or SIGINT. Raises Busy, Unusable, Unavailable before it is ready."""
     process.close_memory()
+    process.open_files()
     process.tell_where()
     log = loaded.config.log
     events.configure(log.format, log.level, log.addresses)
@@ -455,7 +457,8 @@ def run(loaded: Loaded, ready: Callable[[Service], None] = lambda _: None) -> No
             announce(loaded.database, ledger.site_key)
         _tell_if_deferring(ledger)
         try:
-            asyncio.run(_run(loaded, ledger, _numbers(loaded, ledger), ready))
+            with asyncio.Runner(loop_factory=Loop) as runner:
+                runner.run(_run(loaded, ledger, _numbers(loaded, ledger), ready))
         finally:
             ledger.close()
 

@@ -44,6 +44,7 @@ LEAVES = {
     "daemon.config",
     "daemon.events",
     "daemon.log",
+    "daemon.loop",
     "daemon.metrics",
     "daemon.posting",
     "daemon.connection",
