@@ -36,7 +36,7 @@ def full(support: Support, small: Dovecot) -> Support:
     support.dovecot = small
     small.append("support", mail("ann@example.com", PLEASE, subject="a request"))
     for size in (16_000, 2_000, 200):
-        with pytest.raises(IMAPClientError, match="[Qq]uota"):
+        with pytest.raises(IMAPClientError, match="OVERQUOTA"):
             fill(small, size)
     return support
 
