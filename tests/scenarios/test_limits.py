@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import resource
 import smtplib
 import socket
@@ -13,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import pytest
@@ -75,6 +78,33 @@ def test_without_a_free_descriptor_clients_are_hung_up_on_and_the_rest_goes_on(t
         assert len(daemon.events("descriptors_exhausted")) == 1
         assert not daemon.events("library_said") + daemon.events("failed")
     assert [t.rcpt_to for t in sink.messages] == [("<ann@example.com>",), ("<bob@example.com>",)]
+
+
+def test_without_a_free_descriptor_a_click_is_answered(tmp_path: Path, sink: Sink) -> None:
+    """The first page of all: what it is made of was read when the door opened."""
+    web = free_port()
+    more = f'[web]\nlisten = "127.0.0.1:{web}"\npublic_url = "https://mail.quillpdf.example"'
+    with Daemon(tmp_path, config(sink.port, more=more)).running() as daemon:
+        link = json.loads(daemon.cli("token", "ann@example.com", "--json").stdout)["one_click"]
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", web, timeout=PATIENCE)) as client:
+            assert answered(client, "GET", "/healthz") == 200
+            assert daemon.process is not None
+            open_now = len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir()))
+            limited(daemon, resource.RLIMIT_NOFILE, open_now - 1)
+            said = answered(client, "POST", urlsplit(link).path, "List-Unsubscribe=One-Click")
+            assert said in (200, 503)
+            limited(daemon, resource.RLIMIT_NOFILE, 1000)
+            assert answered(client, "POST", urlsplit(link).path, "List-Unsubscribe=One-Click") == 200
+        assert daemon.rcpt("ann@example.com").startswith("550 5.7.1")
+        assert not daemon.events("failed")
+
+
+def answered(client: http.client.HTTPConnection, method: str, path: str, form: str = "") -> int:
+    """The status."""
+    client.request(method, path, form, {"Content-Type": "application/x-www-form-urlencoded"})
+    answer = client.getresponse()
+    answer.read()
+    return answer.status
 
 
 def served(daemon: Daemon, address: str) -> str:
