@@ -122,7 +122,8 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._gone = self._gone or (str(exc) if exc else "closed by the upstream")
+        # an exception without words (MemoryError) is falsy as text, and would be no end
+        self._gone = self._gone or (str(exc) or type(exc).__name__ if exc else "closed by the upstream")
         self._wake()
 
     def eof_received(self) -> bool:

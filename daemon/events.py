@@ -140,6 +140,11 @@ def database_unavailable(reason: object) -> None:
     log.bound.error("database_unavailable", reason=masked(reason))
 
 
+def descriptors_exhausted(reason: str) -> None:
+    """No file descriptor is free: clients are hung up on as they come. Told once a minute."""
+    log.bound.error("descriptors_exhausted", reason=reason)
+
+
 def failed(where: str, error: BaseException) -> None:
     """A bug of ours. The trace says where; values are left out, for they may be anybody's mail."""
     metrics.failures.inc()

@@ -12,6 +12,7 @@ import resource
 from typing import Final
 
 _PR_SET_DUMPABLE: Final = 4  # <linux/prctl.h>
+FILES: Final = 16_384  # as the unit has it: 1000 clients with their upstreams, the web, the mailboxes, the database
 
 
 def close_memory() -> None:
@@ -24,6 +25,15 @@ def close_memory() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def open_files() -> None:
+    """Started by hand we may open 1,024 files, less than the clients that the relay lets in: take what we are allowed to take."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def tell_where() -> None:

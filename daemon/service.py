@@ -23,6 +23,7 @@ from daemon.config import Config, ConfigError, Loaded, load
 from daemon.doors import Doors
 from daemon.duty.watching import Surroundings
 from daemon.gate import Gate
+from daemon.loop import Loop
 from daemon.nodes import JOBS, Duties
 from daemon.opening import Away, announce, gate_of, lookup_of, now, number_lists, open_for_run, sole_daemon
 from daemon.register import Register
@@ -254,6 +255,7 @@ def _tell_if_deferring(ledger: Ledger) -> None:
 def run(loaded: Loaded, ready: Callable[[Service], None] = lambda _: None) -> None:
     """Run in the foreground until SIGTERM or SIGINT. Raises Busy, Unusable, Unavailable before it is ready."""
     process.close_memory()
+    process.open_files()
     process.tell_where()
     log = loaded.config.log
     events.configure(log.format, log.level, log.addresses)
@@ -263,7 +265,8 @@ def run(loaded: Loaded, ready: Callable[[Service], None] = lambda _: None) -> No
             announce(loaded.database, ledger.site_key)
         _tell_if_deferring(ledger)
         try:
-            asyncio.run(_run(loaded, ledger, _numbers(loaded, ledger), ready))
+            with asyncio.Runner(loop_factory=Loop) as runner:
+                runner.run(_run(loaded, ledger, _numbers(loaded, ledger), ready))
         finally:
             ledger.close()
 

@@ -45,6 +45,7 @@ LEAVES = {
     "daemon.events",
     "daemon.relay_events",
     "daemon.log",
+    "daemon.loop",
     "daemon.metrics",
     "daemon.posting",
     "daemon.connection",

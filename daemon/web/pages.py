@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from daemon.web.context import context_of
-from daemon.web.rendering import SECURITY, render
+from daemon.web.rendering import SECURITY, prepare_templates, render
 
 RIGHT_TO_LEFT: Final = ("ar", "he")
 _LANGUAGES_READ: Final = 20  # of an Accept-Language
@@ -34,6 +34,12 @@ def texts() -> Mapping[str, Mapping[str, str]]:
     """Language -> name of a text -> the text (daemon/web/texts/)."""
     files = sorted(Path(__file__).with_name("texts").glob("*.toml"))
     return {file.stem: tomllib.loads(file.read_text(encoding="utf-8")) for file in files}
+
+
+def prepare() -> None:
+    """Read now what every page is made of: later there may be no free descriptor to open a file, or another version in its place."""
+    texts()
+    prepare_templates("public/")
 
 
 def language(accepted: str, otherwise: str) -> str:

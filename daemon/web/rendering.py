@@ -86,6 +86,12 @@ def environment() -> Environment:
     return made
 
 
+def prepare_templates(below: str) -> None:
+    """Read all whose names begin so."""
+    for name in environment().list_templates(filter_func=lambda name: name.startswith(below)):
+        environment().get_template(name)
+
+
 def render(template: str, **facts: Any) -> str:
     """The template (a path below templates/) filled in."""
     return environment().get_template(template).render(**facts)

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from daemon.config import bound_to, host_port
 from daemon.web.app import Outermost, application
 from daemon.web.context import Context
+from daemon.web.pages import prepare
 from daemon.web.workers import Workers
 
 MAX_CONNECTIONS: Final = 500  # each is a file descriptor, of which the relay needs some too
@@ -99,6 +100,7 @@ class Server:
 
     async def start(self) -> list[str]:
         """Listen; returns the bound addresses as HOST:PORT. Raises OSError, and then listens nowhere."""
+        prepare()
         host, port = host_port(self._listen)
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

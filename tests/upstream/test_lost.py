@@ -47,6 +47,18 @@ async def test_a_fresh_connection_that_dies_at_mail_is_a_loss(server: Sink, pool
     assert server.connections == 1
 
 
+async def test_a_connection_that_ends_without_a_word_has_ended() -> None:
+    """Out of memory asyncio says MemoryError(), whose text is empty."""
+    connection = Connection()
+    waiting = asyncio.create_task(connection.reply(60, "dot"))
+    await asyncio.sleep(0)
+    connection.connection_lost(MemoryError())
+    assert connection.gone
+    async with asyncio.timeout(10):
+        with pytest.raises(Lost, match="dot: MemoryError"):
+            await waiting
+
+
 @pytest.mark.parametrize(("verb", "step"), [("RCPT", "rcpt"), ("DATA", "data"), ("DOT", "dot")])
 async def test_later_than_mail_nothing_is_done_twice(server: Sink, pool: Pool, verb: str, step: str) -> None:
     await deliver(pool)
