@@ -98,7 +98,7 @@ def test_the_example_shows_the_defaults() -> None:
 
 def test_the_example_is_valid_once_its_secrets_are_there(tmp_path: Path) -> None:
     assert problems(tmp_path, EXAMPLE.read_text()) == [
-        f"mailbox[0].password_file: cannot read {tmp_path / 'imap-password'}"
+        f"mailbox[0].password_file: cannot read {tmp_path / 'imap-password'}: there is no such file"
     ]
     (tmp_path / "imap-password").write_text("secret\n")
     assert loaded(tmp_path, EXAMPLE.read_text()).config.house.lists[0].id == "newsletter"
