@@ -96,12 +96,13 @@ StandardError=file:/run/notes/sandboxed.err
 TimeoutStartSec=200
 """
 
-DRIVER = """\
+DRIVER = f"""\
 [Unit]
 SuccessAction=poweroff-force
 FailureAction=poweroff-force
 [Service]
 Type=oneshot
+Environment=OPTOUTD={PROGRAM} PYTHONPATH={ROOT}
 ExecStart=/bin/sh /run/boot/drive.sh
 StandardOutput=file:/run/notes/driver.log
 StandardError=inherit
@@ -127,6 +128,7 @@ for name in imap-password admin-password; do
 done
 install -d -m 700 -o optoutd -g optoutd /srv/optoutd-backups
 systemctl daemon-reload
+$OPTOUTD check-config > /run/notes/checked-before 2>&1
 
 if ! systemctl start optoutd; then
     journalctl -u optoutd -o cat
@@ -136,6 +138,7 @@ note started
 pid=$(systemctl show optoutd -P MainPID)
 ps -o user= -p $pid > /run/notes/user
 ls /run/credentials/optoutd.service > /run/notes/credentials
+$OPTOUTD check ann@example.com > /run/notes/checked-beside 2>&1
 stat -c '%U %a %n' /var/lib/optoutd /var/lib/optoutd/* > /run/notes/state
 curl --silent --max-time 20 http://127.0.0.1:8025/readyz > /run/notes/readyz
 timeout 20 bash -c 'exec 3<>/dev/tcp/127.0.0.1/2525; head -1 <&3' > /run/notes/greeting
@@ -291,6 +294,11 @@ def test_it_runs_as_its_own_user_over_its_own_directory(notes: Notes) -> None:
 
 def test_it_starts_with_the_secrets_there_are(notes: Notes) -> None:
     assert sorted(notes.text("credentials").split()) == sorted(SECRETS)
+
+
+def test_commands_of_root_find_the_secrets_too(notes: Notes) -> None:
+    assert notes.text("checked-before") == "ok\n"
+    assert notes.text("checked-beside") == "ann@example.com: clear\n"
 
 
 def test_its_doors_answer(notes: Notes) -> None:
