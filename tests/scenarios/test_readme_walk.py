@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(300)
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = dict(re.findall(r"^```(?:sh|toml) (\S+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL))
+BLOCKS: dict[str, str] = dict(re.findall(r"^```(?:sh|toml) (\S+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL))
 PATIENCE = 90.0
 PASSWORD = "correct horse battery"
 PLEASE = """\
@@ -152,7 +152,7 @@ def console(address: str) -> str:
     form = urlencode({"csrf_token": token[1], "username": "admin", "password": PASSWORD}).encode()
     request = urllib.request.Request(f"{base}/console/login", form, {"Origin": base})
     with browser.open(request, timeout=PATIENCE) as page:
-        return page.read().decode()
+        return str(page.read(), "utf-8")
 
 
 def test_the_walk_begins_with_what_the_makefile_has() -> None:
