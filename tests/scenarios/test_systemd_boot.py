@@ -76,7 +76,7 @@ TimeoutStartSec=60
 ProtectHome=tmpfs
 BindReadOnlyPaths={" ".join(NEEDED)}
 ReadWritePaths=/srv/optoutd-backups
-Environment=OPTOUTD={PROGRAM}
+Environment=OPTOUTD={PROGRAM} PYTHONPATH={ROOT}
 """
 
 
@@ -139,6 +139,7 @@ pid=$(systemctl show optoutd -P MainPID)
 ps -o user= -p $pid > /run/notes/user
 ls /run/credentials/optoutd.service > /run/notes/credentials
 $OPTOUTD check ann@example.com > /run/notes/checked-beside 2>&1
+runuser -u optoutd -- cat /run/credentials/optoutd.service/imap-password > /run/notes/seen-by-user 2>&1
 stat -c '%U %a %n' /var/lib/optoutd /var/lib/optoutd/* > /run/notes/state
 curl --silent --max-time 20 http://127.0.0.1:8025/readyz > /run/notes/readyz
 timeout 20 bash -c 'exec 3<>/dev/tcp/127.0.0.1/2525; head -1 <&3' > /run/notes/greeting
@@ -193,6 +194,7 @@ stat -c '%U %a %n' /var/lib/optoutd/* > /run/notes/upgraded-state
 systemctl stop optoutd
 journalctl -u optoutd -o cat > /run/notes/log
 journalctl -u optoutd -o json > /run/notes/journal
+journalctl -u optoutd -o cat -p warning > /run/notes/warnings
 """
 
 
@@ -296,9 +298,10 @@ def test_it_starts_with_the_secrets_there_are(notes: Notes) -> None:
     assert sorted(notes.text("credentials").split()) == sorted(SECRETS)
 
 
-def test_commands_of_root_find_the_secrets_too(notes: Notes) -> None:
-    assert notes.text("checked-before") == "ok\n"
+def test_commands_beside_it_find_the_secrets_too(notes: Notes) -> None:
+    assert notes.text("checked-before") == "ok\n"  # by root, before it was ever started
     assert notes.text("checked-beside") == "ann@example.com: clear\n"
+    assert notes.text("seen-by-user").strip() == SECRETS["imap-password"]  # so those of the daemon's user work as well
 
 
 def test_its_doors_answer(notes: Notes) -> None:
@@ -356,6 +359,12 @@ def test_a_frozen_loop_is_started_again(notes: Notes) -> None:
 def test_it_stops_cleanly(notes: Notes) -> None:
     found = notes.properties("stopped")
     assert (found["ActiveState"], found["Result"], found["ExecMainStatus"]) == ("inactive", "success", "0")
+
+
+def test_the_journal_knows_what_is_a_warning(notes: Notes) -> None:
+    found = {json.loads(line)["event"] for line in notes.text("warnings").splitlines() if line.startswith("{")}
+    assert "mailbox_lost" in found
+    assert not {"ready", "stopped", "audit_head"} & found
 
 
 def test_the_journal_says_ready_with_the_addresses(notes: Notes) -> None:
