@@ -73,6 +73,8 @@ __all__ = [
 ]
 
 DEFAULT_PATHS: Final = (Path("optoutd.toml"), Path("/etc/optoutd/config.toml"))
+# What stands before the name of a secret of our unit: where systemd shows it, and where root keeps it.
+UNITS: Final = ("/run/credentials/optoutd.service/", "/etc/credstore/optoutd.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ class Loaded:
         """The site key's file."""
         name = self.config.storage.key_file
         state = self._state_directory()
-        if "/" not in name and state and not _credential(name):
+        if "/" not in name and state and not _credential(self.path, name):
             beside = self.base / name
             return beside if beside.exists() else state / name
         return self.file(name)
@@ -154,7 +156,10 @@ class Loaded:
         return Path("/var/lib/optoutd") if self.base == DEFAULT_PATHS[-1].parent else None
 
     def file(self, name: str) -> Path:
-        """Where a `..._file` option points: absolute; or a systemd credential of that name; or beside the config."""
+        """Where a `..._file` option points: absolute; or a systemd credential of that name; or beside the config.
+
+        A command beside the daemon, on its config, finds what the unit is shown: else it could be used by nobody.
+        """
         return _beside(self.path, name)
 
     def secret(self, name: str) -> str:
@@ -169,13 +174,15 @@ class Loaded:
 
 
 def _beside(config: Path, name: str) -> Path:
-    return _credential(name) or config.parent / name
+    return _credential(config, name) or config.parent / name
 
 
-def _credential(name: str) -> Path | None:
+def _credential(config: Path, name: str) -> Path | None:
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
-    path = Path(directory, name) if directory and "/" not in name else None
-    return path if path and path.exists() else None
+    if "/" in name or not (directory or config.parent == DEFAULT_PATHS[-1].parent):
+        return None
+    places = (f"{directory}/",) if directory else UNITS
+    return next((Path(place + name) for place in places if os.access(place + name, os.F_OK)), None)
 
 
 def find(given: str | None) -> Path:

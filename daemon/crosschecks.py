@@ -180,4 +180,5 @@ def _missing_files(data: Table, file: Callable[[str], Path]) -> Found:
         for option in _FILES:
             name = table.get(option)
             if isinstance(name, str) and name and not os.access(file(name), os.R_OK):
-                yield f"{at}.{option}", f"cannot read {file(name)}"
+                why = "we have no right to" if file(name).exists() else "there is no such file"
+                yield f"{at}.{option}", f"cannot read {file(name)}: {why}"

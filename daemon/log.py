@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import re
 import sys
 import threading
@@ -36,6 +37,8 @@ def configure(format: str = "auto", level: str = "info", addresses: str = "diges
     plain = addresses == "plain"
     as_json = format == "json" or (format == "auto" and not sys.stderr.isatty())
     renderer: Any = _json if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    if as_json and _is_journal():
+        renderer = _journal
     structlog.configure(
         processors=[_head, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
@@ -88,6 +91,23 @@ _ENCODER: Final = json.JSONEncoder(default=str)
 
 def _json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
     return _ENCODER.encode(event)
+
+
+_PRIORITIES: Final = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}
+
+
+def _journal(logger: object, method: str, event: MutableMapping[str, Any]) -> str:
+    """With a level that journald takes off again (sd-daemon(3)): `journalctl -p warning` shows what is one."""
+    return _PRIORITIES.get(method, "<6>") + _json(logger, method, event)
+
+
+def _is_journal() -> bool:
+    """Is stderr the journal's? systemd names its device and inode, which a redirected one has not."""
+    try:
+        found = os.fstat(2)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 def shown(who: Who) -> str:

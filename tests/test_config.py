@@ -98,7 +98,7 @@ def test_the_example_shows_the_defaults() -> None:
 
 def test_the_example_is_valid_once_its_secrets_are_there(tmp_path: Path) -> None:
     assert problems(tmp_path, EXAMPLE.read_text()) == [
-        f"mailbox[0].password_file: cannot read {tmp_path / 'imap-password'}"
+        f"mailbox[0].password_file: cannot read {tmp_path / 'imap-password'}: there is no such file"
     ]
     (tmp_path / "imap-password").write_text("secret\n")
     assert loaded(tmp_path, EXAMPLE.read_text()).config.house.lists[0].id == "newsletter"
@@ -247,6 +247,32 @@ def test_a_credential_comes_before_a_file_beside_the_config(tmp_path: Path, monk
     assert in_postgres.scratch == tmp_path / "state"
     monkeypatch.delenv("STATE_DIRECTORY")
     assert in_postgres.scratch == tmp_path
+
+
+def test_a_command_on_the_daemons_config_finds_what_the_unit_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, kept = tmp_path / "run", tmp_path / "credstore"
+    for directory in (shown, kept):
+        directory.mkdir()
+    monkeypatch.setattr(config, "DEFAULT_PATHS", (Path("optoutd.toml"), tmp_path / "config.toml"))
+    monkeypatch.setattr(config, "UNITS", (f"{shown}/", f"{kept}/optoutd."))
+    it = loaded(tmp_path)
+    assert it.file("imap-password") == tmp_path / "imap-password"
+    (tmp_path / "imap-password").write_text("beside")
+    (kept / "optoutd.imap-password").write_text("kept by root")
+    assert it.secret("imap-password") == "kept by root"  # before what lies beside the config, as for the unit itself
+    (shown / "imap-password").write_text("shown")
+    assert it.secret("imap-password") == "shown"
+    assert it.secret("./imap-password") == "beside"
+    assert it.key_file == Path("/var/lib/optoutd/site.key")
+    (kept / "optoutd.site.key").write_text("")
+    assert it.key_file == kept / "optoutd.site.key"
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "another"))
+    assert it.secret("imap-password") == "beside"
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    monkeypatch.setattr(config, "DEFAULT_PATHS", (Path("optoutd.toml"), Path("/etc/optoutd/config.toml")))
+    assert it.secret("imap-password") == "beside"  # a config elsewhere is none of the unit's
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,26 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
+def _slug(heading: str) -> str:
+    """What a heading can be linked by."""
+    return re.sub(r"[^\w -]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_a_heading_that_is_there(page: Path) -> None:
+    wrong = []
+    for target, anchor in re.findall(r"\]\(([\w./-]*\.md|)#([\w-]+)\)", page.read_text(encoding="utf-8")):
+        text = (page.parent / target if target else page).read_text(encoding="utf-8")
+        if anchor not in map(_slug, re.findall(r"^#+ (.*)$", text, re.MULTILINE)):
+            wrong.append(f"{target}#{anchor}")
+    assert wrong == []
+
+
+def test_the_index_names_every_page() -> None:
+    named = set(re.findall(r"\]\(([a-z-]+\.md)\)", (ROOT / "docs/README.md").read_text(), re.IGNORECASE))
+    assert named == {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+
+
 def test_ci_does_what_the_readme_says() -> None:
     run = (ROOT / ".ci/run").read_text()
     assert "make --no-print-directory check" in run

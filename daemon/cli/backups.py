@@ -243,7 +243,8 @@ def _tell(found: Restored, loaded: Loaded, now: datetime, as_json: bool) -> None
         note("the journal has a hole: what came after it was replayed, what is in it is not known")
     if found.aside:
         note(f"the old database is now {found.aside}")
-    note(f"what changed between {when(found.uncovered)} and {when(now)} may be missing. To find it again:")
+    again = " To find it again:" if replays else ""
+    note(f"what changed between {when(found.uncovered)} and {when(now)} may be missing.{again}")
     for command in replays:
         note(f"    {command}")
     note("clicks on links, and what was entered by hand, are in no mailbox: see docs/backup.md")

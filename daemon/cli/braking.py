@@ -68,9 +68,7 @@ def _brake(pulls: tuple[str, ...], releases: tuple[str, ...], because: str, as_j
 
 
 def _said(fact: dict[str, Any]) -> str:
-    from storage import brake
-
-    name = f"{brake.said(fact['what']) if fact['what'] in _WHAT else fact['what']:<28}"
+    name = f"{fact['what']:<28}"  # as --pull and --release want it
     name += " " * (not name.endswith(" "))
     if not fact["pulled"]:
         return f"{name}act"

@@ -125,8 +125,11 @@ def _do(
 
     if (name is None) == (not ids):
         raise Stop("name a hook, or single changes by --id (`optoutd hooks list` has their numbers)", USAGE)
-    ledger = common.ledger(common.loaded())
+    config = common.loaded()
+    ledger = common.ledger(config)
     found = [n for n in ids or _all(ledger, name or "") if common.is_number(n)]
+    if name and not found and name not in {hook.name for hook in config.config.webhook}:
+        raise Stop(f"no hook {name!r} (`optoutd hooks` names them)", NO)
     with write(ledger, common.now(), common.actor()) as w:
         done = verb(w, found)
     tell({"changes": done}, as_json, f"{done:,} {'change' if done == 1 else 'changes'} {did}")

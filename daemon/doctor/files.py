@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from daemon.config import ConfigError, Loaded
+from daemon.config import DEFAULT_PATHS, UNITS, ConfigError, Loaded
 from daemon.doctor.findings import Finding, Look, count
 
 _NO_SECRETS: Final = ("ca_file", "cert_file")
-_CREDENTIALS: Final = Path("/run/credentials/optoutd.service")  # where systemd shows the unit its LoadCredential=
 
 
 def config(look: Look) -> Iterator[Finding]:
@@ -35,11 +34,8 @@ def problems(error: ConfigError, path: Path) -> Iterator[Finding]:
 
 
 def _advice(option: str, path: Path) -> str:
-    if option.endswith("_file") and "CREDENTIALS_DIRECTORY" not in os.environ and _CREDENTIALS.is_dir():
-        return (
-            "if it is one of the unit's credentials, only the unit is shown it; as root:"
-            f" CREDENTIALS_DIRECTORY={_CREDENTIALS} optoutd doctor"
-        )
+    if option.endswith("_file") and os.geteuid() and path.absolute().parent == DEFAULT_PATHS[-1].parent:
+        return f"if the secret lies at {UNITS[-1]}NAME, only root and the unit can see it: run this as root"
     return f"mend it in {path}, then `optoutd check-config`; a daemon that runs goes on with what it read"
 
 
@@ -85,7 +81,7 @@ def _secret(look: Look, option: str, file: Path, user: int) -> Iterator[Finding]
         )
     if mode & stat.S_IRWXO:
         yield look.warn(f"{option}: everybody on this machine can get at {file}", f"run: chmod o= {file}")
-    if not may_read(user, file):
+    if not str(file).startswith(UNITS) and not may_read(user, file):  # those systemd shows it
         name = user_name(user)
         yield look.fail(
             f"{option}: {name}, whom the database belongs to, cannot read {file}", f"run: chown {name} {file}"

@@ -100,7 +100,7 @@ def _lines(of: Week, due: timedelta) -> Iterator[tuple[str, str]]:
         left = of.review_oldest + due - of.end
         how = f"{lasted(left)} left" if left > timedelta(0) else f"{lasted(-left)} late"
         yield "  the oldest open", f"received {when(of.review_oldest)}, due {when(of.review_oldest + due)}: {how}"
-    yield "suppressions", f"{of.suppressions:,} stand"
+    yield "suppressions", f"{of.suppressions:,} in force"
     yield "end of the record", of.head
     yield "  last found whole", _last(of, "verify_audit", "note_head")
     yield "last backup", _last(of, "back_up")

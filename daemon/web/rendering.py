@@ -33,6 +33,8 @@ _DECEIVING: Final = re.compile(
     "\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 
+_TYPED: Final = re.compile("`([^`]+)`")
+
 
 def shown(text: object) -> str:
     """A stranger's text, fit to be looked at: what could deceive the reader becomes U+FFFD."""
@@ -63,6 +65,12 @@ def number(value: float) -> str:
     return f"{value:,}"
 
 
+def commands(text: str) -> Markup:
+    """Advice, in which what is between backticks is something to type or to look for."""
+    parts = enumerate(_TYPED.split(shown(text)))
+    return Markup("").join(Markup("<code>{}</code>").format(part) if n % 2 else part for n, part in parts)
+
+
 def _final(value: Any) -> Any:
     """What is put into a page, unless we made it as HTML ourselves."""
     return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
@@ -81,7 +89,7 @@ def environment() -> Environment:
         auto_reload=False,
         keep_trailing_newline=True,
     )
-    made.filters |= {"shown": shown, "at": at, "number": number}
+    made.filters |= {"shown": shown, "at": at, "number": number, "commands": commands}
     made.globals |= {"version": __version__}
     return made
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from daemon.vitals import MailboxVitals, Vitals
+from daemon.vitals import AlarmVitals, DutyVitals, MailboxVitals, Vitals
 from storage import incoming, refusals, suppressions
 from storage.address import parse, person
 from storage.incoming import Place
@@ -40,13 +40,23 @@ def play(books: Books, now: datetime | None = None) -> None:
 
 
 def vitals(now: datetime) -> Vitals:
-    """A daemon that does what it should."""
+    """A daemon that does what it should, and has held up the bounces of one cause."""
+    what = "bounces:outlook.com/5.1.1"
+    held = AlarmVitals(
+        "brake-pulled",
+        what,
+        now - timedelta(hours=1),
+        "The brake on bounces of outlook.com with 5.1.1 was pulled by itself: 201 people would have been suppressed in one hour",
+        f"Look: `optoutd review list --cause {what}`, and decide: `optoutd review accept --cause {what} --dry-run` (or"
+        f' reject). When it is over: `optoutd brake --release {what} --because "..."`.',
+    )
     return Vitals(
         now - timedelta(days=12, hours=3),
         {"relay": ("127.0.0.1:2525",), "web": ("127.0.0.1:8025",)},
         (MailboxVitals("support", ours=True, connected=True, last_success=now - timedelta(seconds=20)),),
         upstream="",
         duties=("jobs", "notices"),
+        duty=DutyVitals((held,)),
     )
 
 

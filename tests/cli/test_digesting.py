@@ -13,7 +13,7 @@ def test_the_promise_was_kept(desk: Desk) -> None:
     assert (said.code, said.err) == (0, "")
     assert said.out.startswith("The promise was kept.\n")
     assert "opt-outs              0" in said.out  # what an operator enters is no opt-out
-    assert "suppressions          1 stand" in said.out
+    assert "suppressions          1 in force" in said.out
     (fact,) = [json.loads(line) for line in desk("digest", "--json").out.splitlines()]
     assert (fact["kept"], fact["suppressions"], fact["alarms"]) == (True, 1, [])
     assert fact["head"].startswith("1:")

@@ -105,4 +105,6 @@ def test_one_or_the_other_is_named(desk: Desk) -> None:
     configured(desk)
     given_up(desk)
     assert desk("hooks", "again").code == desk("hooks", "again", "crm", "--id", "1").code == 64
+    said = desk("hooks", "again", "crmm")
+    assert (said.code, said.sentence) == (1, "no hook 'crmm' (`optoutd hooks` names them)")
     assert desk("hooks", "again", "--id", "99").code == desk("hooks", "again", "--id", "9" * 30).code == 1

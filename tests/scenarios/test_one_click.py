@@ -194,7 +194,7 @@ def test_a_reload_reaches_the_pages_and_names_an_address_that_must_wait(upstream
         daemon.process.send_signal(signal.SIGHUP)
         daemon.until(lambda: daemon.events("reloaded"))
         (refused,) = daemon.events("reload_refused")
-        assert "web.listen: cannot change without a restart" in refused["problems"]
+        assert "web.listen: cannot change without a restart; the rest is taken over" in refused["problems"]
         assert "Feather" in curl(public, path, body="")
         assert daemon.stop() == 0
 

@@ -76,7 +76,7 @@ TimeoutStartSec=60
 ProtectHome=tmpfs
 BindReadOnlyPaths={" ".join(NEEDED)}
 ReadWritePaths=/srv/optoutd-backups
-Environment=OPTOUTD={PROGRAM}
+Environment=OPTOUTD={PROGRAM} PYTHONPATH={ROOT}
 """
 
 
@@ -96,12 +96,13 @@ StandardError=file:/run/notes/sandboxed.err
 TimeoutStartSec=200
 """
 
-DRIVER = """\
+DRIVER = f"""\
 [Unit]
 SuccessAction=poweroff-force
 FailureAction=poweroff-force
 [Service]
 Type=oneshot
+Environment=OPTOUTD={PROGRAM} PYTHONPATH={ROOT}
 ExecStart=/bin/sh /run/boot/drive.sh
 StandardOutput=file:/run/notes/driver.log
 StandardError=inherit
@@ -127,6 +128,7 @@ for name in imap-password admin-password; do
 done
 install -d -m 700 -o optoutd -g optoutd /srv/optoutd-backups
 systemctl daemon-reload
+$OPTOUTD check-config > /run/notes/checked-before 2>&1
 
 if ! systemctl start optoutd; then
     journalctl -u optoutd -o cat
@@ -136,6 +138,8 @@ note started
 pid=$(systemctl show optoutd -P MainPID)
 ps -o user= -p $pid > /run/notes/user
 ls /run/credentials/optoutd.service > /run/notes/credentials
+$OPTOUTD check ann@example.com > /run/notes/checked-beside 2>&1
+runuser -u optoutd -- cat /run/credentials/optoutd.service/imap-password > /run/notes/seen-by-user 2>&1
 stat -c '%U %a %n' /var/lib/optoutd /var/lib/optoutd/* > /run/notes/state
 curl --silent --max-time 20 http://127.0.0.1:8025/readyz > /run/notes/readyz
 timeout 20 bash -c 'exec 3<>/dev/tcp/127.0.0.1/2525; head -1 <&3' > /run/notes/greeting
@@ -190,6 +194,7 @@ stat -c '%U %a %n' /var/lib/optoutd/* > /run/notes/upgraded-state
 systemctl stop optoutd
 journalctl -u optoutd -o cat > /run/notes/log
 journalctl -u optoutd -o json > /run/notes/journal
+journalctl -u optoutd -o cat -p warning > /run/notes/warnings
 """
 
 
@@ -293,6 +298,12 @@ def test_it_starts_with_the_secrets_there_are(notes: Notes) -> None:
     assert sorted(notes.text("credentials").split()) == sorted(SECRETS)
 
 
+def test_commands_beside_it_find_the_secrets_too(notes: Notes) -> None:
+    assert notes.text("checked-before") == "ok\n"  # by root, before it was ever started
+    assert notes.text("checked-beside") == "ann@example.com: clear\n"
+    assert notes.text("seen-by-user").strip() == SECRETS["imap-password"]  # so those of the daemon's user work as well
+
+
 def test_its_doors_answer(notes: Notes) -> None:
     assert notes.text("greeting").startswith("220 ")
     assert json.loads(notes.text("readyz"))["parts"]["database"] == "ok"
@@ -348,6 +359,12 @@ def test_a_frozen_loop_is_started_again(notes: Notes) -> None:
 def test_it_stops_cleanly(notes: Notes) -> None:
     found = notes.properties("stopped")
     assert (found["ActiveState"], found["Result"], found["ExecMainStatus"]) == ("inactive", "success", "0")
+
+
+def test_the_journal_knows_what_is_a_warning(notes: Notes) -> None:
+    found = {json.loads(line)["event"] for line in notes.text("warnings").splitlines() if line.startswith("{")}
+    assert "mailbox_lost" in found
+    assert not {"ready", "stopped", "audit_head"} & found
 
 
 def test_the_journal_says_ready_with_the_addresses(notes: Notes) -> None:

@@ -124,14 +124,15 @@ def test_pages_are_made_for_everybody(web: Door, path: str) -> None:
 
 
 def test_the_overview_shows_alarms_with_advice_and_the_oldest_open_request(ledger: Books) -> None:
-    alarms = (AlarmVitals("mailbox-silent", "bounces", NOW - timedelta(hours=1), f"Silent {HOSTILE}", "Mend it."),)
+    advice = f"Mend it: `optoutd {HOSTILE}`."
+    alarms = (AlarmVitals("mailbox-silent", "bounces", NOW - timedelta(hours=1), f"Silent {HOSTILE}", advice),)
     since = NOW - timedelta(hours=47, minutes=10)
     duty = DutyVitals(alarms, since, "whatever came into bounces since it fell silent")
     with door(ledger, made(ledger, vitals=lambda: replace(VITALS, duty=duty))) as web:
         body = Visitor(web).get("/console/").body
     said = text(body)
     assert "<script>alert" not in body
-    assert "Mend it." in said
+    assert "Mend it: <code>optoutd &lt;script&gt;alert(1)&lt;/script&gt;\ufffd\ufffd</code>." in body
     assert "The mailbox bounces has not answered" not in said  # once is enough
     assert "is whatever came into bounces since it fell silent: since" in said
     assert re.search(r"(49|50) minutes left", said)
