@@ -179,9 +179,7 @@ class Service:
         old, new = before.loaded.config, fresh.config
         fixed = list(reloading.needs_restart(old, new))
         if fixed:
-            events.reload_refused(
-                [f"{path}: cannot change without a restart; the rest is taken over" for path in fixed]
-            )
+            events.reload_refused([f"{p}: cannot change without a restart; the rest is taken over" for p in fixed])
             new = reloading.keep(old, new)
             fresh = Loaded(new, fresh.path)
         numbers, gate = before.numbers, before.gate

@@ -117,12 +117,15 @@ def test_no_config_at_all(desk: Desk) -> None:
     assert (said.code, said.sentence[:36]) == (78, "no config: give one with -c FILE, or")
 
 
-def test_credentials_of_the_unit_are_named(desk: Desk) -> None:
+def test_who_cannot_see_the_secrets_of_the_unit_is_told_who_can(desk: Desk) -> None:
     from daemon.doctor import files
 
-    desk.monkeypatch.setattr(files, "_CREDENTIALS", desk.directory)
     desk.configure('[house]\nname = "x"\n[web]\nadmin_password_file = "not-here"\n')
-    assert f"as root: CREDENTIALS_DIRECTORY={desk.directory} optoutd doctor" in desk("doctor").out
+    assert "only root" not in desk("doctor").out  # its config is not the unit's
+    desk.monkeypatch.setattr(files, "DEFAULT_PATHS", (desk.directory / "config.toml",))
+    somebody = os.geteuid() or 1000
+    desk.monkeypatch.setattr(os, "geteuid", lambda: somebody)
+    assert "/etc/credstore/optoutd.NAME, only root and the unit can see it: run this as root" in desk("doctor").out
 
 
 def test_misuse_is_64(desk: Desk) -> None:
