@@ -121,10 +121,18 @@ def masked(text: object, known: Container[str] = ()) -> str:
     `known`: addresses of the house, in small letters, which may be read. One line, printable: no escape sequence, no NUL, no
     half of a character, which a database or a page would choke on.
     """
-    words = " ".join(str(text)[:4000].split())
-    if not words.isprintable():
-        words = "".join(c if c.isprintable() else "\ufffd" for c in words)
+    words = _line(text)
     return (words if plain else without_addresses(words, known))[:300]  # cut last: half an address is not seen as one
+
+
+def nameless(text: object) -> str:
+    """As `masked`, for what is written down and mailed: there no address is readable, whatever the log may show."""
+    return without_addresses(_line(text))[:300]
+
+
+def _line(text: object) -> str:
+    words = " ".join(str(text)[:4000].split())
+    return words if words.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in words)
 
 
 def without_addresses(text: str, known: Container[str] = ()) -> str:

@@ -20,6 +20,7 @@ from daemon import events
 from daemon.duty import requests
 from daemon.duty.alarm import Alarm, Glance, Key, Limits, Look
 from daemon.duty.detectors import OF_THE_LEDGER, OF_THE_PARTS, name_of
+from daemon.log import nameless
 from daemon.vitals import AlarmVitals, DutyVitals, Vitals
 from storage import alarms, disk, waiting
 from storage.alarms import Noted
@@ -208,12 +209,12 @@ class _Finding:
         else:
             self.ran.add(name)
             for alarm in alarms_of_it:  # what a server said may have an address in it
-                self.found[alarm.kind, alarm.about] = name, replace(alarm, text=events.masked(alarm.text))
+                self.found[alarm.kind, alarm.about] = name, replace(alarm, text=nameless(alarm.text))
 
     def _note_failure(self, name: str, why: str) -> None:
         text = f"optoutd could not look after one of its duties: {name} ({why})"
         advice = "That alarm is blind until then. Look for `failed` in the log, and report it."
-        alarm = Alarm("detector-failed", name, self.now, events.masked(text), advice, _BUG)
+        alarm = Alarm("detector-failed", name, self.now, nameless(text), advice, _BUG)
         self.found["detector-failed", name] = _ROUND, alarm
 
 

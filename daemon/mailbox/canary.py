@@ -22,7 +22,7 @@ from daemon import events
 from daemon.config import Mailbox
 from daemon.gate import Pass, Refused
 from daemon.intake import Envelope
-from daemon.log import masked
+from daemon.log import nameless
 from daemon.mail import canary
 from daemon.mail.reading import OptOut, label
 from daemon.mailbox.means import Means
@@ -162,7 +162,7 @@ class Canary:
         except Failed as failure:
             if not failure.refused:
                 raise
-            self._end(session, state, None, "append", masked(failure.why))
+            self._end(session, state, None, "append", nameless(failure.why))
         else:
             self._clock.tick("append")
 
@@ -206,7 +206,7 @@ class Canary:
         answer = self._means.ask(parse(run.address))
         if not isinstance(answer, Refused):
             why = "the gate let the address pass" if isinstance(answer, Pass) else f"the gate cannot tell: {answer.why}"
-            raise _Wrong("refused", masked(why))
+            raise _Wrong("refused", nameless(why))
         if answer.verdict.evidence not in done.refs:
             raise _Wrong("refused", f"the gate refuses, but not for this request (ref {answer.verdict.evidence})")
         clock.tick("refused")
@@ -276,7 +276,7 @@ class Canary:
                 if not failure.refused:
                     raise
                 left.append(place)
-                why = masked(failure.why)
+                why = nameless(failure.why)
         return left, why
 
     def _written(self, state: State, places: Sequence[Place], left: Sequence[Place]) -> None:

@@ -234,6 +234,16 @@ def test_what_a_server_said_of_a_person_is_kept_nowhere(ledger: Books, rounds: R
     assert "customer.example" not in f"{rows(ledger)}{rounds.known}{rounds.duty}{logged()}"
 
 
+def test_nor_is_it_kept_where_the_log_may_show_people(
+    ledger: Books, rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log goes when its time comes; an alarm stands in the database for a year, and whoever is erased in it."""
+    monkeypatch.setattr("daemon.log.plain", True)
+    looked(rounds, vitals(support(HOUR, connected=False, trouble="login: ann@customer.example is locked")))
+    assert "is locked" in rows(ledger)[0].text
+    assert "customer.example" not in rows(ledger)[0].text
+
+
 def test_the_limit_of_the_disk_is_that_of_the_config(ledger: Books, rounds: Rounds) -> None:
     rounds.limits = replace(rounds.limits, disk_free=1 << 60)
     assert ("disk-low", "database") in looked(rounds)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from storage import audit, canaries, gaps, hooks, incoming, sights, suppressions, watched
+from storage import alarms, audit, canaries, gaps, hooks, incoming, sights, suppressions, watched
 from storage.address import parse
+from storage.alarms import Noted
 from storage.canaries import Result, Run, State
 from storage.gaps import Gap
 from storage.incoming import Place
 from storage.terms import ALL, Reason, seconds
+from storage.week import week
 from storage.write import write
 from tests.ledgers import Books
 
@@ -114,3 +116,18 @@ def test_numbers_given_free_are_nobodys(ledger: Books) -> None:
         begun = watched.first_sight(db, "support", "INBOX", 1)
     assert begun is not None
     assert begun.uidnext == 5
+
+
+def test_nobody_counts_it_among_people(ledger: Books) -> None:
+    for actor, address in ((canaries.ACTOR, RUN.address), ("mailbox support", "ann@example.com")):
+        with write(ledger.ledger, NOW, actor) as w:
+            suppressions.add(w, parse(address), ALL, Reason.OPT_OUT, "mail", {})
+    later = NOW + timedelta(hours=1)
+    with ledger.ledger.connect() as db:
+        assert sights.suppressed(db, NOW - timedelta(1), NOW, 100) == {"mail": (1, NOW)}
+        assert sights.suppressed_before(db, later, 3600, 24, 100) == {"mail": [1]}
+    with write(ledger.ledger, NOW, "test") as w:
+        canaries.put(w, "support", State(1, 2, passed=AT))
+        alarms.save(w, [Noted("mailbox-silent", "support", "", "x", NOW, NOW, "x", "x")])
+    of = week(ledger.ledger, NOW - timedelta(1), later)
+    assert (of.opt_outs, of.canaries, of.kinds) == ({"mail": 1}, {"support": NOW}, {"mailbox-silent": 1})
