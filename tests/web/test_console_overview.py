@@ -126,7 +126,7 @@ def test_pages_are_made_for_everybody(web: Door, path: str) -> None:
 def test_the_overview_shows_alarms_with_advice_and_the_oldest_open_request(ledger: Books) -> None:
     advice = f"Mend it: `optoutd {HOSTILE}`."
     alarms = (AlarmVitals("mailbox-silent", "bounces", NOW - timedelta(hours=1), f"Silent {HOSTILE}", advice),)
-    since = NOW - timedelta(hours=47, minutes=10)
+    since = datetime.now(UTC) - timedelta(hours=47, minutes=10)  # NOW is that of the first test of all
     duty = DutyVitals(alarms, since, "whatever came into bounces since it fell silent")
     with door(ledger, made(ledger, vitals=lambda: replace(VITALS, duty=duty))) as web:
         body = Visitor(web).get("/console/").body
