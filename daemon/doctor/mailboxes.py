@@ -80,7 +80,7 @@ def _logged_in(look: Look, settings: Mailbox, session: Session, where: Where) ->
     offered = "offers IDLE, MOVE, UIDPLUS" if not lacks else f"lacks {', '.join(lacks)}"
     yield look.ok(f"{where}: logged in as {settings.username} ({by}), {line}, {offered}")
     advice = "tell whoever runs that server: after that no mail is read"
-    yield from reach.ending(look, f"the certificate of {where}", session.certificate, advice)
+    yield from reach.ending(look, str(where), session.certificate, advice)
     yield from _lacking(look, settings, lacks)
     for odd in session.odd_folders():
         yield look.warn(f"folders: {odd}", f"change that in [[mailbox]] {settings.name}")

@@ -58,7 +58,7 @@ def _asked(look: Look, line: Line, base: str) -> Iterator[Finding]:
     alive = line.ask(f"{base}/healthz")
     now = opening.now()
     yield from _reached(look, alive, reach.tls_words(certificate, now))
-    yield from reach.ending(look, "its certificate", certificate, "renew it: links in all mail sent so far lead there")
+    yield from reach.ending(look, "web.public_url", certificate, "renew it: links in all mail sent so far lead there")
     if alive.date is not None and abs(alive.date - now) > _CLOCKS:
         yield look.of("clock").warn(
             f"the clock of web.public_url and ours differ by {abs(alive.date - now).total_seconds():.0f} s",
@@ -127,7 +127,7 @@ def webhook(settings: Webhook, look: Look) -> Iterator[Finding]:
         yield look.fail(f"{where}: {look.said(why)}", why.advice)
     else:
         yield look.ok(f"{where}: reached, {reach.tls_words(certificate, look.house.now)}; no POST was made")
-        yield from reach.ending(look, f"the certificate of {where}", certificate, "tell whoever runs the receiver")
+        yield from reach.ending(look, str(where), certificate, "tell whoever runs the receiver")
     yield from _standing(look, settings)
 
 

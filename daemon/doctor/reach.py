@@ -109,10 +109,10 @@ def of_tls(why: str, where: Where) -> str:
 
 
 def ending(look: Look, what: str, certificate: Mapping[str, Any], advice: str) -> Iterator[Finding]:
-    """The certificate of a server (`what`: as the text calls it) ends soon."""
+    """The certificate of a server (`what`: host and port, or the option) ends soon."""
     days = _days_left(certificate, look.house.now)
     if days is not None and days <= SOON:
-        yield look.warn(f"{what} ends in {count(days, 'day')}", advice)
+        yield look.warn(f"the certificate of {what} ends in {count(days, 'day')}", advice)
 
 
 def _days_left(certificate: Mapping[str, Any], now: datetime) -> int | None:

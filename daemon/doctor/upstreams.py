@@ -122,7 +122,7 @@ def _offered(look: Look, connection: Connection, server: Endpoint) -> str:
 
 def _certificate(look: Look, where: Where, connection: Connection) -> Iterator[Finding]:
     advice = "tell whoever runs that server: after that clients of the relay hear 451"
-    yield from reach.ending(look, f"the certificate of {where}", connection.certificate, advice)
+    yield from reach.ending(look, str(where), connection.certificate, advice)
 
 
 def _sizes(look: Look, connection: Connection) -> Iterator[Finding]:

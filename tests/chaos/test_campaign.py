@@ -32,17 +32,17 @@ def wrong(result: Result) -> str:
 
 @pytest.mark.timeout(600)
 def test_a_short_campaign_breaks_no_promise(directory: Path) -> None:
-    result = play(Plan(seed=20, seconds=60), directory)
+    result = play(Plan(seed=20, seconds=35), directory)
     assert not result.violations, wrong(result)
     assert result.figures["delivered"] > 10, wrong(result)
-    assert sum(result.figures["faults"].values()) > 3, wrong(result)
+    assert sum(result.figures["faults"].values()) > 1, wrong(result)
     assert {"api", "mail"} <= result.figures["opt-outs"].keys(), wrong(result)
 
 
 @pytest.mark.postgres
 @pytest.mark.timeout(600)
 def test_a_shorter_one_with_postgresql(directory: Path) -> None:
-    result = play(Plan(seed=21, seconds=25, database="postgresql"), directory)
+    result = play(Plan(seed=21, seconds=15, database="postgresql"), directory)
     assert not result.violations, wrong(result)
     assert result.figures["delivered"] > 5, wrong(result)
 

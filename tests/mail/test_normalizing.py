@@ -43,6 +43,6 @@ def test_many_marks_keep_nobody_waiting(row: str) -> None:
 @pytest.mark.parametrize("row", ["\u0345" * 50_000 + "\u0334" * 50_000, "\u0f73" * 60_000])
 def test_a_mail_of_marks_keeps_nobody_waiting(row: str) -> None:
     head = "From: ann@customer.example\r\nSubject: Unsubscribe\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n"
-    began = time.monotonic()
+    began = time.thread_time()
     read(f"{head}please unsubscribe me{row}\r\n".encode(), HOUSE)
-    assert time.monotonic() - began < 3
+    assert time.thread_time() - began < 3

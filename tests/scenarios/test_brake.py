@@ -14,7 +14,7 @@ from tests.servers import Dovecot, Sink
 
 pytestmark = [pytest.mark.dovecot, pytest.mark.timeout(400)]
 
-FLOOD, LIMIT = 500, 60
+FLOOD, LIMIT = 150, 30
 CAUSE = "bounces:outlook.com/5.1.1"
 MORE = f"""
 [intake]

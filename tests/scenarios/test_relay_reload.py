@@ -261,6 +261,9 @@ def asked(line: HTTPConnection) -> int:
     return answer.status
 
 
+_POOL = 2 * 4  # descriptors of as many connections (file and log) as the pool keeps
+
+
 @pytest.mark.timeout(300)
 def test_two_hundred_reloads_leave_the_memory_as_it_was(home: Path, behind: Sink) -> None:
     port = free_port()
@@ -278,5 +281,6 @@ def test_two_hundred_reloads_leave_the_memory_as_it_was(home: Path, behind: Sink
         grown = (int(resident.read_text().split()[1]) - before) * os.sysconf("SC_PAGE_SIZE") / 1024
         print(f"200 reloads: {grown:.0f} KB more")
         assert grown < 2048  # a reload that keeps its certificates alone would be ten times that
-        daemon.until(lambda: len(list(descriptors.iterdir())) <= open_before)  # the upstream is still being asked
+        # the upstream is still being asked; and the database's pool may have grown by those who asked at once
+        daemon.until(lambda: len(list(descriptors.iterdir())) <= open_before + _POOL)
         log_in(daemon, port, "first")

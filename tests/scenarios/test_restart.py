@@ -15,7 +15,7 @@ from tests.loopback import free_port
 from tests.scenarios.process import PATIENCE, Daemon, config
 from tests.servers import Dovecot, Sink, postfix
 
-RESTARTS = 20
+RESTARTS = 8
 CLIENTS = 3
 
 
