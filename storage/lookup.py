@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -234,3 +235,9 @@ class Lookup:
         if self._db is not None:
             self._db.close()
             self._db = None
+
+    def __del__(self) -> None:
+        # Python's connection and its cache of statements hold each other: one that is only dropped stays open, with its
+        # descriptors, until a collection of old cycles, which a daemon hardly ever has.
+        with suppress(AttributeError, sqlite3.Error):  # never opened; another thread's, at the end
+            self.close()

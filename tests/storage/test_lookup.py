@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -158,3 +161,25 @@ def test_who_left_everything_after_a_wish_left_that_list_too() -> None:
     for since, stands in ((99, False), (100, False), (101, True)):
         opted_out = Row("exact", ALL, int(Reason.OPT_OUT), since, 2)
         assert (verdict([wanted, opted_out], 2) is not None) == stands
+
+
+@IN_A_FILE
+def test_one_that_nobody_holds_any_more_leaves_no_open_file(ledger: Books) -> None:
+    """A gate of a thread gives way to another with each reload, in a daemon whose collector hardly looks at what is old."""
+    path = ledger.ledger.path
+
+    def files() -> int:
+        links = [os.path.realpath(descriptor) for descriptor in Path("/proc/self/fd").iterdir()]
+        return sum(link.startswith(str(path)) for link in links)
+
+    held = Lookup(path, ledger.ledger.site_key)
+    held.rows(ANN)
+    before = files()
+    gc.disable()
+    try:
+        for _ in range(5):
+            Lookup(path, ledger.ledger.site_key).rows(ANN)
+        assert files() <= before + 2  # SQLite keeps one descriptor for the next to open it
+    finally:
+        gc.enable()
+        held.close()
