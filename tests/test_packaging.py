@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from daemon import __version__
+from tests.once import once
 from tests.scenarios.test_systemd_boot import over_this_root
 
 pytestmark = [pytest.mark.systemd, pytest.mark.timeout(600)]
@@ -44,11 +44,18 @@ told stays "$(ls /var/lib/optoutd/site.key)"
 
 
 @pytest.fixture(scope="module")
-def told() -> Iterator[dict[str, str]]:
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the steps told."""
+    with once("package", tmp_path_factory) as (notes, ours):
+        if ours:
+            _installed(notes)
+    lines = (notes / "told").read_text().splitlines()
+    return {name: what.strip() for name, _, what in (line.partition("=") for line in lines)}
+
+
+def _installed(notes: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="oo", dir="/tmp") as name, over_this_root() as root:
-        built, notes = Path(name, "deb"), Path(name, "notes")
-        notes.mkdir()
+        built = Path(name, "deb")
         quickly = {**os.environ, "COMPRESSION": "-Zgzip -z1"}
         built_by = [ROOT / "scripts/build-deb", built]
         done = subprocess.run(built_by, env=quickly, capture_output=True, text=True, timeout=500)
@@ -74,8 +81,6 @@ def told() -> Iterator[dict[str, str]]:
         )
         log = (notes / "dpkg.log").read_text() if (notes / "dpkg.log").exists() else ""
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{log}"
-        lines = (notes / "told").read_text().splitlines()
-        yield {name: what.strip() for name, _, what in (line.partition("=") for line in lines)}
 
 
 def test_the_package_installs_and_the_command_is_in_the_path(told: dict[str, str]) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from storage.engine import REVISION
+from tests.once import once
 from tests.scenarios import sandboxed
 from tests.servers import ServerError
 from tests.storage.earlier import earlier_revisions, ledger_of
@@ -257,12 +258,20 @@ class Notes:
 
 
 @pytest.fixture(scope="module")
-def notes() -> Iterator[Notes]:
+def notes(tmp_path_factory: pytest.TempPathFactory) -> Notes:
     """Those of one boot."""
+    with once("boot", tmp_path_factory) as (directory, ours):
+        written = directory / "notes"
+        if ours:
+            written.mkdir(exist_ok=True)
+            _staged(written)
+    return Notes(written)
+
+
+def _staged(written: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="oo", dir="/tmp") as name:
-        stage, written = Path(name, "stage"), Path(name, "notes")
+        stage = Path(name, "stage")
         stage.mkdir()
-        written.mkdir()
         for file in (ROOT / "systemd").iterdir():
             (stage / file.name).write_bytes(file.read_bytes())
         (stage / "config.toml").write_text(CONFIG)
@@ -276,7 +285,6 @@ def notes() -> Iterator[Notes]:
         (stage / "drive.service").write_text(DRIVER)
         (stage / "drive.sh").write_text(DRIVE)
         boot(stage, written)
-        yield Notes(written)
 
 
 def test_it_is_active_once_it_has_said_so(notes: Notes) -> None:
