@@ -9,10 +9,9 @@ from collections.abc import Iterable
 
 from daemon import log, metrics
 from daemon.log import configure, masked, shown, trace_of
-from daemon.relay_events import *  # noqa: F403 - so that all callers say events.NAME, in whichever file it is
 from storage.address import Who
 
-__all__ = ["configure", "masked"]  # and every event
+__all__ = ["configure", "masked"]  # and every event of this file
 
 # ------------------------------------------------------------------ the service
 

@@ -18,7 +18,7 @@ from email.headerregistry import Address as Mailbox
 from pathlib import Path
 from typing import Final
 
-from daemon import events, own_mail
+from daemon import events, own_mail, relay_events
 from daemon.config import House
 from daemon.mail import tokens
 from daemon.own_mail import deliver, to_the_end
@@ -89,7 +89,7 @@ class Post:
         try:
             reply = await self._send(notice)
         except Lost as lost:
-            events.upstream_lost(lost.step, lost)
+            relay_events.upstream_lost(lost.step, lost)
             await asyncio.to_thread(self._postpone, notice)
             return
         if reply.startswith("2"):

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
-from daemon import events
+from daemon import events, relay_events
 from daemon.config import bound_to, host_port
 from daemon.gate import Answer, Gate, Purpose, Refused, Unknown
 from storage.address import Address, NotAnAddress, SiteKey
@@ -156,7 +156,7 @@ async def _decide(context: Context, asked: Request) -> str:
     try:
         mail = _mail(context, asked)
     except _Misconfigured as wrong:
-        events.policy_misconfigured(str(wrong), observed=context.observe)
+        relay_events.policy_misconfigured(str(wrong), observed=context.observe)
         context.note("passed" if context.observe else "deferred", None, "", 0, 1)
         return _MISCONFIGURED
     if asked.recipient.lower() == "postmaster":
@@ -164,7 +164,7 @@ async def _decide(context: Context, asked: Request) -> str:
     try:
         meant = addresses(asked.recipient)
     except NotAnAddress:
-        events.policy_unreadable(context.site_key.who(asked.recipient), observed=context.observe)
+        relay_events.policy_unreadable(context.site_key.who(asked.recipient), observed=context.observe)
         context.note("would-refuse" if context.observe else "refused", mail.list_id, mail.user, 0, 1)
         return _UNREADABLE
     answers = await context.gate.ask(meant, mail.list_id, mail.purpose)
@@ -178,7 +178,7 @@ def _judge(context: Context, asked: Request, mail: _Mail, answers: Sequence[tupl
         if isinstance(answer, Refused):
             return _refuse(context, asked, mail, address, answer)
         if isinstance(answer, Unknown):
-            events.policy_deferred(context.site_key.who(address), answer.why, observed=context.observe)
+            relay_events.policy_deferred(context.site_key.who(address), answer.why, observed=context.observe)
             context.note("passed" if context.observe else "deferred", mail.list_id, mail.user, 0, 1)
             return answer.reply
         despite = despite or answer.despite
@@ -189,9 +189,9 @@ def _judge(context: Context, asked: Request, mail: _Mail, answers: Sequence[tupl
 def _refuse(context: Context, asked: Request, mail: _Mail, address: Address, answer: Refused) -> str:
     facts = (context.site_key.who(address), answer.text, answer.verdict.evidence, answer.of)
     if context.observe:
-        events.policy_would_refuse(*facts)
+        relay_events.policy_would_refuse(*facts)
     else:
-        events.policy_refused(*facts)
+        relay_events.policy_refused(*facts)
     outcome: Outcome = "would-refuse" if context.observe else "refused"
     context.note(outcome, mail.list_id, mail.user, int(answer.verdict.reason), 1)
     return answer.reply(asked.recipient)
@@ -258,13 +258,13 @@ class Server:
         self._clients.add(writer)
         try:
             if len(self._clients) > MAX_CONNECTIONS:
-                events.policy_hung_up("too many connections")
+                relay_events.policy_hung_up("too many connections")
             else:
                 await self._talk(reader, writer)
         except NotARequest as how:
-            events.policy_hung_up(str(how))
+            relay_events.policy_hung_up(str(how))
         except asyncio.LimitOverrunError:
-            events.policy_hung_up("a request is too large")
+            relay_events.policy_hung_up("a request is too large")
         except (EOFError, OSError):
             pass  # gone, or silent for too long
         finally:

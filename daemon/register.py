@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
-from daemon import events
+from daemon import events, relay_events
 from storage import refusals
 from storage.engine import Ledger, Unavailable, Unusable
 from storage.refusals import Outcome, Refusal, Tally
@@ -87,7 +87,7 @@ class Register:
         while not self._stopping.wait(delay):
             delay = self._every if self._save() else min(2 * delay, _LAST_DELAY)
         if not self._save():
-            events.refusals_not_kept(len(self._held))
+            relay_events.refusals_not_kept(len(self._held))
 
     def _save(self) -> bool:
         """Commit what gathered. False: the ledger is away, all is still held."""
@@ -96,7 +96,7 @@ class Register:
             self._commit()
         except (Unavailable, Unusable) as why:
             if not self._told:  # once an outage, not once an attempt
-                events.refusals_waiting(len(self._held), why)
+                relay_events.refusals_waiting(len(self._held), why)
             self._told = True
             return False
         except Exception as error:  # noqa: BLE001 - a thread's outermost loop: told in our log, the counting goes on
@@ -117,7 +117,7 @@ class Register:
             tally = Tally(hour, list_number, credential, outcome, reason)
             self._tallies[tally] = self._tallies.get(tally, 0) + n
         if not_kept:
-            events.refusals_not_kept(not_kept)
+            relay_events.refusals_not_kept(not_kept)
 
     def _commit(self) -> None:
         """Write down all that is held. Raises Unavailable, Unusable."""
@@ -134,7 +134,7 @@ class Register:
         lost = min(len(self._held), _AT_ONCE)
         self._tallies = {}
         self._release(lost)
-        events.refusals_not_kept(lost)
+        relay_events.refusals_not_kept(lost)
 
     def _release(self, number: int) -> None:
         del self._held[:number]

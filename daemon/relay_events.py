@@ -1,5 +1,5 @@
-"""The events of mail that goes out: of the relay and its record, of the upstream, of the policy service. Callers find them in
-daemon.events, like all the others.
+"""The events of mail that goes out: of the relay and its record, of the upstream, of the policy service. As in daemon.events, no
+function here takes an address or a message text.
 """
 
 from __future__ import annotations

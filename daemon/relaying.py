@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from daemon import building, events, metrics, options, postfix
+from daemon import building, metrics, options, postfix, relay_events
 from daemon.config import Config, ConfigError, Listener, Loaded, Problem, host_port, is_loopback
 from daemon.dialling import Endpoint, client_context
 from daemon.gate import Gate
@@ -107,7 +107,7 @@ async def ask_upstream(pool: Pool) -> None:
         try:
             await pool.probe()
         except Lost as lost:
-            events.upstream_lost(lost.step, lost)
+            relay_events.upstream_lost(lost.step, lost)
         else:
             return
         await asyncio.sleep(delay)

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final
 
-from daemon import events
+from daemon import events, relay_events
 from daemon.connection import Connection, Lost, Reply
 from daemon.dialling import Endpoint, dial
 
@@ -197,7 +197,7 @@ class Pool:
         if all(better.lost for better in self.hops[: self.hops.index(hop)]):  # else it was asked beside, or too late
             reason = self._current.lost or "it is preferred, and answers again"
             self._current = hop
-            events.upstream_changed(hop.endpoint.host, hop.endpoint.port, reason)
+            relay_events.upstream_changed(hop.endpoint.host, hop.endpoint.port, reason)
 
     def give_back(self, connection: Connection, *, reset: bool = False) -> None:
         """Return a connection between transactions; `reset`: a transaction was begun and must be forgotten."""
@@ -256,7 +256,7 @@ def _most_telling(losses: Mapping[Hop, Lost]) -> Lost:
 
 def told(lost: Lost) -> str:
     """What a client is told when the upstream cannot be used, and the log beside it."""
-    events.upstream_lost(lost.step, lost)
+    relay_events.upstream_lost(lost.step, lost)
     if lost.step in _BEFORE_MAIL:
         return "451 4.4.1 the next mail server cannot be reached, try again later"
     return "451 4.4.2 the connection to the next mail server was lost, try again later"

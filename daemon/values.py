@@ -210,6 +210,8 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+# Where who listens listens on every address, and where such a listener is reached from here.
+EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with what a config says; nothing is bound here
 CLEAR_TEXT: Final = '"none" is for loopback hosts only; use "implicit" or "starttls"'
 FILED_IN_CIRCLES: Final = "processed_folder and machine_folder must not be among the watched folders"
 ONE_WAY_IN: Final = "give either password_file or [mailbox.oauth2]"

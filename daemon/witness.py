@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Final, Protocol
 
-from daemon import events, metrics
+from daemon import events, metrics, relay_events
 from storage import census
 from storage.address import Address, keys_of
 from storage.engine import Ledger, Unavailable, Unusable
@@ -104,4 +104,4 @@ class Witness:
 
     def _tell(self, address: Address, found: Verdict) -> None:
         who = self._ledger.site_key.who(address)
-        events.promise_broken(who, found.reason.word, found.evidence)
+        relay_events.promise_broken(who, found.reason.word, found.evidence)

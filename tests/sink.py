@@ -7,7 +7,7 @@ import contextlib
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -253,3 +253,17 @@ def sink(keywords: tuple[str, ...] = KEYWORDS) -> Iterator[Sink]:
         yield server
     finally:
         server.stop()
+
+
+async def told_to_stop_in_mid_message(running: Coroutine[None, None, None], server: Sink) -> None:
+    """Let it run until its message is on its way to this server, and the reply to the dot is still to come; then cancel it."""
+    server.delays["DOT"] = 0.5
+    task = asyncio.create_task(running)
+    async with asyncio.timeout(20):
+        while "DATA" not in server.commands:
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert task.cancelled()

@@ -32,10 +32,9 @@ ARGUMENTS: dict[str, Any] = {
 }
 EVENTS = [
     f
-    for name, f in inspect.getmembers(events, inspect.isfunction)
-    if f.__module__ in (events.__name__, relay_events.__name__)
-    and not name.startswith("_")
-    and name not in ("configure", "masked")
+    for module in (events, relay_events)
+    for name, f in inspect.getmembers(module, inspect.isfunction)
+    if f.__module__ == module.__name__ and not name.startswith("_") and name not in ("configure", "masked")
 ]
 
 
@@ -102,7 +101,7 @@ def test_the_level_holds_back_what_is_below_it(capsys: pytest.CaptureFixture[str
 
 def test_text_is_for_people_and_has_no_address_either(capsys: pytest.CaptureFixture[str]) -> None:
     events.configure(format="text")
-    events.rcpt_refused(WHO, "has opted out", 7, None)
+    relay_events.rcpt_refused(WHO, "has opted out", 7, None)
     events.failed("relay", raised())
     said = capsys.readouterr().err
     assert "rcpt_refused" in said

@@ -29,7 +29,7 @@ from storage.outbox import Notice
 from storage.terms import ALL, Reason
 from storage.write import write
 from tests.ledgers import Books, books
-from tests.sink import Sink, sink
+from tests.sink import Sink, sink, told_to_stop_in_mid_message
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 KEY = SiteKey((bytes(range(32)),))
@@ -285,13 +285,5 @@ async def test_a_line_that_begins_with_a_dot_arrives_whole(post: Post, ledger: B
 async def test_told_to_stop_it_finishes_the_notice_in_hand(post: Post, ledger: Books, server: Sink) -> None:
     """Else it would be sent again at the next start."""
     owe(ledger)
-    server.delays["DOT"] = 0.5
-    task = asyncio.create_task(post.run())
-    async with asyncio.timeout(10):
-        while "DATA" not in server.commands:
-            await asyncio.sleep(0.02)
-    await asyncio.sleep(0.1)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await told_to_stop_in_mid_message(post.run(), server)
     assert (states(ledger), len(server.messages)) == ([("sent", 1)], 1)

@@ -17,9 +17,9 @@ from daemon.doctor import certificates, reach
 from daemon.doctor.asking import Line
 from daemon.doctor.findings import Finding, Look, count
 from daemon.relay import tls
+from daemon.values import EVERYWHERE
 
 SECONDS: Final = 5.0
-_HERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask what listens everywhere
 _OURS: Final = b"ESMTP optoutd"
 Ask = Callable[[str, int], Iterator[Finding]]
 
@@ -33,7 +33,7 @@ def _door(look: Look, option: str, address: str, ask: Ask) -> Iterator[Finding]:
     if not port:
         yield look.ok(f"{option}{address}: any free port will do")
         return
-    host = _HERE.get(host, host)
+    host = EVERYWHERE.get(host, host)
     look.step(f"connect to {address}")
     if _listens(host, port):
         if look.house.running is False:

@@ -16,6 +16,7 @@ from daemon.dialling import Endpoint, dial
 from daemon.doctor import reach
 from daemon.doctor.findings import Finding, Look, size
 from daemon.doctor.reach import Unreached, Where
+from daemon.values import EVERYWHERE
 
 _REPLY_SECONDS: Final = 8.0
 _GOODBYE_SECONDS: Final = 2.0
@@ -73,7 +74,7 @@ def _advice(lost: Lost, where: Where) -> str:
 def _is_our_own(look: Look, addresses: list[str], port: int) -> bool:
     """A name of ours that leads back to the relay: by its text alone it is not known."""
     ours = [host_port(x.address) for x in look.config.relay.listeners()]
-    return any(p == port and (host in (a, "0.0.0.0", "::") and _is_here(a)) for host, p in ours for a in addresses)  # noqa: S104 - compared, not bound
+    return any(p == port and (host in (a, *EVERYWHERE) and _is_here(a)) for host, p in ours for a in addresses)
 
 
 def _is_here(address: str) -> bool:

@@ -52,7 +52,8 @@ class _Bounded:
 
     def open(self, *where: Any, **how: Any) -> None:
         """Connect."""
-        super().open(*where, **how)  # type: ignore[misc] # imaplib's
+        beside: Any = super()
+        beside.open(*where, **how)
         self.bound()
 
     def bound(self) -> None:
@@ -66,21 +67,22 @@ class _Bounded:
     def send(self, data: bytes) -> None:
         """Part of a command."""
         self._octets.renew()
-        super().send(data)  # type: ignore[misc] # imaplib's
+        beside: Any = super()
+        beside.send(data)
 
 
-class _Clear(_Bounded, IMAP4WithTimeout):  # type: ignore[misc] # imapclient has no types
+class _Clear(_Bounded, IMAP4WithTimeout):  # type: ignore[misc] # imapclient ships no types, so its classes are Any
     """Without TLS, or before STARTTLS."""
 
 
-class _Tls(_Bounded, IMAP4_TLS):  # type: ignore[misc] # imapclient has no types
+class _Tls(_Bounded, IMAP4_TLS):  # type: ignore[misc] # imapclient ships no types, so its classes are Any
     """Under TLS from the first octet."""
 
 
-class Client(IMAPClient):  # type: ignore[misc] # imapclient has no types
+class Client(IMAPClient):  # type: ignore[misc] # imapclient ships no types, so its classes are Any
     """IMAPClient, its server's answers within bounds."""
 
-    def _create_IMAP4(self) -> _Bounded:  # noqa: N802 - IMAPClient's name
+    def _create_IMAP4(self) -> _Bounded:  # noqa: N802 - overrides IMAPClient's method of this name
         connect = getattr(self._timeout, "connect", None)
         if self.ssl:
             return _Tls(self.host, self.port, self.ssl_context, connect)

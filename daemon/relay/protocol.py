@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from typing import Protocol as Interface
 
-from daemon import events
+from daemon import events, relay_events
 from daemon.relay import sasl
 from daemon.relay.access import BLOCKED, Brake, Credentials, Policy
 from daemon.relay.body import Body, Gone
@@ -226,7 +226,7 @@ class Protocol(Wire):
         if waits := brake.delay(self.peer, self.loop.time()):
             await asyncio.sleep(waits)
         if brake.blocked(self.peer, self.loop.time()):  # it may have opened this connection before it was
-            events.login_refused(self.peer)
+            relay_events.login_refused(self.peer)
             self._say(BLOCKED)
             return False
         found = self.door.credentials.check(claim.username, claim.password) if isinstance(claim, sasl.Proof) else None
@@ -234,11 +234,11 @@ class Protocol(Wire):
             self.policy = found
             assert self.client is not None
             self.client = self.client.logged_in()
-            events.client_logged_in(found.credential)
+            relay_events.client_logged_in(found.credential)
             self._say("235 2.7.0 authentication successful")
             return True
         self._wrong_logins += 1
-        events.login_refused(self.peer)
+        relay_events.login_refused(self.peer)
         await asyncio.sleep(brake.failed(self.peer, self.loop.time()))
         last = self._wrong_logins >= MAX_WRONG_LOGINS
         self._say("421 4.7.0 too many wrong log-ins" if last else sasl.INVALID)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from daemon import events, metrics
+from daemon import metrics, relay_events
 from daemon.connection import Reply
 from daemon.gate import Answer, Pass, Refused, Unknown
 from daemon.relay import envelope
@@ -168,7 +168,7 @@ class Recipients:
         """Nobody is left to send to. In strip mode that is success; else the client must know of its recipient."""
         last, self.withheld = self.left_out[-1], True
         if self._policy.mode == "strip":
-            events.message_withheld(len(self.left_out))
+            relay_events.message_withheld(len(self.left_out))
             return f"250 2.0.0 nothing sent: all {len(self.left_out)} recipients have opted out"
         assert last.refused is not None
         return last.refused.reply(last.rcpt.path)
@@ -195,7 +195,7 @@ class Recipients:
         self._block = block
 
     def _tell_doubt(self, rcpt: envelope.Rcpt, answer: Unknown) -> None:
-        events.rcpt_deferred(self._context.site_key.who(rcpt.address), answer.why, observed=self._observes)
+        relay_events.rcpt_deferred(self._context.site_key.who(rcpt.address), answer.why, observed=self._observes)
 
     def _keep(self, outcome: Kept, recipient: Recipient) -> None:
         refused = recipient.refused
@@ -260,9 +260,9 @@ def _did_not_pass(recipients: Sequence[Recipient]) -> None:
 
 
 _TOLD: Final = {
-    "refused": events.rcpt_refused,
-    "stripped": events.rcpt_stripped,
-    "withdrawn": events.late_opt_out,
-    "would-refuse": events.would_refuse,
-    "service": events.service_mail_passed,
+    "refused": relay_events.rcpt_refused,
+    "stripped": relay_events.rcpt_stripped,
+    "withdrawn": relay_events.late_opt_out,
+    "would-refuse": relay_events.would_refuse,
+    "service": relay_events.service_mail_passed,
 }

@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
-from daemon import events
+from daemon import relay_events
 from daemon.config import bound_to, host_port
 from daemon.relay.access import BLOCKED, Brake, Policy
 from daemon.relay.context import Context
@@ -159,5 +159,5 @@ class Server:
         return None
 
     def _turn_away(self, client: Wire, reply: str) -> str:
-        events.client_turned_away(client.peer, reply)
+        relay_events.client_turned_away(client.peer, reply)
         return reply

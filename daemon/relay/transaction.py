@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Sequence
 from time import monotonic
 from typing import Final
 
-from daemon import events, metrics
+from daemon import metrics, relay_events
 from daemon.delivery import Delivery
 from daemon.gate import Answer, Pass, Unknown
 from daemon.mail import tokens
@@ -158,7 +158,7 @@ class Transaction:
             if reply is None:  # else it is counted what became of them
                 self._people.reject(self._people.taken)
             if not refusal.startswith("2"):
-                events.message_refused(refusal)
+                relay_events.message_refused(refusal)
         return refusal
 
     async def _pass_on(self, head: bytes, body: Body) -> str | None:
@@ -277,19 +277,19 @@ class Transaction:
         return str(self._account(reply))
 
     def _in_doubt(self, why: object) -> None:
-        events.possibly_duplicated(why)
+        relay_events.possibly_duplicated(why)
         self._people.duplicates += 1
 
     def _account(self, reply: Reply) -> Reply:
         people = self._people
         if not reply.good:
-            events.message_refused(str(reply))
+            relay_events.message_refused(str(reply))
             people.reject(people.taken)
             return reply
         assert self._body is not None
         people.sent = len(people.taken)
         took = asyncio.get_running_loop().time() - self._began
-        events.message_sent(people.sent, len(people.left_out), self._body.octets, took, str(reply))
+        relay_events.message_sent(people.sent, len(people.left_out), self._body.octets, took, str(reply))
         return reply.with_suffix(people.suffix(self._list)) if people.left_out else reply
 
     def answered(self, reply: str) -> None:

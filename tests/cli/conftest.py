@@ -16,3 +16,10 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     desk = Desk(tmp_path, capsys, monkeypatch)
     desk.configure(CONFIG)
     return desk
+
+
+@pytest.fixture
+def kept(desk: Desk) -> Desk:
+    """With hourly backups."""
+    desk.configure(CONFIG + '[storage]\nbackup_dir = "backups"\n')
+    return desk

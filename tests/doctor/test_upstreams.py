@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -170,8 +171,8 @@ def test_a_name_of_ours_that_leads_back_to_the_relay(patient: Patient, tmp_path:
 
     resolve = sockets.getaddrinfo
 
-    def as_in_dns(host: str | None, *arguments: object, **options: object) -> object:
-        return resolve("127.0.0.1" if host == "mail.quillpdf.example" else host, *arguments, **options)  # type: ignore[arg-type]
+    def as_in_dns(host: str | None, *arguments: Any, **options: Any) -> object:
+        return resolve("127.0.0.1" if host == "mail.quillpdf.example" else host, *arguments, **options)
 
     patient.monkeypatch.setattr(sockets, "getaddrinfo", as_in_dns)
     with silence() as port:

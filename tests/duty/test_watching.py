@@ -23,7 +23,7 @@ from storage.engine import Unavailable
 from tests.duty.support import DAY, HOUR, MINUTE, Clock, rows, support, vitals
 from tests.duty.test_rounds import Aside
 from tests.ledgers import Books
-from tests.sink import Sink, sink
+from tests.sink import Sink, sink, told_to_stop_in_mid_message
 
 ENVELOPE = Envelope("Quill PDF", "support@quillpdf.example", "ops@quillpdf.example")
 Logged = Callable[[], list[dict[str, Any]]]
@@ -252,15 +252,7 @@ async def test_told_to_stop_it_finishes_the_mail_in_hand(stage: Stage, server: S
     """Else the next start would send it again."""
     watch = stage.watch()
     stage.silent = True
-    server.delays["DOT"] = 0.5
-    task = asyncio.create_task(watch.run())
-    async with asyncio.timeout(20):
-        while "DATA" not in server.commands:
-            await asyncio.sleep(0.02)
-    await asyncio.sleep(0.1)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await told_to_stop_in_mid_message(watch.run(), server)
     assert [row.told is None for row in rows(stage.ledger)] == [False]
 
 

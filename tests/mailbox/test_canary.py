@@ -43,12 +43,7 @@ from tests.mailbox.canaries import (
 )
 from tests.mailbox.support import HOUSE, QUESTION, Support, mail
 
-pytestmark = pytest.mark.dovecot
-
-
-@pytest.fixture(autouse=True)
-def _at_once(support: Support) -> None:
-    support.rhythm = NOW
+pytestmark = [pytest.mark.dovecot, pytest.mark.usefixtures("at_once")]
 
 
 # ------------------------------------------------------------------ as it should be

@@ -23,12 +23,7 @@ from tests.mailbox.canaries import (
 )
 from tests.mailbox.support import Support
 
-pytestmark = pytest.mark.dovecot
-
-
-@pytest.fixture(autouse=True)
-def _at_once(support: Support) -> None:
-    support.rhythm = NOW
+pytestmark = [pytest.mark.dovecot, pytest.mark.usefixtures("at_once")]
 
 
 class _Dead(BaseException):

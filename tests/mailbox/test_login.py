@@ -335,7 +335,8 @@ def test_advice_stands_with_the_trouble_of_the_mailbox(logged: Callable[[], list
     def fails() -> Session:
         raise Failed("token", "invalid_grant", advice="log in again")
 
-    watcher = Watcher(settings(Server()), WatcherMeans(fails, None, None, None, None))  # type: ignore[arg-type]
+    unused: Any = (None,) * 4  # it comes no further than connecting
+    watcher = Watcher(settings(Server()), WatcherMeans(fails, *unused))
     watcher.start()
     end = time.monotonic() + 20
     while not watcher.trouble and time.monotonic() < end:

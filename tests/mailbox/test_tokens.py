@@ -20,7 +20,7 @@ from daemon.mailbox import command, grants
 from daemon.mailbox.command import Command
 from daemon.mailbox.failing import Failed
 from daemon.mailbox.tokens import Means, Tokens
-from daemon.posting import Response
+from daemon.posting import Line, Response
 from tests.tokenserver import CLIENT, CLIENT_SECRET, REFRESH, TokenServer, tokenserver
 from tests.webhooks.receiver import raw
 
@@ -150,17 +150,21 @@ def test_told_to_stop_we_wait_for_no_token_server(tmp_path: Path) -> None:
     assert failure(it).why == "told to stop"
 
 
+class Answering(Line):
+    """One that is connected to nobody, and brings this."""
+
+    def __init__(self, status: int, body: bytes):
+        super().__init__("https://tokens.example/", None)
+        self._brings = Response(status, body, True, "")
+
+    def send(self, *_: object) -> Response:
+        return self._brings
+
+
 @given(st.binary(max_size=300), st.integers(100, 599))
 def test_whatever_comes_back_is_a_token_or_a_failure(body: bytes, status: int) -> None:
-    class Line:
-        def send(self, *_: object) -> Response:
-            return Response(status, body, True, "")
-
-        def close(self) -> None:
-            pass
-
     with pytest.raises(Failed):
-        grants.ask(Line(), {"a": "b"})  # type: ignore[arg-type]
+        grants.ask(Answering(status, body), {"a": "b"})
 
 
 JSON = st.recursive(
@@ -173,15 +177,8 @@ NAMES = st.sampled_from(["access_token", "token_type", "expires_in", "refresh_to
 
 @given(st.dictionaries(NAMES, JSON | st.just("good")), st.sampled_from([200, 400, 401, 500]))
 def test_a_grant_is_what_it_should_be_whatever_the_object(told: dict[str, Any], status: int) -> None:
-    class Line:
-        def send(self, *_: object) -> Response:
-            return Response(status, json.dumps(told).encode(), True, "")
-
-        def close(self) -> None:
-            pass
-
     try:
-        granted = grants.ask(Line(), {"a": "b"}, asserted=True)  # type: ignore[arg-type]
+        granted = grants.ask(Answering(status, json.dumps(told).encode()), {"a": "b"}, asserted=True)
     except Failed:
         return
     assert re.fullmatch(r"[!-~]+", granted.token)

@@ -16,6 +16,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -109,14 +110,14 @@ def imports_a_list() -> None:
 
 
 STEPS: Final[dict[str, Callable[[], object]]] = {
-    **{f"forbidden: {name}": (lambda name=name: forbidden(name)) for name in NUMBERS},  # type: ignore[misc]
+    **{f"forbidden: {name}": partial(forbidden, name) for name in NUMBERS},
     "denied: chown": lambda: denied(lambda: os.chown(STATE / "optoutd.db", 0, 0)),
     "denied: setuid": lambda: denied(lambda: os.setuid(0)),
     "denied: nice": lambda: denied(lambda: os.setpriority(os.PRIO_PROCESS, 0, -5)),
     "denied: a raw socket": lambda: denied(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)),
     "denied: kill init": lambda: denied(lambda: os.kill(1, signal.SIGTERM)),
     **{
-        f"denied: write to {place}": (lambda place=place: denied(lambda: writes(Path(place) / "x")))  # type: ignore[misc]
+        f"denied: write to {place}": partial(denied, partial(writes, Path(place) / "x"))
         for place in ("/", "/etc", "/usr", "/var", "/var/log", "/run", "/srv", "/dev/shm/..", "/opt")
     },
     "writes: state": lambda: writes(STATE / "x"),

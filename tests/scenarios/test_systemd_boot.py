@@ -331,8 +331,9 @@ def test_nobody_of_its_own_user_sees_into_it(notes: Notes) -> None:
 
 def test_a_restart_takes_less_than_two_seconds(notes: Notes) -> None:
     took = [tuple(map(int, line.split())) for line in notes.text("restarts").splitlines()]
-    print(f"systemctl restart, and of that a busy machine: {took} ms")
-    assert min(all_of_it - busy for all_of_it, busy in took) < 2000
+    print(f"systemctl restart, and how long somebody waited for a processor meanwhile: {took} ms")
+    # what others held up counts for half of it at most: a restart of four seconds is none of two, whoever else was there
+    assert min(wall - min(busy, wall // 2) for wall, busy in took) < 2000
     assert notes.properties("restarted")["ActiveState"] == "active"
 
 

@@ -50,8 +50,9 @@ class Machine:
     def does(self, block: str) -> None:
         """Each line of a block, which has to end as the page says."""
         for line in BLOCKS[block].splitlines():
-            command, code = re.fullmatch(r"(.*?)(?:\s+# (?:(\d+)(?::|$))?.*)?", line).groups()  # type: ignore[union-attr]
-            assert self._ends(command) == int(code or 0), line
+            command, _, told = line.partition(" #")
+            code = re.match(r" (\d+)(?::|$)", told)
+            assert self._ends(command.rstrip()) == int(code[1] if code else 0), line
             self.done.append(line)
 
     def _ends(self, command: str) -> int:

@@ -12,6 +12,7 @@ from sqlmodel import SQLModel
 import storage.models  # noqa: F401 - declares the tables
 from storage import postgres as in_postgres
 from storage.engine import Ledger, first_facts
+from storage.journal import Journal
 from storage.postgres import Server, open_server
 from tests.ledgers import Books, books, opened
 from tests.servers import Postgres
@@ -65,3 +66,10 @@ def ledger(request: pytest.FixtureRequest) -> Books:
     """In each."""
     found: Books = request.getfixturevalue("in_file" if request.param == "file" else "on_server")
     return found
+
+
+@pytest.fixture
+def kept(in_file: Books, tmp_path: Path) -> Books:
+    """In a file, with a journal."""
+    in_file.ledger.journal = Journal(tmp_path / "kept" / "journal.log", in_file.ledger.site_key)
+    return in_file

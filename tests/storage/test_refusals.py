@@ -294,22 +294,15 @@ def test_the_overview_counts_rows(ledger: Books) -> None:
 # ------------------------------------------------------------------ from the version before
 
 
+SINCE = ("refusal", "tally", "forgotten", "import_run", "lease", "hook", "undelivered", "answered", "alarm")  # tables
+
+
 def test_a_ledger_of_the_version_before_gets_its_tables_and_loses_nothing(tmp_path: Path) -> None:
     it = books(tmp_path / "ledger")
     it.suppress("ann@example.com")
     it.ledger.close()
     with closing(sqlite3.connect(it.ledger.path)) as db:
-        for table in (
-            "refusal",
-            "tally",
-            "forgotten",
-            "import_run",
-            "lease",
-            "hook",
-            "undelivered",
-            "answered",
-            "alarm",
-        ):
+        for table in SINCE:
             db.execute(f"DROP TABLE {table}")
         db.executescript(
             "DELETE FROM meta WHERE name IN ('needs', 'sealed'); UPDATE alembic_version SET version_num = '0002'"
@@ -320,17 +313,7 @@ def test_a_ledger_of_the_version_before_gets_its_tables_and_loses_nothing(tmp_pa
         assert audit.verify(db, again.ledger.site_key).seq == 1
         context = MigrationContext.configure(db)
         assert context.get_current_revision() == REVISION
-        for table in (
-            "refusal",
-            "tally",
-            "forgotten",
-            "import_run",
-            "lease",
-            "hook",
-            "undelivered",
-            "answered",
-            "alarm",
-        ):
+        for table in SINCE:
             columns = {row[1] for row in db.exec_driver_sql(f"PRAGMA table_info({table})")}
             assert columns == set(SQLModel.metadata.tables[table].columns.keys())
     record(again, refusal(again), tallies={Tally(HOUR, 1, "", "passed", 0): 1})

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from daemon import events
+from daemon import relay_events
 from daemon.dialling import Endpoint, client_context
 from daemon.upstream import Pool
 from tests import servers
@@ -60,7 +60,7 @@ async def settled() -> None:
 def changes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
     """The fail-overs that were logged: to which port, and why."""
     told: list[tuple[int, str]] = []
-    monkeypatch.setattr(events, "upstream_changed", lambda _host, port, reason: told.append((port, str(reason))))
+    monkeypatch.setattr(relay_events, "upstream_changed", lambda _host, port, reason: told.append((port, str(reason))))
     return told
 
 

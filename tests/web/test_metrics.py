@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import daemon
-from daemon import events, metrics
+from daemon import events, metrics, relay_events
 from daemon.duty.alarm import KINDS
 from daemon.events import failed
 from daemon.vitals import AlarmVitals, DutyVitals, MailboxVitals, Vitals
@@ -161,9 +161,9 @@ def test_events_that_an_operator_must_hear_of(ledger: Books, monkeypatch: pytest
         names = ["promise_broken", "late_opt_outs", "upstream_possibly_duplicated", "backup_failures", "failures"]
         grown = {name: growth(web, f"optoutd_{name}_total") for name in names}
         jobs = growth(web, "optoutd_job_failures_total", job_name="expire")
-        events.promise_broken(WHO, "opt-out", 7)
-        events.late_opt_out(WHO, "has opted out", 7, None)
-        events.possibly_duplicated("x")
+        relay_events.promise_broken(WHO, "opt-out", 7)
+        relay_events.late_opt_out(WHO, "has opted out", 7, None)
+        relay_events.possibly_duplicated("x")
         events.backup_failed("x", "y")
         events.failed("test", ValueError())
         events.job_failed("expire", "x")
