@@ -50,9 +50,8 @@ class Roles:
     scheduler: AsyncIOScheduler = field(init=False)
     _writing: asyncio.Task[None] | None = None  # of notices
     _telling: Tellers | None = None  # hooks
-    _restarting: asyncio.Lock = field(
-        default_factory=asyncio.Lock
-    )  # of these: a reload may come while our duties change
+    # Of these: a reload may come while our duties change.
+    _restarting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _keeping: asyncio.Task[None] | None = None  # of our leases
 
     def start(self, stack: AsyncExitStack) -> None:

@@ -44,9 +44,8 @@ class Witness:
     def __init__(self, ledger: Ledger, open_lookup: Callable[[], Lookup], *, every: float = 1.0):
         self._ledger, self._open, self._every = ledger, open_lookup, every
         self._seen: list[tuple[Sequence[Address], int, float]] = []
-        self._heads: deque[tuple[float, int]] = deque(
-            maxlen=_NOTES
-        )  # (when it had come so far, the last audit row then)
+        # (when it had come so far, the last audit row then)
+        self._heads: deque[tuple[float, int]] = deque(maxlen=_NOTES)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="witness", daemon=True)
 

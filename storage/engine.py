@@ -216,9 +216,8 @@ class Ledger:
         directory = self.journal.path.parent
         try:
             told = reached(directory, self.site_key)  # first: what comes to it meanwhile is in the database before
-        except (
-            OSError
-        ):  # the second copy holds nothing up; that there is none to be had, the backup that is due will tell
+        except OSError:
+            # The second copy holds nothing up; that there is none to be had, the backup that is due will tell.
             self.journal.behind = True
             return
         with self.connect() as db:
@@ -279,9 +278,8 @@ def judge_identity(
 NEWEST: Final = "SELECT value FROM meta WHERE name = 'newest'"  # the mark of the newest key that rows may stand under
 
 
-NEEDS: Final = (
-    "SELECT value FROM meta WHERE name = 'needs'"  # the schema of the oldest version that can work with this one
-)
+# The schema of the oldest version that can work with this one.
+NEEDS: Final = "SELECT value FROM meta WHERE name = 'needs'"
 
 
 def judge_needs(needs: bytes | None) -> None:

@@ -127,9 +127,8 @@ def _apply(w: Write, moves: Sequence[_Move]) -> tuple[int, int]:
         new: RawRow = (to[row[0]], *row[1:])
         there_already = standing.get(new[:3])
         other = come.get(new[:3], there_already)
-        if (
-            other is None or row[3] < other[3]
-        ):  # two rows, or those of two older keys, become one: that since when it stands
+        # Two rows, or those of two older keys, become one: that since when it stands.
+        if other is None or row[3] < other[3]:
             if other is there_already and other is not None:
                 gone.append(other)
             come[new[:3]] = new

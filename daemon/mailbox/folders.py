@@ -76,9 +76,8 @@ class Folders:
     def _compared(self, session: Session, folder: Folder, following: int) -> list[int]:
         """What lies in the folder, less what has been read. What is below others and was never begun has been missed."""
         of = self._settings.name, folder.name, folder.uidvalidity
-        with (
-            self._means.ledger.connect() as db
-        ):  # before the beginning is asked for: retention moves that past what it forgets
+        # Before the beginning is asked for: retention moves that past what it forgets.
+        with self._means.ledger.connect() as db:
             known = watched.known(db, *of)
         begun = self._first_sight(folder)
         found = set(session.uids_from(begun.uidnext))
@@ -106,9 +105,8 @@ class Folders:
         Either its next one is not above all that we know, or a message that we know is another one by now.
         """
         if folder.told and folder.uidnext <= max(known):
-            now = session.enter(
-                folder.name, afresh=True
-            )  # what was told when we came in may be less than there is by now
+            # What was told when we came in may be less than there is by now.
+            now = session.enter(folder.name, afresh=True)
             if now.uidvalidity == folder.uidvalidity and now.uidnext <= max(known):
                 return now.uidnext
         lowest: int | None = None
