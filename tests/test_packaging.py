@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 from pathlib import Path
@@ -35,7 +36,16 @@ as_daemon optoutd suppress ann@customer.example >/dev/null
 told kept "$(stat -c '%U %a %n' /var/lib/optoutd/optoutd.db /var/lib/optoutd/site.key | tr '\n' ' ')"
 told driver "$(/opt/optoutd/bin/python3 -c 'import psycopg; print(psycopg.__name__)')"
 told owners "$(find /opt/optoutd /usr/bin/optoutd ! -user root -o -perm /022 ! -type l | head -n 3)"
+mkdir -p /run/systemd/system /usr/local/bin # as if systemd ran; what it is asked is written down
+printf '#!/bin/sh\necho "$*" >>/run/asked; [ -e /run/fails ] && [ "$1" = is-active ] && exit 3; exit 0\n' >/usr/local/bin/systemctl
+chmod 755 /usr/local/bin/systemctl
 dpkg -i /run/deb/*.deb >>/run/notes/dpkg.log 2>&1
+told upgraded "$(cat /run/asked)"
+touch /run/fails
+rm /run/asked
+dpkg -i /run/deb/*.deb >>/run/notes/dpkg.log 2>&1
+told stopped "$(cat /run/asked)"
+rm -r /run/systemd/system /usr/local/bin/systemctl
 as_daemon optoutd check ann@customer.example >/dev/null && told again clear || told again "refused, $?"
 dpkg --purge optoutd >>/run/notes/dpkg.log 2>&1
 told left "$(ls -d /opt/optoutd /usr/bin/optoutd /usr/lib/systemd/system/optoutd.service 2>/dev/null || :)"
@@ -112,6 +122,17 @@ def test_what_it_installs_is_roots_alone(told: dict[str, str]) -> None:
 
 def test_an_upgrade_keeps_the_list(told: dict[str, str]) -> None:
     assert told["again"] == "refused, 1"
+
+
+def test_a_daemon_that_runs_is_stopped_while_its_program_is_replaced(told: dict[str, str]) -> None:
+    asked = ["is-active --quiet optoutd", "stop optoutd", "daemon-reload", "start optoutd"]
+    assert [call for call in asked if call in told["upgraded"]] == asked
+    assert told["upgraded"].index("stop optoutd") < told["upgraded"].index("start optoutd")
+
+
+def test_one_that_does_not_run_is_not_started(told: dict[str, str]) -> None:
+    assert "is-active" in told["stopped"]
+    assert not re.search(r"\b(start|restart|stop) optoutd", told["stopped"])
 
 
 def test_a_purge_takes_the_program_and_leaves_the_list_and_its_key(told: dict[str, str]) -> None:
